@@ -1,0 +1,35 @@
+# `make demo` and `make test` need only Python >= 3.10, make and a package index; they make their own .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint clean
+
+help: ## Show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+# torch goes first and alone: with its version pinned, pip takes the CPU build where the index offers one.
+$(VENV)/.installed: pyproject.toml .ci/constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "dhm needs Python 3.10 or newer; name one with: make PYTHON=python3.12 demo"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint .ci/constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint .ci/constraints.txt \
+		--editable '.[export]' mypy pytest ruff
+	@touch $@
+
+demo: $(VENV)/.installed ## Find the landmarks in sample_data/photos
+	$(BIN)/dhm align sample_data/photos --out demo/landmarks.csv --overlay demo/overlays
+	@echo "landmarks: demo/landmarks.csv"
+	@echo "pictures:  demo/overlays"
+
+test: $(VENV)/.installed ## Run the tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed ## Check style and types
+	$(BIN)/ruff check dhm_cli tests
+	$(BIN)/ruff format --check dhm_cli tests
+	$(BIN)/mypy
+
+clean: ## Remove what make made
+	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache dist

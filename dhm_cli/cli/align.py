@@ -1,0 +1,120 @@
+"""`dhm align`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from dhm_cli.workflows.alignment import AlignmentReport
+
+# Photos listed by name in a warning.
+_LISTED = 20
+
+
+def align(
+    paths: Annotated[
+        list[Path], typer.Argument(help="Photos and folders of photos (searched recursively).", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The table to write, CSV.")] = Path("landmarks.csv"),
+    boxes: Annotated[
+        Path | None,
+        typer.Option(
+            help="Use these face boxes instead of detection: CSV with path,left,top,width,height, a row per box, "
+            "0-based pixels. The path is the photo's as given here, or relative to the boxes file, or a file name that "
+            "occurs once. A box is the landmarks' min/max box, as in the AFLW2000-3D protocol (which also wants "
+            "--refine 0): it is squared on its longer side and enlarged by sqrt(2).",
+            show_default=False,
+        ),
+    ] = None,
+    overlay: Annotated[
+        Path | None,
+        typer.Option(help="Also save each photo with its landmarks drawn in this folder.", show_default=False),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="A network of your own, .onnx or .safetensors.", show_default=False),
+    ] = None,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"],
+        typer.Option(help="auto: the GPU where an NVIDIA driver and torch with CUDA are installed, else the CPU."),
+    ] = "auto",
+    min_score: Annotated[float, typer.Option(help="Least score of a detected face, 0 to 1.")] = 0.6,
+    refine: Annotated[int, typer.Option(min=0, help="Extra passes that crop around the landmarks found so far.")] = 1,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Photos processed at a time; default: one per core.", show_default=False)
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was interrupted.")] = False,
+) -> None:
+    """Find the 68 landmarks of every face in photos and write them to a table.
+
+    Example: dhm align ./photos --out landmarks.csv --overlay ./drawn
+
+    The table has one row per face: path, face (from 0), status, score, box, pose in degrees, then x_0 … x_67,
+    y_0 … y_67 and z_0 … z_67. Coordinates are 0-based pixels of the upright photo (EXIF orientation obeyed), y down,
+    z toward the viewer. A photo without a face has one row of status no_face, one that cannot be read of unreadable.
+
+    The exit code is 0 when every photo could be read, else 1.
+    """
+    from tqdm import tqdm
+
+    from dhm_cli.io.landmark_csv import UNREADABLE, partial_path
+    from dhm_cli.workflows.alignment import align_files
+
+    # On a terminal only; elsewhere a moving bar is noise.
+    with tqdm(unit=" photos", disable=None) as bar:
+
+        def show(done: int, total: int) -> None:
+            if bar.total is None:
+                bar.total, bar.initial, bar.n = total, done, done
+            bar.update(done - bar.n)
+
+        try:
+            report = align_files(
+                paths,
+                out,
+                boxes_csv=boxes,
+                overlay_dir=overlay,
+                device=device,
+                threads=threads,
+                min_score=min_score,
+                refine=refine,
+                weights=weights,
+                resume=resume,
+                progress=show,
+            )
+        except KeyboardInterrupt as stop:
+            bar.close()
+            typer.echo(f"interrupted: the finished photos are in {partial_path(out)}", err=True)
+            typer.echo("hint: run the same command with --resume to go on", err=True)
+            raise typer.Exit(130) from stop
+    _print_report(report, out, boxes)
+    if report.with_status(UNREADABLE):
+        raise typer.Exit(1)
+
+
+def _print_report(report: "AlignmentReport", out: Path, boxes: Path | None) -> None:
+    from dhm_cli.io.landmark_csv import NO_FACE, UNREADABLE
+
+    unreadable, without = report.with_status(UNREADABLE), report.with_status(NO_FACE)
+    _warn("cannot be read", [f"{result.path}: {result.reason}" for result in unreadable])
+    if boxes is not None:
+        _warn(f"have no box in {boxes}", [result.path for result in without])
+        _warn(f"of {boxes} name none of the photos", list(report.unused_boxes), "paths")
+    photos = len(report.results)
+    rate = (photos - report.kept) / max(report.seconds, 1e-6)
+    kept = f" ({report.kept} of them from the interrupted run)" if report.kept else ""
+    typer.echo(
+        f"{out}: {photos} photos{kept}, {report.faces} faces, {len(without)} without a face, "
+        f"{len(unreadable)} unreadable; {rate:.1f} photos/s"
+    )
+
+
+def _warn(what: str, items: list[str], noun: str = "photos") -> None:
+    if not items:
+        return
+    typer.echo(f"warning: {len(items)} {noun} {what}:", err=True)
+    for item in items[:_LISTED]:
+        typer.echo(f"  {item}", err=True)
+    if len(items) > _LISTED:
+        typer.echo(f"  … and {len(items) - _LISTED} more, see the table", err=True)

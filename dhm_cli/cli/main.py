@@ -1,0 +1,71 @@
+"""The command `dhm`: one thin file per subcommand, each of which imports its workflow when it runs."""
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from dhm_cli import __version__
+from dhm_cli.cli.align import align
+from dhm_cli.cli.export import export
+from dhm_cli.cli.prepare import prepare
+from dhm_cli.cli.train import train
+from dhm_cli.errors import DhmError
+
+
+class Commands(TyperGroup):
+    """The subcommands; what goes wrong in them becomes a message and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a subcommand: a DhmError ends with exit code 1, Ctrl-C with 130."""
+        try:
+            return super().invoke(ctx)
+        except DhmError as error:
+            typer.echo(f"error: {error.message}", err=True)
+            if error.hint:
+                typer.echo(f"hint: {error.hint}", err=True)
+            raise typer.Exit(1) from error
+        except KeyboardInterrupt as stop:
+            typer.echo("interrupted", err=True)
+            raise typer.Exit(130) from stop
+
+
+app = typer.Typer(
+    cls=Commands,
+    name="dhm",
+    help="68 three-dimensional facial landmarks from photos, large poses included.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",  # joins the lines of a docstring's paragraph
+    pretty_exceptions_show_locals=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(prepare)
+app.command()(train)
+app.command()(align)
+app.command()(export)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"dhm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """68 three-dimensional facial landmarks from photos, large poses included."""
+
+
+def main() -> None:
+    """Entry point of the command `dhm`."""
+    # File names that are not valid text in this locale are printed with their bytes escaped.
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+    app()

@@ -1,0 +1,1 @@
+"""Crops, augmentation and the HDF5 store of labelled faces."""

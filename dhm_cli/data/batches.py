@@ -1,0 +1,128 @@
+"""Training and validation batches from stores held in memory.
+
+Every training batch is a pure function of (seed, step), so a run that was interrupted continues with exactly the
+batches it would have seen.
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dhm_cli.config import TrainConfig
+from dhm_cli.data.augmentation import augmented_crop
+from dhm_cli.data.crop import crop_matrix, extract_crop, landmark_crop_square, transform_landmarks
+from dhm_cli.data.store import SPLITS, FaceStore
+from dhm_cli.metrics import YAW_BINS
+
+
+@dataclass(frozen=True)
+class Faces:
+    """Decoded faces of one split of several stores.
+
+    Attributes:
+        images: N arrays (H, W, 3) uint8 RGB.
+        landmarks: (N, 68, 3), image pixels.
+        yaw: (N,), degrees.
+        weight: (N,), sampling weight of the store a face came from.
+    """
+
+    images: list[NDArray[np.uint8]]
+    landmarks: NDArray[np.float32]
+    yaw: NDArray[np.float32]
+    weight: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def load_faces(stores: Sequence[tuple[FaceStore, float]], split: str) -> Faces:
+    """Decode all faces of a split into memory.
+
+    Args:
+        stores: each with its sampling weight.
+        split: train, val or test.
+    """
+    images: list[NDArray[np.uint8]] = []
+    landmarks, yaw, weight = [], [], []
+    for store, store_weight in stores:
+        rows = np.flatnonzero(store.labels.split == SPLITS.index(split))
+        images += store.images(rows)
+        landmarks.append(store.labels.landmarks[rows])
+        yaw.append(store.labels.yaw[rows])
+        weight.append(np.full(len(rows), store_weight))
+    return Faces(images, np.concatenate(landmarks), np.concatenate(yaw), np.concatenate(weight))
+
+
+def yaw_balanced_probabilities(
+    yaw: NDArray[np.floating], weight: NDArray[np.floating], shares: Sequence[float]
+) -> NDArray[np.float64]:
+    """Sampling probability of each face: the |yaw| bins get the given shares, faces within a bin go by their weight.
+
+    Args:
+        yaw: (N,), degrees.
+        weight: (N,), > 0.
+        shares: of the bins 0-30, 30-60, 60-90; the share of an empty bin goes to the others.
+
+    Returns:
+        (N,), summing to 1.
+    """
+    probability = np.zeros(len(yaw))
+    turned = np.abs(yaw)
+    for (low, high), share in zip(YAW_BINS.values(), shares, strict=True):
+        inside = (turned > low if low else turned >= low) & (turned <= high)
+        if inside.any():
+            probability[inside] = share * weight[inside] / weight[inside].sum()
+    return probability / probability.sum()
+
+
+def image_tensor(crops: NDArray[np.uint8]) -> Tensor:
+    """Network input of crops: (B, S, S, 3) uint8 -> (B, 3, S, S) float32 in [-1, 1], channels last in memory."""
+    return torch.from_numpy(crops).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
+
+
+class TrainBatches:
+    """Endless augmented, yaw-balanced batches, made ahead in a background thread.
+
+    Args:
+        faces: training faces.
+        size: side of the crops, pixels.
+        config: batch size, shares, seed and augmentation.
+    """
+
+    def __init__(self, faces: Faces, size: int, config: TrainConfig) -> None:
+        self._faces, self._size, self._config = faces, size, config
+        self._probability = yaw_balanced_probabilities(faces.yaw, faces.weight, config.yaw_shares)
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Batch number `step`: images (B, 3, S, S) in [-1, 1] and landmarks (B, 68, 3) in crop pixels."""
+        rng = np.random.default_rng((self._config.seed, step))
+        rows = rng.choice(len(self._faces), self._config.batch, p=self._probability)
+        pairs = [
+            augmented_crop(self._faces.images[r], self._faces.landmarks[r], self._size, self._config.augmentation, rng)
+            for r in rows
+        ]
+        crops, landmarks = zip(*pairs, strict=True)
+        return image_tensor(np.stack(crops)), torch.from_numpy(np.stack(landmarks)).float()
+
+    def from_step(self, start: int, stop: int, ahead: int = 4) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches start, ..., stop - 1 in order, `ahead` of them prepared in advance."""
+        with ThreadPoolExecutor(1) as pool:
+            waiting: list[Future[tuple[Tensor, Tensor]]] = []
+            for step in range(start, stop):
+                waiting += [pool.submit(self.batch, s) for s in range(step + len(waiting), min(step + ahead, stop))]
+                yield waiting.pop(0).result()
+
+
+def validation_crops(faces: Faces, size: int) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """Crops of the test protocol (true box, squared, times sqrt 2): (N, S, S, 3) uint8 and landmarks (N, 68, 3)."""
+    crops, landmarks = [], []
+    for image, points in zip(faces.images, faces.landmarks, strict=True):
+        matrix = crop_matrix(*landmark_crop_square(points), size)
+        crops.append(extract_crop(image, matrix, size))
+        landmarks.append(transform_landmarks(points, matrix))
+    return np.stack(crops), np.stack(landmarks)

@@ -1,0 +1,223 @@
+"""Trained networks behind one call, crops in and landmarks out: ONNX Runtime on the CPU, torch on a GPU."""
+
+import importlib.resources
+import importlib.util
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dhm_cli.errors import DhmError, FormatError, InputError
+from dhm_cli.landmarks import NUM_LANDMARKS
+
+FORMAT_VERSION = 1
+METADATA_KEY = "dhm"
+# Crops per call of the network, so that memory stays flat for a photo of a thousand people.
+MAX_BATCH = 64
+
+_ONNX_WEIGHTS = "weights/fast.onnx"
+_TORCH_WEIGHTS = "weights/fast.safetensors"
+
+
+class Engine(Protocol):
+    """A trained network, ready to run.
+
+    Attributes:
+        arch: name of the architecture.
+        input_size: side S of the crops, pixels.
+        mean_shape: (68, 3) float64, frontal reference shape, x right, y down, z toward the viewer, any unit.
+    """
+
+    arch: str
+    input_size: int
+    mean_shape: NDArray[np.float64]
+
+    def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Landmarks of face crops.
+
+        Args:
+            crops: (B, S, S, 3) uint8 RGB; B may be 0.
+
+        Returns:
+            (B, 68, 3) float32, 0-based crop pixels, x right, y down, z in the same unit toward the viewer, about zero.
+        """
+        ...
+
+
+class OnnxEngine:
+    """Run an exported network with ONNX Runtime on the CPU; see `Engine`. Safe to call from several threads.
+
+    Args:
+        path: an ONNX file written by dhm; None for the one that comes with the package.
+        threads: CPU threads of one call; None for one, which is fastest for a few faces at a time.
+
+    Raises:
+        InputError: the file cannot be read.
+        FormatError: the file is damaged or was not written by dhm.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None = None, threads: int | None = None) -> None:
+        import onnxruntime
+        from onnxruntime.capi import onnxruntime_pybind11_state as problems
+
+        name, data = _read_weights(path, _ONNX_WEIGHTS)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or 1
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4
+        try:
+            self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        except (
+            *(problems.Fail, problems.InvalidArgument, problems.InvalidGraph, problems.InvalidProtobuf),
+            *(problems.NoModel, problems.NotImplemented, problems.RuntimeException),
+        ) as error:
+            raise FormatError(f"{name}: not an ONNX network: {str(error).strip()}") from error
+        text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        if text is None:
+            raise FormatError(f"{name}: an ONNX network, but not one written by dhm (no '{METADATA_KEY}' metadata)")
+        try:
+            metadata = json.loads(text)
+        except ValueError as error:
+            raise FormatError(f"{name}: the '{METADATA_KEY}' metadata is not JSON: {error}") from error
+        self.arch, self.input_size, self.mean_shape = _parse_metadata(metadata, name)
+        self._check_graph(name)
+
+    def _check_graph(self, name: str) -> None:
+        size = self.input_size
+        inputs = [(node.name, node.type, list(node.shape[1:])) for node in self._session.get_inputs()]
+        outputs = [(node.name, node.type, list(node.shape[1:])) for node in self._session.get_outputs()]
+        if inputs != [("crops", "tensor(uint8)", [size, size, 3])]:
+            raise FormatError(f"{name}: expected one input crops uint8 (B, {size}, {size}, 3), found {inputs}")
+        if outputs != [("landmarks", "tensor(float)", [NUM_LANDMARKS, 3])]:
+            raise FormatError(f"{name}: expected one output landmarks float32 (B, 68, 3), found {outputs}")
+
+    def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """See `Engine`."""
+        return _in_batches(lambda part: self._session.run(["landmarks"], {"crops": part})[0], crops)
+
+
+class TorchEngine:
+    """Run a checkpoint with torch; see `Engine`. Safe to call from several threads.
+
+    Args:
+        path: a checkpoint written by dhm; None for the one that comes with the package.
+        device: a torch device, such as "cuda" or "cpu".
+
+    Raises:
+        InputError: the file cannot be read.
+        FormatError: the file is damaged or was not written by dhm.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None = None, device: str = "cuda") -> None:
+        from dhm_cli.checkpoint import load_checkpoint
+
+        with importlib.resources.as_file(_packaged(_TORCH_WEIGHTS)) as packaged:
+            model, metadata = load_checkpoint(packaged if path is None else Path(path))
+        self.arch = str(metadata["arch"])
+        self.input_size = int(metadata["config"]["input_size"])
+        self.mean_shape = model.get_buffer("mean_shape").numpy().astype(np.float64)
+        self._device = device
+        self._model = model.to(device).eval()
+
+    def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """See `Engine`."""
+        return _in_batches(self._run, crops)
+
+    def _run(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        import torch
+
+        with torch.inference_mode():
+            images = torch.from_numpy(crops).to(self._device).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+            landmarks: NDArray[np.float32] = self._model(images).landmarks[:, -1].float().cpu().numpy()
+        return landmarks
+
+
+def load_engine(
+    device: str = "auto", weights: str | os.PathLike[str] | None = None, threads: int | None = None
+) -> Engine:
+    """Load a network for a device.
+
+    "auto" takes the GPU where an NVIDIA driver is present and torch is installed with CUDA. Else it takes the CPU, and
+    where there is no driver without importing torch. ONNX Runtime runs the packaged network on the CPU, torch on a GPU.
+
+    Args:
+        device: "auto", "cpu" or "cuda".
+        weights: a file written by dhm, .onnx (CPU only) or .safetensors; None for the packaged network.
+        threads: CPU threads of one call in ONNX Runtime; None for one.
+
+    Raises:
+        InputError: `device` is unknown, or asks for what `weights` cannot do.
+        DhmError: "cuda" is asked for and missing.
+        FormatError: the weights are damaged or foreign.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputError(f"unknown device {device!r}", hint="known are auto, cpu and cuda")
+    suffix = Path(weights).suffix.lower() if weights is not None else ""
+    if suffix == ".onnx" and device == "cuda":
+        raise InputError(f"{weights}: an ONNX file runs on the CPU", hint="pass --device cpu, or a .safetensors file")
+    use_cuda = suffix != ".onnx" and (device == "cuda" or (device == "auto" and _nvidia_driver_present()))
+    if use_cuda:
+        problem = _cuda_problem()
+        if device == "cuda" and problem:
+            raise DhmError(f"device cuda cannot be used: {problem}", hint="pass --device cpu")
+        use_cuda = not problem
+    if use_cuda or suffix == ".safetensors":
+        return TorchEngine(weights, "cuda" if use_cuda else "cpu")
+    return OnnxEngine(weights, threads)
+
+
+def _nvidia_driver_present() -> bool:
+    return os.path.exists("/proc/driver/nvidia/version") or shutil.which("nvidia-smi") is not None
+
+
+def _cuda_problem() -> str:
+    """Why torch cannot use CUDA here; empty when it can. Imports torch."""
+    if importlib.util.find_spec("torch") is None:
+        return "torch is not installed"
+    import torch
+
+    return "" if torch.cuda.is_available() else f"torch {torch.__version__} finds no CUDA device"
+
+
+def _packaged(name: str) -> Traversable:
+    return importlib.resources.files("dhm_cli").joinpath(name)
+
+
+def _read_weights(path: str | os.PathLike[str] | None, packaged: str) -> tuple[str, bytes]:
+    source = _packaged(packaged) if path is None else Path(path)
+    try:
+        return str(source), source.read_bytes()
+    except OSError as error:
+        raise InputError(f"{source}: cannot be read: {error.strerror or error}") from error
+
+
+def _parse_metadata(metadata: Any, name: str) -> tuple[str, int, NDArray[np.float64]]:
+    """Architecture, input size and mean shape from what an ONNX file says about itself."""
+    if not isinstance(metadata, Mapping):
+        raise FormatError(f"{name}: the metadata is not a JSON object")
+    version = metadata.get("format_version")
+    if version != FORMAT_VERSION:
+        raise FormatError(f"{name}: format version {version}, this dhm reads {FORMAT_VERSION}")
+    try:
+        arch, size = str(metadata["arch"]), int(metadata["input_size"])
+        mean_shape = np.array(metadata["mean_shape"], dtype=np.float64)
+    except (KeyError, TypeError, ValueError) as error:
+        raise FormatError(f"{name}: the metadata lacks or garbles {error}") from error
+    if size < 1 or mean_shape.shape != (NUM_LANDMARKS, 3) or not np.isfinite(mean_shape).all():
+        raise FormatError(f"{name}: expected input_size > 0 and mean_shape (68, 3), found {size}, {mean_shape.shape}")
+    return arch, size, mean_shape
+
+
+def _in_batches(
+    run: Callable[[NDArray[np.uint8]], NDArray[np.float32]], crops: NDArray[np.uint8]
+) -> NDArray[np.float32]:
+    if len(crops) == 0:
+        return np.zeros((0, NUM_LANDMARKS, 3), dtype=np.float32)
+    parts = [run(crops[start : start + MAX_BATCH]) for start in range(0, len(crops), MAX_BATCH)]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -1,0 +1,160 @@
+"""Landmark annotations as datasets ship them: .pts files (ibug and MERL-RAV), point arrays in .npz, tables of faces."""
+
+import csv
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dhm_cli.errors import InputError
+from dhm_cli.landmarks import NUM_LANDMARKS
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
+
+# Visibility codes of a landmark.
+NO_LABEL, VISIBLE, OCCLUDED = 0, 1, 2
+
+# The landmarks that AFLW's 21-point scheme shares with the 68-point one, (index in 21, index in 68). Left out: eye and
+# mouth centres and ears, which have no counterpart, and the nose wings, which AFLW marks further out.
+AFLW21_TO_68 = ((0, 17), (1, 19), (2, 21), (3, 22), (4, 24), (5, 26), (6, 36), (8, 39), (9, 42), (11, 45), (14, 30),
+                (17, 48), (19, 54), (20, 8))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """Human labels of one face image.
+
+    Attributes:
+        image: the image file.
+        points: (68, 2), 0-based pixels, NaN where there is no label.
+        visibility: (68,) uint8: NO_LABEL, VISIBLE or OCCLUDED (by something in front of the face, position estimated).
+    """
+
+    image: Path
+    points: NDArray[np.float32]
+    visibility: NDArray[np.uint8]
+
+
+class FaceRow(NamedTuple):
+    """What a table of faces says about one image."""
+
+    split: str
+    identity: str
+
+
+def read_pts(path: Path) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Read a 68-point .pts file with the signs of MERL-RAV.
+
+    On disk coordinates are 1-based. Both positive: visible; both negative: externally occluded, position |x|, |y|;
+    exactly "-1 -1": self-occluded or not labelled, no position.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Points (68, 2), 0-based pixels, NaN where not labelled, and visibility codes (68,).
+
+    Raises:
+        InputError: not a .pts file of 68 points.
+    """
+    try:
+        text = path.read_text(encoding="utf-8", errors="strict")
+        body = text[text.index("{") + 1 : text.index("}")]
+        raw = np.array(body.split(), dtype=np.float64).reshape(-1, 2)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path}: not a .pts file ({error})", "expected `n_points: 68` and 68 x y lines in braces"
+        ) from error
+    if len(raw) != NUM_LANDMARKS:
+        raise InputError(f"{path}: {len(raw)} points", "only the 68-point scheme is supported")
+    if not np.isfinite(raw).all():
+        raise InputError(f"{path}: holds values that are not numbers", "remove or repair the file")
+    missing = (raw == -1).all(axis=1)
+    visibility = np.where((raw < 0).all(axis=1), OCCLUDED, VISIBLE).astype(np.uint8)
+    visibility[missing] = NO_LABEL
+    points = np.where(visibility[:, None] == OCCLUDED, -raw, raw) - 1
+    points[missing] = np.nan
+    return points.astype(np.float32), visibility
+
+
+class PointTable:
+    """Points of many faces from one .npz file: `names` (N,) and one array of shape (N, 21 or 68, 2).
+
+    Coordinates are 0-based image pixels. An array whose name ends in `_in_<number>` is in pixels of the image resized
+    to a square of that side. NaN means no label.
+
+    Raises:
+        InputError: the file is not of that kind.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                arrays = {key: data[key] for key in data.files}
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: not a readable .npz file ({error})", "check the path") from error
+        found = [k for k, a in arrays.items() if a.ndim == 3 and a.shape[1] in (21, NUM_LANDMARKS) and a.shape[2] == 2]
+        if "names" not in arrays or len(found) != 1 or len(arrays[found[0]]) != len(arrays["names"]):
+            raise InputError(
+                f"{path}: holds {', '.join(f'{k} {a.shape}' for k, a in arrays.items())}",
+                "expected names (N,) and one array of points (N, 68, 2) or (N, 21, 2)",
+            )
+        self.path = path
+        self._points = _to_68(arrays[found[0]].astype(np.float32))
+        self._rows = {str(name): i for i, name in enumerate(arrays["names"])}
+        side = re.search(r"_in_(\d+)$", found[0])
+        self._side = int(side.group(1)) if side else None
+
+    def get(self, name: str, width: int, height: int) -> NDArray[np.float32]:
+        """Points of a face by name, (68, 2), pixels of an image of that size; all NaN where the table lacks it."""
+        row = self._rows.get(name)
+        if row is None:
+            return np.full((NUM_LANDMARKS, 2), np.nan, dtype=np.float32)
+        points = self._points[row]
+        if self._side is None:
+            return points
+        scale = np.array([width, height], dtype=np.float32) / self._side
+        return (points + 0.5) * scale - 0.5
+
+
+def _to_68(points: NDArray[np.float32]) -> NDArray[np.float32]:
+    if points.shape[1] == NUM_LANDMARKS:
+        return points
+    full = np.full((len(points), NUM_LANDMARKS, 2), np.nan, dtype=np.float32)
+    for source, target in AFLW21_TO_68:
+        full[:, target] = points[:, source]
+    return full
+
+
+def read_face_table(path: Path) -> dict[str, FaceRow]:
+    """Read a table of faces: CSV with a column `name` and, as far as known, `split` (train, val) and `identity`.
+
+    Raises:
+        InputError: the file is missing or has no column `name`.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            if "name" not in (reader.fieldnames or []):
+                raise InputError(f"{path}: no column `name`, found {reader.fieldnames}", "add a header line")
+            return {r["name"]: FaceRow(r.get("split") or "", r.get("identity") or "") for r in reader}
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a readable CSV file ({error})", "check the path") from error
+
+
+def find_annotations(folder: Path) -> list[tuple[Path, Path | None]]:
+    """Images below a folder, sorted by path, each with the .pts file beside it (None where there is none).
+
+    Raises:
+        InputError: no such folder, or no image in it.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder", "check the path")
+    files = {p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")}
+    images = sorted(p for p in files if p.suffix.lower() in IMAGE_SUFFIXES)
+    if not images:
+        raise InputError(f"{folder}: no images", f"looked for {', '.join(IMAGE_SUFFIXES)}")
+    return [(image, pts if (pts := image.with_suffix(".pts")) in files else None) for image in images]

@@ -1,0 +1,128 @@
+"""Photos on disk: finding them and reading them as upright 8-bit RGB."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dhm_cli.errors import InputError
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+
+_JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8", 0xDA, b"\xff\xd9"
+_PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
+
+
+def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
+    """Read a photo as upright RGB.
+
+    The EXIF orientation is obeyed, so pixel (0, 0) is the top left corner as a viewer shows it. Grey and palette images
+    become RGB, 16 bits become 8, and an alpha channel is dropped: transparent pixels keep the colour that is stored.
+
+    Args:
+        path: file name; any characters, any extension (the content decides).
+
+    Returns:
+        (H, W, 3) uint8, RGB, 0 to 255.
+
+    Raises:
+        InputError: the file cannot be read, is empty, truncated, damaged or not an image.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if not data:
+        raise InputError(f"{path}: the file is empty")
+    kind = _check_complete(data, path)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    except (cv2.error, MemoryError) as error:
+        raise InputError(f"{path}: cannot be decoded: {error}") from error
+    if image is None:
+        reason = f"damaged {kind}" if kind else "not an image, or of a kind that cannot be read"
+        raise InputError(f"{path}: {reason}", hint=f"readable are {_readable()}")
+    return image  # type: ignore[return-value]
+
+
+def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """List the photos among files and folders.
+
+    A folder is searched recursively for `EXTENSIONS` in any case, sorted by name; hidden files and folders (`._x.jpg`,
+    `.thumbnails`) are skipped and linked folders are not entered. A file named outright is taken whatever its name.
+
+    Args:
+        paths: files and folders.
+
+    Returns:
+        Each photo once, in the order of the arguments; paths below a folder begin with that folder as given.
+
+    Raises:
+        InputError: a path does not exist, a folder cannot be read, or a folder holds no photo.
+    """
+    found: dict[str, Path] = {}
+    for path in map(Path, paths):
+        if path.is_dir():
+            photos = _walk(path)
+            if not photos:
+                raise InputError(f"{path}: no photos in this folder", hint=f"looked for {_readable()}")
+        elif path.exists():
+            photos = [path]
+        else:
+            raise InputError(f"{path}: no such file or folder")
+        for photo in photos:
+            found.setdefault(os.path.abspath(photo), photo)
+    return list(found.values())
+
+
+def _walk(folder: Path) -> list[Path]:
+    def refuse(error: OSError) -> None:
+        raise InputError(f"{error.filename}: cannot be read: {error.strerror}") from error
+
+    photos = []
+    for parent, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        photos += [Path(parent, name) for name in files if _looks_like_photo(name)]
+    return sorted(photos)
+
+
+def _looks_like_photo(name: str) -> bool:
+    return name.lower().endswith(EXTENSIONS) and not name.startswith(".")
+
+
+def _readable() -> str:
+    return " ".join(EXTENSIONS)
+
+
+def _check_complete(data: bytes, path: str | os.PathLike[str]) -> str:
+    """Refuse truncated JPEG and PNG files, which some decoders fill with grey in silence; returns the kind or ''."""
+    if data.startswith(_JPEG_START):
+        kind, complete = "JPEG", _jpeg_has_end(data)
+    elif data.startswith(_PNG_START):
+        kind, complete = "PNG", _PNG_END in data[-65536:] or _PNG_END in data
+    else:
+        return ""
+    if not complete:
+        raise InputError(f"{path}: truncated {kind}", hint="copy or download the file again")
+    return kind
+
+
+def _jpeg_has_end(data: bytes) -> bool:
+    """Whether an end-of-image marker follows the first scan.
+
+    The segments before the scan are stepped over, since an EXIF thumbnail has an end marker of its own. Inside a scan
+    0xFF is always escaped, so the marker cannot appear by chance. Bytes after it (MPO, camera notes) do not matter.
+    """
+    at = len(_JPEG_START)
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xFF:  # fill byte
+            at += 1
+            continue
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker == _JPEG_SCAN:
+            break
+    return data.find(_JPEG_END, at) >= 0

@@ -1,0 +1,1 @@
+"""The shared core: every network, nn.Module only."""

@@ -1,0 +1,107 @@
+"""Fast DHM (Sun et al., "Fast DHM"): a separable network under 1 MB whose heat map is the same for all images."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from dhm_cli.config import FastDhmConfig
+from dhm_cli.heatmaps import draw_heatmap
+from dhm_cli.landmarks import NUM_LANDMARKS
+from dhm_cli.models.layers import FastRecurrentModule, SeparableBlock
+from dhm_cli.models.output import AlignmentOutput
+
+
+def _widen(channels: int, width: float) -> int:
+    """Channels times width, to a multiple of 16, the vector length of AVX-512 in float32."""
+    return max(16, 16 * round(channels * width / 16))
+
+
+class FastDhm(nn.Module):
+    """Image and fixed mean heat map -> separable CNN -> fast recurrent module -> 204 numbers after every step.
+
+    The heat map is the same for every image, so its share of the first convolution is one constant map, computed once
+    per forward pass for a whole batch here and folded into a bias for inference (`heatmap_response`).
+
+    Args:
+        config: layers and sizes.
+        mean_shape: (68, 3), frontal mean shape, x right, y down, z toward the viewer; the centre of its box at the
+            origin, the longer side of its box 1.
+
+    Attributes:
+        mean_shape: the buffer of that shape.
+    """
+
+    mean_shape: Tensor
+    heatmap: Tensor
+
+    def __init__(self, config: FastDhmConfig, mean_shape: Tensor) -> None:
+        super().__init__()
+        self.config = config
+        stem_channels = _widen(config.stem_channels, config.cnn_width)
+        recurrent_channels = round(config.recurrent_channels * config.recurrent_width)
+
+        self.stem = nn.Conv2d(3 + 3, stem_channels, 3, 2, 1, bias=False)
+        self.stem_norm = nn.BatchNorm2d(stem_channels)
+        channels, side = stem_channels, math.ceil(config.input_size / 2)
+        layers = []
+        widened = ((_widen(c, config.cnn_width), s) for c, s in config.blocks)
+        for outputs, stride in (*widened, (recurrent_channels, 2)):
+            layers.append(SeparableBlock(channels, outputs, stride))
+            channels, side = outputs, math.ceil(side / stride)
+        self.cnn = nn.Sequential(*layers)
+        self.recurrent = FastRecurrentModule(recurrent_channels)
+        self.head = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(recurrent_channels * side * side, config.head_rank, bias=False),
+            nn.Linear(config.head_rank, NUM_LANDMARKS * 3),
+        )
+        self.register_buffer("mean_shape", mean_shape.float().clone())
+        self.register_buffer("heatmap", torch.zeros(1, 3, config.input_size, config.input_size), persistent=False)
+        self.redraw_heatmap()
+        self._initialise()
+
+    @property
+    def initial_landmarks(self) -> Tensor:
+        """The mean shape placed in the crop as the test protocol places a face, (68, 3), crop pixels."""
+        size = self.config.input_size
+        centre = self.mean_shape.new_tensor([(size - 1) / 2, (size - 1) / 2, 0.0])
+        return self.mean_shape * (size / math.sqrt(2.0)) + centre
+
+    def redraw_heatmap(self) -> None:
+        """Draw the fixed heat map of the mean shape again; needed after `mean_shape` has changed."""
+        with torch.no_grad():
+            self.heatmap.copy_(draw_heatmap(self.initial_landmarks[None], self.config.input_size))
+
+    def heatmap_response(self) -> Tensor:
+        """What the heat map adds to the first convolution of every image, (1, C, S / 2, S / 2)."""
+        weight = self.stem.weight[:, 3:]
+        return nn.functional.conv2d(self.heatmap, weight, stride=self.stem.stride, padding=self.stem.padding)
+
+    def forward(self, images: Tensor) -> AlignmentOutput:
+        """Landmarks after every step.
+
+        Args:
+            images: (B, 3, S, S) RGB crops scaled to [-1, 1].
+
+        Returns:
+            All steps' landmarks, crop pixels.
+        """
+        size = self.config.input_size
+        if images.shape[1:] != (3, size, size):
+            raise ValueError(f"this network takes images of shape (B, 3, {size}, {size}), got {tuple(images.shape)}")
+        x = nn.functional.conv2d(images, self.stem.weight[:, :3], stride=self.stem.stride, padding=self.stem.padding)
+        x = torch.relu(self.stem_norm(x + self.heatmap_response()))
+        states = self.recurrent(self.cnn(x), self.config.steps)
+        moved = torch.stack([self.head(state) for state in states], dim=1)
+        moved = moved.unflatten(-1, (NUM_LANDMARKS, 3)) * size
+        return AlignmentOutput(self.initial_landmarks + moved)
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        last = self.head[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.normal_(last.weight, std=0.01)  # start at the mean shape
+        nn.init.zeros_(last.bias)

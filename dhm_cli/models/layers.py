@@ -1,0 +1,58 @@
+"""Building blocks shared by the networks."""
+
+import torch
+from torch import Tensor, nn
+
+
+class SeparableBlock(nn.Module):
+    """Depthwise 3x3 then pointwise convolution, each with batch norm and ReLU, and a skip where shapes agree.
+
+    Depthwise separable convolution as in Fast DHM, section III-C.1.
+
+    Args:
+        inputs: channels in.
+        outputs: channels out.
+        stride: of the depthwise convolution.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(inputs, inputs, 3, stride, 1, groups=inputs, bias=False)
+        self.depthwise_norm = nn.BatchNorm2d(inputs)
+        self.pointwise = nn.Conv2d(inputs, outputs, 1, bias=False)
+        self.pointwise_norm = nn.BatchNorm2d(outputs)
+        self.has_skip = inputs == outputs and stride == 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) -> (B, outputs, ceil(H / stride), ceil(W / stride))."""
+        y = torch.relu(self.depthwise_norm(self.depthwise(x)))
+        y = self.pointwise_norm(self.pointwise(y))
+        return torch.relu(y + x if self.has_skip else y)
+
+
+class FastRecurrentModule(nn.Module):
+    """The recurrence of Fast DHM, Eq. (7) and Fig. 4.
+
+    h_0 = W_0 F_0; h_{t+1} = tanh(D_i * F_t + D_h * (W_hh h_t)); F_{t+1} = F_t + h_{t+1}, where D are depthwise 3x3 and
+    W pointwise convolutions, shared by all steps.
+
+    Args:
+        channels: of F and h.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.initial = nn.Conv2d(channels, channels, 1)
+        self.input_depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+        self.hidden_pointwise = nn.Conv2d(channels, channels, 1, bias=False)
+        self.hidden_depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
+
+    def forward(self, features: Tensor, steps: int) -> list[Tensor]:
+        """(B, C, H, W) -> [F_1 ... F_T], each of that shape."""
+        hidden = self.initial(features)
+        states = []
+        for _ in range(steps):
+            hidden = torch.tanh(self.input_depthwise(features) + self.hidden_depthwise(self.hidden_pointwise(hidden)))
+            features = features + hidden
+            states.append(features)
+        return states

@@ -1,0 +1,199 @@
+"""The 3D morphable model at its 68 key vertices (Eq. 1), its file, and a toy model that anyone may share."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dhm_cli.errors import FormatError, InputError
+from dhm_cli.landmarks import MIRROR, NUM_LANDMARKS
+from dhm_cli.morphable.camera import model_image_to_pixels, transform_weak_perspective
+from dhm_cli.morphable.parameters import NUM_EXPRESSION, NUM_IDENTITY, unpack
+from dhm_cli.morphable.rotation import euler_to_matrix
+
+FILE_FORMAT = "dhm-face-model"
+FILE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class FaceModel:
+    """A linear face model at its 68 landmarks: S = S_mean + E_id p_id + E_exp p_exp (Eq. 1, Sun et al. 2018).
+
+    Attributes:
+        mean: S_mean, model units, y up, z out of the face, (68, 3).
+        identity: E_id, (68, 3, K_id), K_id <= 199.
+        expression: E_exp, (68, 3, K_exp), K_exp <= 29.
+        identity_std: standard deviation of each identity coefficient, (K_id,), > 0.
+        expression_std: standard deviation of each expression coefficient, (K_exp,), > 0.
+        name: where the model comes from, for messages.
+    """
+
+    mean: Tensor
+    identity: Tensor
+    expression: Tensor
+    identity_std: Tensor
+    expression_std: Tensor
+    name: str = "face model"
+
+    def hash(self) -> str:
+        """Short fingerprint of the numbers (float32), equal on every machine."""
+        digest = hashlib.sha256()
+        for array in self._arrays().values():
+            digest.update(np.ascontiguousarray(array, dtype="<f4").tobytes())
+        return digest.hexdigest()[:16]
+
+    def _arrays(self) -> dict[str, NDArray[np.float32]]:
+        names = ("mean", "identity", "expression", "identity_std", "expression_std")
+        return {name: getattr(self, name).detach().cpu().numpy().astype(np.float32) for name in names}
+
+    def shape(self, identity: Tensor, expression: Tensor) -> Tensor:
+        """Eq. (1): face shapes of coefficients.
+
+        Args:
+            identity: p_id, (B, 199 or K_id); what lies beyond K_id must not be there or is ignored.
+            expression: p_exp, (B, 29 or K_exp).
+
+        Returns:
+            (B, 68, 3), model units. Differentiable.
+        """
+        k_id, k_exp = self.identity.shape[-1], self.expression.shape[-1]
+        moved = torch.einsum("nck,bk->bnc", self.identity, identity[:, :k_id])
+        return self.mean + moved + torch.einsum("nck,bk->bnc", self.expression, expression[:, :k_exp])
+
+    def landmarks(self, p: Tensor, image_height: float | Tensor) -> Tensor:
+        """Landmarks of parameters: Eq. (1) and (2), in pixels.
+
+        Args:
+            p: (B, 234), see `parameters.LAYOUT`.
+            image_height: height of the image that p belongs to, pixels, a number or (B,).
+
+        Returns:
+            (B, 68, 3): 0-based pixels, x right, y down; z toward the viewer, same unit, relative to the model's origin.
+        """
+        parts = unpack(p)
+        shape = self.shape(parts.identity, parts.expression)
+        points = transform_weak_perspective(shape, parts.scale, euler_to_matrix(parts.angles), parts.translation)
+        return model_image_to_pixels(points, image_height)
+
+    def to(self, dtype: torch.dtype) -> "FaceModel":
+        """The model in another floating type."""
+        return FaceModel(
+            self.mean.to(dtype),
+            self.identity.to(dtype),
+            self.expression.to(dtype),
+            self.identity_std.to(dtype),
+            self.expression_std.to(dtype),
+            self.name,
+        )
+
+    def save(self, path: Path) -> None:
+        """Write the model to an HDF5 file, atomically."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".partial")
+        with h5py.File(partial, "w") as file:
+            file.attrs.update(format=FILE_FORMAT, version=FILE_VERSION, name=self.name, hash=self.hash())
+            for name, array in self._arrays().items():
+                file[name] = array
+        os.replace(partial, path)
+
+    @classmethod
+    def load(cls, path: Path) -> "FaceModel":
+        """Read a file that `save` wrote.
+
+        Raises:
+            InputError: there is no such file.
+            FormatError: it is not a face model of this version.
+        """
+        hint = "make one with: dhm prepare --bfm BFM.mat"
+        if not path.exists():
+            raise InputError(f"{path}: no such face model", hint)
+        try:
+            with h5py.File(path, "r") as file:
+                if file.attrs.get("format") != FILE_FORMAT or file.attrs.get("version") != FILE_VERSION:
+                    raise FormatError(f"{path}: not a face model of version {FILE_VERSION}", hint)
+                arrays = {
+                    key: torch.from_numpy(file[key][()])
+                    for key in ("mean", "identity", "expression", "identity_std", "expression_std")
+                }
+                return cls(**arrays, name=str(file.attrs["name"]))
+        except (OSError, KeyError) as error:
+            raise FormatError(f"{path}: not a readable face model ({error})", hint) from error
+
+
+def toy_face_model() -> FaceModel:
+    """A made-up face model with the sizes and units of the Basel Face Model, free to share.
+
+    The mean is drawn from a few curves on an ellipsoid; the modes are smooth random fields, symmetric for most identity
+    modes, decaying like real ones. Good for tests and samples; no measured face is in it.
+
+    Returns:
+        A model with 199 identity and 29 expression modes, micrometres, the same on every call.
+    """
+    rng = np.random.default_rng(68)
+    mean = _toy_mean()
+    modes = [_smooth_mode(mean, rng, symmetric=k % 4 != 3) for k in range(NUM_IDENTITY)]
+    moving = np.ones(NUM_LANDMARKS)
+    moving[27:36] = 0.1  # a nose hardly moves with the expression
+    gestures = [_smooth_mode(mean, rng, symmetric=k % 3 != 2) * moving[:, None] for k in range(NUM_EXPRESSION)]
+    return FaceModel(
+        mean=_tensor(mean),
+        identity=_tensor(np.stack(modes, axis=-1)),
+        expression=_tensor(np.stack(gestures, axis=-1)),
+        identity_std=_tensor(9e4 * 0.95 ** np.arange(NUM_IDENTITY)),
+        expression_std=_tensor(5e4 * 0.85 ** np.arange(NUM_EXPRESSION)),
+        name="toy",
+    )
+
+
+def _tensor(array: NDArray[np.floating]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+
+
+def _toy_mean() -> NDArray[np.float64]:
+    """68 frontal points, micrometres: x right, y up, z out of the face."""
+
+    def row(x0: float, x1: float, y0: float, y1: float, bend: float, count: int) -> NDArray[np.float64]:
+        t = np.linspace(0, 1, count)
+        return np.stack([x0 + (x1 - x0) * t, y0 + (y1 - y0) * t + bend * np.sin(np.pi * t)], axis=-1)
+
+    def ring(x: float, y: float, rx: float, ry: float, turns: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.stack([x - rx * np.cos(turns), y + ry * np.sin(turns)], axis=-1)
+
+    jaw = np.linspace(0, np.pi, 17)
+    eye = np.deg2rad([0, 60, 120, 180, 240, 300])
+    xy = np.concatenate(
+        [
+            np.stack([-72 * np.cos(jaw), 30 - 105 * np.sin(jaw)], axis=-1),
+            row(-58, -16, 48, 50, 10, 5),
+            row(16, 58, 50, 48, 10, 5),
+            row(0, 0, 32, -4, 0, 4),
+            row(-14, 14, -14, -14, -4, 5),
+            ring(-33, 30, 14, 6, eye),
+            ring(33, 30, 14, 6, eye),
+            ring(0, -40, 26, 11, np.deg2rad(np.arange(0, 360, 30))),
+            ring(0, -40, 20, 3, np.deg2rad(np.arange(0, 360, 45))),
+        ]
+    )
+    z = 75 * np.sqrt(np.clip(1 - (xy[:, 0] / 82) ** 2 - ((xy[:, 1] - 10) / 130) ** 2, 0, 1))
+    z[27:31] += np.linspace(6, 28, 4)
+    z[31:36] += 10
+    z[:17] -= 15
+    mean = np.concatenate([xy, z[:, None]], axis=-1) * 1000.0
+    mirrored = mean[MIRROR] * [-1, 1, 1]
+    return (mean + mirrored) / 2
+
+
+def _smooth_mode(mean: NDArray[np.float64], rng: np.random.Generator, symmetric: bool) -> NDArray[np.float64]:
+    """A smooth displacement field at the landmarks, (68, 3), unit norm."""
+    waves = rng.normal(0, 1.2, (3, 4, 3)) / 8e4
+    phase = rng.uniform(0, 2 * np.pi, (3, 4))
+    field = np.sin(np.einsum("acd,nd->nac", waves, mean) + phase).sum(axis=-1)
+    if symmetric:
+        field = (field + field[MIRROR] * [-1, 1, 1]) / 2
+    return field / np.linalg.norm(field)

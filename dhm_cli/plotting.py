@@ -1,0 +1,102 @@
+"""Pictures of results."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dhm_cli.landmarks import CURVES, GROUPS, NUM_LANDMARKS, face_size
+
+# RGB, told apart by people of all kinds of colour vision (after Okabe and Ito).
+GROUP_COLOURS: dict[str, tuple[int, int, int]] = {
+    "jaw": (86, 180, 233),
+    "brows": (230, 159, 0),
+    "nose": (240, 228, 66),
+    "eyes": (0, 215, 150),
+    "mouth": (255, 105, 150),
+}
+_OUTLINE = (25, 25, 25)
+# Brightness of the landmark farthest from the viewer; the nearest has 1.
+_FAR_BRIGHTNESS = 0.55
+# Pixels; lines do not grow beyond it.
+_LARGEST_FACE = 10_000.0
+# OpenCV draws at 1/16 pixel.
+_SHIFT = 4
+
+
+def draw_landmarks(
+    image: NDArray[np.uint8], faces: Sequence[NDArray[np.floating]] | NDArray[np.floating]
+) -> NDArray[np.uint8]:
+    """Draw 68-point landmarks as curves and points, one colour a group, nearer points brighter.
+
+    Args:
+        image: (H, W, 3) uint8 RGB; not changed.
+        faces: landmarks of each face, (68, 3), photo pixels, z toward the viewer.
+
+    Returns:
+        A copy of the image with the drawing, (H, W, 3) uint8 RGB.
+    """
+    canvas = np.ascontiguousarray(image).copy()
+    for points in faces:
+        _draw_face(canvas, np.asarray(points, dtype=np.float64))
+    return canvas
+
+
+def _draw_face(canvas: NDArray[np.uint8], points: NDArray[np.float64]) -> None:
+    size = min(float(face_size(points)), _LARGEST_FACE)
+    thickness = max(1, round(size / 160))
+    radius = max(1.0, size / 90)
+    colours = _colours(points)
+    # Far to near, so that the near side of a turned face is drawn over the far side.
+    segments = sorted(_segments(), key=lambda pair: points[pair[0], 2] + points[pair[1], 2])
+    if thickness > 1:
+        for a, b in segments:
+            _line(canvas, points[a], points[b], _OUTLINE, thickness + 2)
+    for a, b in segments:
+        _line(canvas, points[a], points[b], _mix(colours[a], colours[b]), thickness)
+    for k in np.argsort(points[:, 2]):
+        if thickness > 1:
+            _dot(canvas, points[k], radius + 1, _OUTLINE)
+        _dot(canvas, points[k], radius, colours[k])
+
+
+def _colours(points: NDArray[np.float64]) -> list[tuple[int, int, int]]:
+    z = points[:, 2]
+    nearness = (z - z.min()) / max(float(np.ptp(z)), 1e-9)
+    brightness = _FAR_BRIGHTNESS + (1 - _FAR_BRIGHTNESS) * nearness
+    colours = [(0, 0, 0)] * NUM_LANDMARKS
+    for name, group in GROUPS.items():
+        for k in range(*group.indices(NUM_LANDMARKS)):
+            red, green, blue = (round(value * brightness[k]) for value in GROUP_COLOURS[name])
+            colours[k] = (red, green, blue)
+    return colours
+
+
+def _segments() -> list[tuple[int, int]]:
+    pairs = [(k, k + 1) for first, last, _ in CURVES for k in range(first, last)]
+    return pairs + [(last, first) for first, last, closed in CURVES if closed]
+
+
+def _mix(a: tuple[int, int, int], b: tuple[int, int, int]) -> tuple[int, int, int]:
+    return (a[0] + b[0]) // 2, (a[1] + b[1]) // 2, (a[2] + b[2]) // 2
+
+
+def _fixed(point: NDArray[np.float64]) -> tuple[int, int]:
+    # Far outside the canvas OpenCV's fixed-point numbers would overflow.
+    x, y = np.clip(np.round(point[:2] * 2**_SHIFT), -(2**30), 2**30).astype(int)
+    return int(x), int(y)
+
+
+def _line(
+    canvas: NDArray[np.uint8],
+    start: NDArray[np.float64],
+    end: NDArray[np.float64],
+    colour: tuple[int, int, int],
+    thickness: int,
+) -> None:
+    cv2.line(canvas, _fixed(start), _fixed(end), colour, thickness, cv2.LINE_AA, _SHIFT)
+
+
+def _dot(canvas: NDArray[np.uint8], point: NDArray[np.float64], radius: float, colour: tuple[int, int, int]) -> None:
+    cv2.circle(canvas, _fixed(point), round(radius * 2**_SHIFT), colour, cv2.FILLED, cv2.LINE_AA, _SHIFT)

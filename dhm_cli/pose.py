@@ -1,0 +1,69 @@
+"""Head pose from 3D landmarks, and the angles of a rotation matrix, without torch so that `dhm align` stays light."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Image space has y down; the model space of the 300W-LP files has y up.
+_FLIP_Y = np.diag([1.0, -1.0, 1.0])
+
+
+def matrix_to_euler(rotation: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Pitch, yaw and roll of R = R_x(pitch) R_y(yaw) R_z(roll), the convention of the 300W-LP files.
+
+    With s and c the sine and cosine, R_x = [1 0 0; 0 c s; 0 -s c], R_y = [c 0 -s; 0 1 0; s 0 c] and
+    R_z = [c s 0; -s c 0; 0 0 1]. Each R has two sets of angles; the one with the smaller pitch and roll is returned,
+    so a head turned beyond profile has a yaw beyond 90 degrees and not a pitch of 180. At a yaw of exactly +-90
+    degrees only pitch and roll together are determined; roll is then set to 0.
+
+    Args:
+        rotation: (..., 3, 3), proper rotations, model space (y up).
+
+    Returns:
+        (..., 3), radians: pitch and roll in [-pi, pi], yaw in [-pi, pi].
+    """
+    r = np.asarray(rotation, dtype=np.float64)
+    yaw = np.arcsin(np.clip(-r[..., 0, 2], -1.0, 1.0))
+    locked = np.abs(r[..., 0, 2]) > 1.0 - 1e-9
+    # With cos(yaw) = 0 and roll = 0: R[1, 1] = cos(pitch), R[2, 1] = -sin(pitch).
+    pitch = np.where(locked, np.arctan2(-r[..., 2, 1], r[..., 1, 1]), np.arctan2(r[..., 1, 2], r[..., 2, 2]))
+    roll = np.where(locked, 0.0, np.arctan2(r[..., 0, 1], r[..., 0, 0]))
+    angles = np.stack([pitch, yaw, roll], axis=-1)
+    other = _wrap(np.stack([pitch + np.pi, np.pi - yaw, roll + np.pi], axis=-1))
+    beyond = (np.abs(other[..., 0]) + np.abs(other[..., 2]) < np.abs(pitch) + np.abs(roll)) & ~locked
+    return np.where(beyond[..., None], other, angles)
+
+
+def _wrap(angles: NDArray[np.float64]) -> NDArray[np.float64]:
+    return (angles + np.pi) % (2 * np.pi) - np.pi
+
+
+def align_rotation(source: NDArray[np.floating], target: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Rotation that best turns centred `source` points onto `target` points, scale left free (Kabsch 1976).
+
+    Args:
+        source: (..., N, 3).
+        target: (..., N, 3), same unit on all axes.
+
+    Returns:
+        (..., 3, 3), proper rotations R that minimise |target - s R source|.
+    """
+    a = source - source.mean(axis=-2, keepdims=True)
+    b = target - target.mean(axis=-2, keepdims=True)
+    u, _, vt = np.linalg.svd(np.swapaxes(b, -1, -2) @ a)
+    sign = np.ones((*u.shape[:-2], 3))
+    sign[..., 2] = np.sign(np.linalg.det(u @ vt))
+    return (u * sign[..., None, :]) @ vt
+
+
+def estimate_pose(landmarks: NDArray[np.floating], reference: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Head pose of 3D landmarks under weak perspective, by rotating a frontal reference shape onto them.
+
+    Args:
+        landmarks: (B, 68, 3), pixels, x right, y down, z toward the viewer.
+        reference: (68, 3), frontal shape in the same axes, any unit.
+
+    Returns:
+        (B, 3), radians: pitch, yaw, roll in the convention of the 300W-LP files (`matrix_to_euler`).
+    """
+    rotation = align_rotation(np.asarray(reference) @ _FLIP_Y, np.asarray(landmarks) @ _FLIP_Y)
+    return matrix_to_euler(rotation)

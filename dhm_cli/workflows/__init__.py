@@ -1,0 +1,1 @@
+"""What the subcommands do, without any terminal code; workflows meet only through files."""

@@ -1,0 +1,360 @@
+"""`dhm align`: photos in, landmarks out, one photo at a time (`Aligner`) or a table of many (`align_files`)."""
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dhm_cli.data.crop import crop_matrix, extract_crop, invert_matrix, landmark_crop_square, transform_landmarks
+from dhm_cli.detection import MIN_SCORE, FaceDetector, crop_square_from_box
+from dhm_cli.engines import load_engine
+from dhm_cli.errors import InputError
+from dhm_cli.io.boxes import Box, match_boxes, read_boxes
+from dhm_cli.io.images import find_images, read_image
+from dhm_cli.io.landmark_csv import NO_FACE, OK, UNREADABLE, LandmarkTable, Row, empty_row, face_row
+from dhm_cli.plotting import draw_landmarks
+from dhm_cli.pose import estimate_pose
+
+OVERLAY_QUALITY = 92
+# Photos in the making per worker: enough to keep all workers busy while one of them has a large photo.
+LOOK_AHEAD = 4
+
+Square = tuple[NDArray[np.float64], float]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class Face:
+    """A face in a photo; 0-based photo pixels, x right, y down.
+
+    Attributes:
+        landmarks: (68, 3) float64; z toward the viewer in the same unit, zero mean over the landmarks.
+        box: left, top, width, height, as detected or as given.
+        score: the detector's confidence, 0 to 1; NaN where the box was given.
+        pose: pitch, yaw, roll in degrees, in the convention of the 300W-LP files.
+    """
+
+    landmarks: NDArray[np.float64]
+    box: Box
+    score: float
+    pose: tuple[float, float, float]
+
+
+class Aligner:
+    """Find the 68 landmarks of every face in a photo. Safe to call from several threads.
+
+    Args:
+        device: "auto", "cpu" or "cuda"; see `load_engine`.
+        threads: CPU threads of the network; None for one.
+        min_score: least score of a detected face, 0 to 1.
+        refine: how many more times to crop around the landmarks found so far and look again. One makes up for a
+            detector's box that sits badly; 0 is the protocol of the benchmarks.
+        weights: a file written by dhm; None for the network that comes with the package.
+
+    Raises:
+        DhmError: the device, the weights or the detector's file cannot be used.
+    """
+
+    def __init__(
+        self,
+        device: str = "auto",
+        threads: int | None = None,
+        min_score: float = MIN_SCORE,
+        refine: int = 1,
+        weights: str | os.PathLike[str] | None = None,
+    ) -> None:
+        if not 0.0 < min_score <= 1.0:
+            raise InputError(f"expected a score above 0 and up to 1, found {min_score}")
+        if refine < 0:
+            raise InputError(f"expected 0 or more passes to refine, found {refine}")
+        _keep_freed_memory()
+        self.refine = refine
+        self.engine = load_engine(device, weights, threads)
+        self.detector = FaceDetector(min_score)
+
+    def align(self, image: NDArray[np.uint8], boxes: Sequence[Sequence[float]] | None = None) -> list[Face]:
+        """Find the landmarks of every face in a photo.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            boxes: face boxes to use instead of detection, each (left, top, width, height) in photo pixels. A box is
+                what the min/max box of the true landmarks would be: it is squared on its longer side and enlarged by
+                sqrt(2).
+
+        Returns:
+            The faces, those of the given boxes in their order, else the largest first; empty when there is no face.
+
+        Raises:
+            InputError: wrong shape or type of the image; a box that is empty or lies outside the photo.
+        """
+        image = _checked_image(image)
+        if boxes is None:
+            found = self.detector.detect(image)
+            squares = [crop_square_from_box(face) for face in found]
+            given = [((face.left, face.top, face.width, face.height), face.score) for face in found]
+        else:
+            checked = [_checked_box(box, image) for box in boxes]
+            squares = [_square_from_given_box(box) for box in checked]
+            given = [(box, float("nan")) for box in checked]
+        if not squares:
+            return []
+        landmarks = self._landmarks(image, squares)
+        for _ in range(self.refine):
+            landmarks = self._landmarks(image, [landmark_crop_square(points) for points in landmarks])
+        landmarks[..., 2] -= landmarks[..., 2].mean(axis=1, keepdims=True)
+        angles = np.degrees(estimate_pose(landmarks, self.engine.mean_shape))
+        return [
+            Face(points, box, score, (float(pitch), float(yaw), float(roll)))
+            for points, (box, score), (pitch, yaw, roll) in zip(landmarks, given, angles, strict=True)
+        ]
+
+    def _landmarks(self, image: NDArray[np.uint8], squares: Sequence[Square]) -> NDArray[np.float64]:
+        """One pass of the network over squares (centre, side) of the photo, -> (B, 68, 3), photo pixels."""
+        size = self.engine.input_size
+        # A collapsed shape would give a square without area.
+        matrices = [crop_matrix(centre, max(side, 1.0), size) for centre, side in squares]
+        crops = np.stack([extract_crop(image, matrix, size) for matrix in matrices])
+        found = self.engine(crops)
+        return np.stack([transform_landmarks(p, invert_matrix(m)) for p, m in zip(found, matrices, strict=True)])
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc keep the memory of one photo for the next; fetching it anew costs 500 page faults, 1-2 ms a photo.
+
+    Freeing one large block raises its thresholds for giving memory back (mallopt(3), M_TRIM_THRESHOLD) to 62 MiB.
+    """
+    np.empty(31 * 2**20, np.uint8)
+
+
+def _checked_image(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
+        found = image.dtype if isinstance(image, np.ndarray) else type(image).__name__
+        raise InputError(f"expected an image of type uint8, found {found}", hint="values are 0 to 255, RGB")
+    if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise InputError(f"expected an image of shape (H, W, 3), found {image.shape}", hint="read_image gives RGB")
+    return np.ascontiguousarray(image)
+
+
+def _checked_box(box: Sequence[float], image: NDArray[np.uint8]) -> Box:
+    if len(box) != 4 or not np.isfinite(box).all():
+        raise InputError(f"expected a box (left, top, width, height), found {tuple(box)}")
+    left, top, width, height = (float(value) for value in box)
+    rows, columns = image.shape[:2]
+    if width <= 0 or height <= 0:
+        raise InputError(f"expected a box with a width and a height above 0, found {width:g} x {height:g}")
+    if left >= columns or top >= rows or left + width <= 0 or top + height <= 0:
+        raise InputError(
+            f"box left {left:g}, top {top:g}, {width:g} x {height:g} lies outside its {columns} x {rows} pixel photo",
+            hint="boxes are left,top,width,height in 0-based pixels of the upright photo",
+        )
+    return left, top, width, height
+
+
+def _square_from_given_box(box: Box) -> Square:
+    left, top, width, height = box
+    return landmark_crop_square(np.array([[left, top], [left + width, top + height]]))
+
+
+@dataclass(frozen=True)
+class PhotoResult:
+    """What became of one photo.
+
+    Attributes:
+        path: the photo, as in the table.
+        status: `OK`, `NO_FACE` or `UNREADABLE`.
+        faces: number of faces found in this run.
+        reason: why it is unreadable.
+    """
+
+    path: str
+    status: str
+    faces: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class AlignmentReport:
+    """What `align_files` did.
+
+    Attributes:
+        results: one per photo of the table.
+        kept: how many of them were taken over from an interrupted run.
+        unused_boxes: paths in the boxes file that name none of the photos.
+        seconds: duration, loading not included.
+    """
+
+    results: tuple[PhotoResult, ...]
+    kept: int
+    unused_boxes: tuple[str, ...]
+    seconds: float
+
+    @property
+    def faces(self) -> int:
+        """Number of faces found in this run."""
+        return sum(result.faces for result in self.results)
+
+    def with_status(self, status: str) -> list[PhotoResult]:
+        """The photos of that status."""
+        return [result for result in self.results if result.status == status]
+
+
+def align_files(
+    paths: Iterable[str | os.PathLike[str]],
+    out_csv: str | os.PathLike[str],
+    *,
+    boxes_csv: str | os.PathLike[str] | None = None,
+    overlay_dir: str | os.PathLike[str] | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    min_score: float = MIN_SCORE,
+    refine: int = 1,
+    weights: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> AlignmentReport:
+    """Align the faces of many photos and write them to one CSV table (`dhm_cli.io.landmark_csv`).
+
+    Each photo is read, searched and aligned by one worker thread; a few photos are in the making at any time, so memory
+    does not grow with their number. Rows follow the order of the photos whatever the workers' order. An exception,
+    Ctrl-C included, leaves the finished rows in `<out>.partial`, where `resume` picks them up.
+
+    Args:
+        paths: photos and folders of photos; see `find_images`.
+        out_csv: the table; replaced at the very end.
+        boxes_csv: boxes to use instead of detection; see `read_boxes`, `match_boxes` and `Aligner.align`.
+        overlay_dir: where to save a copy of each photo with its landmarks, in the photos' folder structure.
+        device: "auto", "cpu" or "cuda".
+        threads: number of workers; None for one per CPU core at hand.
+        min_score, refine, weights: see `Aligner`.
+        resume: go on with an interrupted run that had the same arguments.
+        progress: called as (photos done, photos in all) in the calling thread, first with the number kept.
+
+    Returns:
+        Counts, and the photos that need attention.
+
+    Raises:
+        DhmError: a path, file or option cannot be used, or a box lies outside its photo. Unreadable photos do not
+            raise.
+    """
+    photos = find_images(paths)
+    boxes: dict[Path, list[Box]] | None = None
+    unused: list[str] = []
+    if boxes_csv is not None:
+        boxes, unused = match_boxes(photos, read_boxes(boxes_csv), Path(boxes_csv).parent)
+    overlays = _overlay_paths(photos, Path(overlay_dir)) if overlay_dir is not None else {}
+    aligner = Aligner(device, min_score=min_score, refine=refine, weights=weights)
+
+    def process(photo: Path) -> tuple[PhotoResult, list[Row]]:
+        its_boxes = None if boxes is None else boxes.get(photo, [])
+        return _process(aligner, photo, its_boxes, overlays.get(photo))
+
+    table = LandmarkTable(Path(out_csv), resume)
+    kept = [photo for photo in photos if str(photo) in table.finished]
+    results = [PhotoResult(str(p), table.finished[str(p)], reason="see the interrupted run") for p in kept]
+    to_do = [photo for photo in photos if str(photo) not in table.finished]
+    start = time.perf_counter()
+    with closing(table), closing(_in_order(process, to_do, threads or _available_cores())) as stream:
+        if progress is not None:
+            progress(len(results), len(photos))
+        for result, rows in stream:
+            table.write(rows)
+            results.append(result)
+            if progress is not None:
+                progress(len(results), len(photos))
+        table.finish()
+    return AlignmentReport(tuple(results), len(kept), tuple(unused), time.perf_counter() - start)
+
+
+def _process(
+    aligner: Aligner, photo: Path, boxes: list[Box] | None, overlay: Path | None
+) -> tuple[PhotoResult, list[Row]]:
+    """One photo's result and its rows in the table."""
+    path = str(photo)
+    try:
+        image = read_image(photo)
+    except InputError as error:
+        reason = error.message.removeprefix(f"{path}: ")
+        return PhotoResult(path, UNREADABLE, reason=reason), [empty_row(path, UNREADABLE)]
+    try:
+        faces = aligner.align(image, boxes)
+    except InputError as error:
+        raise InputError(f"{path}: {error.message}", error.hint) from error
+    if overlay is not None:
+        _write_jpeg(overlay, draw_landmarks(image, [face.landmarks for face in faces]))
+    if not faces:
+        return PhotoResult(path, NO_FACE), [empty_row(path, NO_FACE)]
+    rows = [face_row(path, k, face.score, face.box, face.pose, face.landmarks) for k, face in enumerate(faces)]
+    return PhotoResult(path, OK, len(faces)), rows
+
+
+def _in_order(process: Callable[[Path], T], photos: Sequence[Path], workers: int) -> Generator[T, None, None]:
+    """Process photos on `workers` threads with a bounded look-ahead; results in the photos' order."""
+    waiting: deque[Future[T]] = deque()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="align")
+    try:
+        with _single_threaded_opencv():
+            for photo in photos:
+                waiting.append(pool.submit(process, photo))
+                if len(waiting) >= LOOK_AHEAD * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _single_threaded_opencv() -> Iterator[None]:
+    """Keep OpenCV from splitting each call over all cores: the workers fill them better."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
+
+
+def _available_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _overlay_paths(photos: Sequence[Path], folder: Path) -> dict[Path, Path]:
+    """Where each photo's overlay goes: the photos' folder structure below the deepest folder that holds them all.
+
+    Raises:
+        InputError: a photo lies inside `folder`, so it might be overwritten, or taken for a photo by the next run.
+    """
+    target = os.path.abspath(folder)
+    places = {photo: os.path.abspath(photo) for photo in photos}
+    for photo, place in places.items():
+        if os.path.commonpath([target, place]) == target:
+            raise InputError(
+                f"{photo} lies in the folder for overlays, {folder}", hint="choose another folder for the overlays"
+            )
+    root = os.path.commonpath([os.path.dirname(place) for place in places.values()])
+    return {photo: folder / _overlay_name(os.path.relpath(place, root)) for photo, place in places.items()}
+
+
+def _overlay_name(name: str) -> str:
+    return name if name.lower().endswith((".jpg", ".jpeg")) else name + ".jpg"
+
+
+def _write_jpeg(path: Path, image: NDArray[np.uint8]) -> None:
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    encoded, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, OVERLAY_QUALITY])
+    if not encoded:
+        raise InputError(f"{path}: a JPEG cannot hold {image.shape[1]} x {image.shape[0]} pixels")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data.tobytes())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error

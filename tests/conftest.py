@@ -1,0 +1,82 @@
+"""Fixtures: a dummy network that depends on no weights, and the sample photo."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from dhm_cli.io.images import read_image
+
+INPUT_SIZE = 120
+ASTRONAUT = Path(__file__).parent.parent / "sample_data" / "photos" / "astronaut.png"
+# Where the eyes, the nose tip and the mouth of the astronaut are, 0-based pixels, read off the photo: for checks that
+# allow for several pixels.
+ASTRONAUT_FACE_CENTRE = (225.0, 128.0)
+
+
+def make_mean_shape() -> NDArray[np.float64]:
+    """A stand-in for a frontal face, (68, 3): fixed, rigid, zero mean, -1 to 1."""
+    shape = np.random.default_rng(68).uniform(-1.0, 1.0, (68, 3)) * [1.0, 1.0, 0.5]
+    return np.asarray(shape - shape.mean(axis=0))
+
+
+def write_dummy_network(path: Path, metadata: dict[str, Any] | str | None = None, output: str = "landmarks") -> Path:
+    """Write a network that answers each crop with the mean shape in its middle, shifted right by the crop's mean grey.
+
+    landmarks = 30 * mean_shape + (59.5 + mean / 16, 59.5, 0), so that the answer depends on its own crop only.
+    """
+    mean_shape = make_mean_shape()
+    base = (mean_shape * 30 + [(INPUT_SIZE - 1) / 2, (INPUT_SIZE - 1) / 2, 0.0]).astype(np.float32)
+    nodes = [
+        helper.make_node("Cast", ["crops"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["floats", "axes"], ["grey"], keepdims=1),
+        helper.make_node("Squeeze", ["grey", "last"], ["grey_"]),
+        helper.make_node("Mul", ["grey_", "direction"], ["shift"]),
+        helper.make_node("Add", ["shift", "base"], [output]),
+    ]
+    constants = {
+        "axes": np.array([1, 2, 3], np.int64),
+        "last": np.array([3], np.int64),
+        "direction": np.array([[[1 / 16, 0, 0]]], np.float32),
+        "base": base[None],
+    }
+    graph = helper.make_graph(
+        nodes,
+        "dummy",
+        [helper.make_tensor_value_info("crops", TensorProto.UINT8, ["batch", INPUT_SIZE, INPUT_SIZE, 3])],
+        [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["batch", 68, 3])],
+        [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    if metadata is None:
+        metadata = {
+            "format_version": 1,
+            "arch": "fast",
+            "input_size": INPUT_SIZE,
+            "mean_shape": mean_shape.tolist(),
+        }
+    text = metadata if isinstance(metadata, str) else json.dumps(metadata)
+    helper.set_model_props(model, {"dhm": text} if text else {})
+    onnx.save(model, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def dummy_network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small ONNX file with dhm's metadata; see `write_dummy_network`."""
+    return write_dummy_network(tmp_path_factory.mktemp("network") / "dummy.onnx")
+
+
+@pytest.fixture(scope="session")
+def astronaut() -> NDArray[np.uint8]:
+    """The sample photo, (512, 512, 3) RGB, one face."""
+    return read_image(ASTRONAUT)
+
+
+Photographer = Callable[..., Path]

