@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from dhm_cli.errors import FormatError, InputError
+from dhm_cli.landmarks import NUM_LANDMARKS
 from dhm_cli.models.fast_dhm import FastDhm
 from dhm_cli.models.registry import build_model
 
@@ -24,7 +25,8 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, An
     partial = path.with_name(path.name + ".partial")
     # Same order for the same content, so that equal weights are equal files.
     ordered = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
-    save_file(ordered, partial, {_KEY: json.dumps({"format_version": FORMAT_VERSION, **metadata}, sort_keys=True)})
+    header = {_KEY: json.dumps({"format_version": FORMAT_VERSION, **metadata}, sort_keys=True)}
+    partial.write_bytes(save(ordered, header))
     os.replace(partial, path)
 
 
@@ -84,14 +86,16 @@ def load_checkpoint(path: Path) -> tuple[FastDhm, dict[str, Any]]:
         FormatError: a foreign or partial file; the message names the differing tensors.
     """
     tensors, metadata = read_tensors(path)
-    if "arch" not in metadata or "mean_shape" not in tensors:
+    if not {"arch", "config"} <= metadata.keys() or "mean_shape" not in tensors:
         raise FormatError(
             f"{path}: not a network but another kind of dhm file", "use best.safetensors of a training run"
         )
+    if tensors["mean_shape"].shape != (NUM_LANDMARKS, 3):
+        raise FormatError(f"{path}: mean_shape has shape {tuple(tensors['mean_shape'].shape)}", "copy the file again")
     model = build_model(metadata["arch"], tensors["mean_shape"], metadata["config"])
     expected = {n: t for n, t in model.state_dict().items() if not n.endswith("num_batches_tracked")}
     wrong = sorted(set(expected) ^ set(tensors))
-    wrong += [n for n in expected.keys() & tensors.keys() if expected[n].shape != tensors[n].shape]
+    wrong += sorted(n for n in expected.keys() & tensors.keys() if expected[n].shape != tensors[n].shape)
     if wrong:
         raise FormatError(
             f"{path}: tensors that do not fit {metadata['arch']}: {', '.join(wrong[:5])}", "copy the file again"

@@ -6,15 +6,17 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dhm_cli.errors import DhmError, FormatError, InputError
 from dhm_cli.landmarks import NUM_LANDMARKS
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
 
 FORMAT_VERSION = 1
 METADATA_KEY = "dhm"
@@ -185,7 +187,7 @@ def _cuda_problem() -> str:
     return "" if torch.cuda.is_available() else f"torch {torch.__version__} finds no CUDA device"
 
 
-def _packaged(name: str) -> Traversable:
+def _packaged(name: str) -> "Traversable":
     return importlib.resources.files("dhm_cli").joinpath(name)
 
 

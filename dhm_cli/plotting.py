@@ -46,7 +46,7 @@ def draw_landmarks(
 def _draw_face(canvas: NDArray[np.uint8], points: NDArray[np.float64]) -> None:
     size = min(float(face_size(points)), _LARGEST_FACE)
     thickness = max(1, round(size / 160))
-    radius = max(1.0, size / 90)
+    radius = max(0.7, size / 90)
     colours = _colours(points)
     # Far to near, so that the near side of a turned face is drawn over the far side.
     segments = sorted(_segments(), key=lambda pair: points[pair[0], 2] + points[pair[1], 2])

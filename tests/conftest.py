@@ -1,9 +1,8 @@
 """Fixtures: a dummy network that depends on no weights, and the sample photo."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -12,6 +11,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from dhm_cli.io.images import read_image
+
+if TYPE_CHECKING:
+    from synthetic_faces import SyntheticFaces
+
+    from dhm_cli.morphable.face_model import FaceModel
 
 INPUT_SIZE = 120
 ASTRONAUT = Path(__file__).parent.parent / "sample_data" / "photos" / "astronaut.png"
@@ -79,4 +83,34 @@ def astronaut() -> NDArray[np.uint8]:
     return read_image(ASTRONAUT)
 
 
-Photographer = Callable[..., Path]
+@pytest.fixture(scope="session", autouse=True)
+def single_torch_thread() -> None:
+    """One thread, so that sums are added in the same order on every machine and in every run."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def toy_model() -> "FaceModel":
+    """The made-up face model."""
+    from dhm_cli.morphable.face_model import toy_face_model
+
+    return toy_face_model()
+
+
+@pytest.fixture(scope="session")
+def drawn_faces(tmp_path_factory: pytest.TempPathFactory, toy_model: "FaceModel") -> "SyntheticFaces":
+    """A dataset of 24 drawn faces on disk; not to be changed by tests."""
+    from synthetic_faces import draw_dataset
+
+    return draw_dataset(tmp_path_factory.mktemp("dataset"), toy_model)
+
+
+@pytest.fixture(scope="session")
+def face_store(tmp_path_factory: pytest.TempPathFactory, toy_model: "FaceModel", drawn_faces: "SyntheticFaces") -> Path:
+    """The drawn faces, prepared with the splits of their table; not to be changed by tests."""
+    from dhm_cli.workflows.preparation import PrepareOptions, prepare_folder
+
+    out = tmp_path_factory.mktemp("prepared")
+    return prepare_folder(drawn_faces.folder, toy_model, out, PrepareOptions(table=drawn_faces.table)).store

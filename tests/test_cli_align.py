@@ -10,13 +10,15 @@ import time
 from pathlib import Path
 
 import pytest
+import typer
 from conftest import ASTRONAUT
 from typer.testing import CliRunner, Result
 
 import dhm_cli
 from dhm_cli.cli.align import align
-from dhm_cli.cli.main import app
+from dhm_cli.cli.main import Commands, app
 from dhm_cli.detection import MIN_SCORE
+from dhm_cli.errors import DhmError
 
 ROOT = Path(__file__).parent.parent
 
@@ -103,11 +105,11 @@ def test_ctrl_c_keeps_the_finished_photos(here: Path, dummy_network: Path) -> No
     arguments = ("align", "photos", "--device", "cpu", "--weights", dummy_network, "--threads", "1")
     process = start_dhm(*arguments)
     partial = Path("landmarks.csv.partial")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline and (not partial.exists() or partial.stat().st_size < 20_000):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=300)
     assert process.returncode == 130, stderr
     assert "landmarks.csv.partial" in stderr
     assert "--resume" in stderr
@@ -130,10 +132,26 @@ def test_a_file_name_that_is_not_text_can_be_reported(here: Path, dummy_network:
     except OSError:
         pytest.skip("this file system keeps no such names")
     process = start_dhm("align", "photos", "--device", "cpu", "--weights", dummy_network)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=300)
     assert process.returncode == 1
     assert "odd" in stderr
     assert "Traceback" not in stderr
+
+
+def test_the_frame_turns_problems_into_exit_codes() -> None:
+    frame = typer.Typer(cls=Commands)
+
+    @frame.command()
+    def fail() -> None:
+        raise DhmError("no luck", "try again")
+
+    @frame.command()
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    failed, stopped = CliRunner().invoke(frame, ["fail"]), CliRunner().invoke(frame, ["stop"])
+    assert (failed.exit_code, failed.stderr) == (1, "error: no luck\nhint: try again\n")
+    assert (stopped.exit_code, stopped.stderr) == (130, "interrupted\n")
 
 
 def test_help_and_version() -> None:

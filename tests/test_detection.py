@@ -11,7 +11,7 @@ from conftest import ASTRONAUT_FACE_CENTRE
 from numpy.typing import NDArray
 
 from dhm_cli import detection
-from dhm_cli.detection import FaceBox, FaceDetector, crop_square_from_box
+from dhm_cli.detection import MIN_SCORE, FaceBox, FaceDetector, crop_square_from_box
 from dhm_cli.errors import DhmError
 
 
@@ -77,6 +77,37 @@ def test_a_large_face_does_not_hide_smaller_ones(astronaut: NDArray[np.uint8]) -
     assert len(boxes) == 19
     assert boxes[0].mean_side > 400
     assert all(50 < box.mean_side < 120 for box in boxes[1:])
+
+
+def scripted(monkeypatch: pytest.MonkeyPatch, seen: dict[int, list[FaceBox]]) -> list[FaceBox]:
+    """What the detector makes of a photo of 2560 pixels in which copies of each size show these boxes."""
+    monkeypatch.setattr(FaceDetector, "_detect_at", lambda self, image, size: seen[size])
+    return FaceDetector().detect(np.zeros((2560, 2560, 3), np.uint8))
+
+
+def test_a_large_face_stays_as_first_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    large, small = FaceBox(100, 100, 900, 1100, 0.95), FaceBox(2000, 300, 100, 120, 0.7)
+    fragment, again = FaceBox(300, 400, 500, 500, 0.9), FaceBox(2004, 304, 96, 110, 0.9)
+    assert scripted(monkeypatch, {256: [large, small], 640: [fragment, again]}) == [large, again]
+
+
+def test_a_small_face_must_be_seen_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    large, small = FaceBox(100, 100, 900, 1100, 0.95), FaceBox(2000, 300, 100, 120, 0.7)
+    assert scripted(monkeypatch, {256: [large, small], 640: []}) == [large]
+
+
+def test_a_weak_small_candidate_calls_for_a_larger_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    large, weak = FaceBox(100, 100, 900, 1100, 0.95), FaceBox(2000, 300, 100, 120, 0.35)
+    sure = FaceBox(1500, 304, 96, 110, 0.9)
+    assert scripted(monkeypatch, {256: [large, weak], 640: [large, sure]}) == [large, sure]
+    assert scripted(monkeypatch, {256: [large]}) == [large]
+
+
+def test_weak_candidates_are_seen(astronaut: NDArray[np.uint8]) -> None:
+    # A blurred face scores between the hint and the least score.
+    blurred = cv2.GaussianBlur(astronaut, (0, 0), 12)
+    scores = [box.score for box in FaceDetector()._detect_at(blurred, 256)]
+    assert any(detection.HINT_SCORE <= score < MIN_SCORE for score in scores), scores
 
 
 def test_larger_copies_only_where_needed(astronaut: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,6 +110,8 @@ def test_an_interrupted_run_is_not_overwritten(tmp_path: Path) -> None:
 def test_nothing_to_resume(tmp_path: Path) -> None:
     out = tmp_path / "landmarks.csv"
     LandmarkTable(out).close()  # interrupted before the first photo
+    assert list(tmp_path.iterdir()) == []
+    partial_path(out).write_bytes(b"path,face")  # cut off in the header
     assert LandmarkTable(out).finished == {}
     partial_path(out).write_text("something else\n")
     assert LandmarkTable(out, resume=True).finished == {}

@@ -14,13 +14,13 @@ def test_mirror_is_an_involution() -> None:
 
 def test_mirror_keeps_the_midline_only() -> None:
     # Chin, nose bridge and tip, nose base, and the middle of the four lip lines.
-    assert np.flatnonzero(MIRROR == np.arange(68)).tolist() == [8, 27, 28, 29, 30, 33, 51, 57, 62, 66]
+    assert np.flatnonzero(np.arange(68) == MIRROR).tolist() == [8, 27, 28, 29, 30, 33, 51, 57, 62, 66]
 
 
 @pytest.mark.parametrize(
     ("left", "right"),
-    [(0, 16), (7, 9), (17, 26), (21, 22), (31, 35), (32, 34), (36, 45), (39, 42), (37, 44), (41, 46), (48, 54), (60, 64),
-     (49, 53), (59, 55), (67, 65), (61, 63)],
+    [(0, 16), (7, 9), (17, 26), (21, 22), (31, 35), (32, 34), (36, 45), (39, 42), (37, 44), (41, 46), (48, 54),
+     (60, 64), (49, 53), (59, 55), (67, 65), (61, 63)],
 )  # fmt: skip
 def test_known_pairs(left: int, right: int) -> None:
     assert MIRROR[left] == right
@@ -31,7 +31,7 @@ def test_mirror_of_the_toy_mean_face_is_itself() -> None:
     """On a symmetric face the mirrored points, reordered, are the points."""
     mean = toy_face_model().mean.numpy()
     np.testing.assert_allclose(mean[MIRROR] * [-1, 1, 1], mean, atol=1e-2)  # micrometres
-    paired = np.flatnonzero(MIRROR != np.arange(68))
+    paired = np.flatnonzero(np.arange(68) != MIRROR)
     assert (np.abs(mean[paired, 0]) > 1000).all()  # left and right are apart, so the check above means something
 
 

@@ -53,14 +53,18 @@ def test_loss_by_hand() -> None:
 
 def test_loss_does_not_depend_on_the_face_size() -> None:
     truth = make_truth()
-    predicted = truth[:, None] + torch.randn(2, 3, 68, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    predicted = truth[:, None] + torch.randn(
+        2, 3, 68, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64
+    )
     small, large = (landmark_loss(predicted * k, truth * k, W, E, 0.5).item() for k in (1.0, 7.0))
     assert small == pytest.approx(large, rel=1e-12)
 
 
 def test_gradient() -> None:
     truth = make_truth()
-    predicted = truth[:, None] + torch.randn(2, 3, 68, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    predicted = truth[:, None] + torch.randn(
+        2, 3, 68, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64
+    )
     assert torch.autograd.gradcheck(
         lambda p: landmark_loss(p, truth, W, E, 0.5), (predicted.requires_grad_(),), fast_mode=True
     )

@@ -87,7 +87,9 @@ def test_align_rotation_undoes_a_similarity() -> None:
 def test_align_rotation_agrees_with_scipy_on_noisy_points() -> None:
     rng = np.random.default_rng(3)
     source = rng.normal(size=(68, 3))
-    target = source @ Rotation.from_euler("xyz", [30, 70, -20], degrees=True).as_matrix().T + rng.normal(0, 0.3, (68, 3))
+    target = source @ Rotation.from_euler("xyz", [30, 70, -20], degrees=True).as_matrix().T + rng.normal(
+        0, 0.3, (68, 3)
+    )
     expected, _ = Rotation.align_vectors(target - target.mean(0), source - source.mean(0))
     np.testing.assert_allclose(align_rotation(source, target), expected.as_matrix(), atol=1e-9)
 

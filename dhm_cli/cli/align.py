@@ -22,8 +22,8 @@ def align(
         typer.Option(
             help="Use these face boxes instead of detection: CSV with path,left,top,width,height, a row per box, "
             "0-based pixels. The path is the photo's as given here, or relative to the boxes file, or a file name that "
-            "occurs once. A box is the landmarks' min/max box, as in the AFLW2000-3D protocol (which also wants "
-            "--refine 0): it is squared on its longer side and enlarged by sqrt(2).",
+            "occurs once. A box is what the min/max box of the true landmarks would be, as in the AFLW2000-3D "
+            "protocol: it is squared on its longer side and enlarged by sqrt(2).",
             show_default=False,
         ),
     ] = None,
@@ -40,7 +40,14 @@ def align(
         typer.Option(help="auto: the GPU where an NVIDIA driver and torch with CUDA are installed, else the CPU."),
     ] = "auto",
     min_score: Annotated[float, typer.Option(help="Least score of a detected face, 0 to 1.")] = 0.6,
-    refine: Annotated[int, typer.Option(min=0, help="Extra passes that crop around the landmarks found so far.")] = 1,
+    refine: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Extra passes that crop around the landmarks found so far; default: 1, with --boxes 0.",
+            show_default=False,
+        ),
+    ] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Photos processed at a time; default: one per core.", show_default=False)
     ] = None,
@@ -54,11 +61,11 @@ def align(
     y_0 … y_67 and z_0 … z_67. Coordinates are 0-based pixels of the upright photo (EXIF orientation obeyed), y down,
     z toward the viewer. A photo without a face has one row of status no_face, one that cannot be read of unreadable.
 
-    The exit code is 0 when every photo could be read, else 1.
+    The exit code is 0 when every photo was processed, 1 when one is unreadable or its box in --boxes is bad_box.
     """
     from tqdm import tqdm
 
-    from dhm_cli.io.landmark_csv import UNREADABLE, partial_path
+    from dhm_cli.io.landmark_csv import BAD_BOX, UNREADABLE, partial_path
     from dhm_cli.workflows.alignment import align_files
 
     # On a terminal only; elsewhere a moving bar is noise.
@@ -85,20 +92,23 @@ def align(
             )
         except KeyboardInterrupt as stop:
             bar.close()
-            typer.echo(f"interrupted: the finished photos are in {partial_path(out)}", err=True)
-            typer.echo("hint: run the same command with --resume to go on", err=True)
+            typer.echo("interrupted", err=True)
+            if partial_path(out).exists():
+                typer.echo(f"hint: the photos done so far are in {partial_path(out)}; --resume goes on", err=True)
             raise typer.Exit(130) from stop
     _print_report(report, out, boxes)
-    if report.with_status(UNREADABLE):
+    if report.with_status(UNREADABLE) or report.with_status(BAD_BOX):
         raise typer.Exit(1)
 
 
 def _print_report(report: "AlignmentReport", out: Path, boxes: Path | None) -> None:
-    from dhm_cli.io.landmark_csv import NO_FACE, UNREADABLE
+    from dhm_cli.io.landmark_csv import BAD_BOX, NO_FACE, UNREADABLE
 
     unreadable, without = report.with_status(UNREADABLE), report.with_status(NO_FACE)
     _warn("cannot be read", [f"{result.path}: {result.reason}" for result in unreadable])
     if boxes is not None:
+        bad = report.with_status(BAD_BOX)
+        _warn(f"with a useless box in {boxes}", [f"{result.path}: {result.reason}" for result in bad])
         _warn(f"have no box in {boxes}", [result.path for result in without])
         _warn(f"of {boxes} name none of the photos", list(report.unused_boxes), "paths")
     photos = len(report.results)

@@ -12,9 +12,7 @@ _LISTED = 5
 def prepare(
     folders: Annotated[
         list[Path] | None,
-        typer.Argument(
-            help="Folders of face images with .pts files, or points in --points.", show_default=False
-        ),
+        typer.Argument(help="Folders of face images with .pts files, or points in --points.", show_default=False),
     ] = None,
     bfm: Annotated[
         Path | None,
@@ -28,7 +26,7 @@ def prepare(
     points: Annotated[
         Path | None,
         typer.Option(
-            help="Human points of faces without a .pts file: .npz with names (N,) and one array (N, 68, 2) or, in AFLW's "
+            help="Human points where there is no .pts file: .npz with names (N,) and an array (N, 68, 2) or, in AFLW's "
             "scheme, (N, 21, 2); 0-based pixels, NaN where not labelled.",
             show_default=False,
         ),

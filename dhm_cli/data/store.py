@@ -65,19 +65,23 @@ def write_store(path: Path, images: list[Path], labels: FaceLabels, attributes: 
         attributes: what to record beside the schema version: sources, hashes, command line.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    assert all(len(getattr(labels, field.name)) == len(images) for field in fields(labels))
     sizes = np.array([image.stat().st_size for image in images], dtype=np.int64)
     offsets = np.concatenate([[0], np.cumsum(sizes)])
     partial = path.with_name(path.name + ".partial")
-    with h5py.File(partial, "w") as file:
-        file.attrs.update(format=FILE_FORMAT, version=FILE_VERSION, splits=SPLITS, **attributes)
-        stored = file.create_dataset("images", shape=(int(offsets[-1]),), dtype=np.uint8)
-        for image, start, stop in zip(images, offsets[:-1], offsets[1:], strict=True):
-            stored[start:stop] = np.frombuffer(image.read_bytes(), dtype=np.uint8)
-        file["offsets"] = offsets
-        for field in fields(labels):
-            values = getattr(labels, field.name)
-            file[field.name] = values.astype(h5py.string_dtype()) if values.dtype.kind == "U" else values
-    os.replace(partial, path)
+    try:
+        with h5py.File(partial, "w") as file:
+            file.attrs.update(format=FILE_FORMAT, version=FILE_VERSION, splits=SPLITS, **attributes)
+            stored = file.create_dataset("images", shape=(int(offsets[-1]),), dtype=np.uint8)
+            for image, start, stop in zip(images, offsets[:-1], offsets[1:], strict=True):
+                stored[start:stop] = np.frombuffer(image.read_bytes(), dtype=np.uint8)
+            file["offsets"] = offsets
+            for field in fields(labels):
+                values = getattr(labels, field.name)
+                file[field.name] = values.astype(h5py.string_dtype()) if values.dtype.kind == "U" else values
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)  # what a failed write left
 
 
 class FaceStore:
@@ -127,7 +131,8 @@ class FaceStore:
             return [self._decode(stored[self._offsets[r] : self._offsets[r + 1]], int(r)) for r in rows]
 
     def _decode(self, encoded: NDArray[np.uint8], row: int) -> NDArray[np.uint8]:
-        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+        flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+        image = cv2.imdecode(encoded, flags) if len(encoded) else None
         if image is None:
             raise FormatError(f"{self.path}: image {self.labels.names[row]} is damaged", "prepare the store again")
         return image

@@ -2,6 +2,7 @@
 
 import csv
 import re
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +14,9 @@ from dhm_cli.errors import InputError
 from dhm_cli.landmarks import NUM_LANDMARKS
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
+
+# No photo is larger than this; beyond lie damaged numbers, NaN included.
+_FARTHEST = 1e6
 
 # Visibility codes of a landmark.
 NO_LABEL, VISIBLE, OCCLUDED = 0, 1, 2
@@ -70,8 +74,8 @@ def read_pts(path: Path) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         ) from error
     if len(raw) != NUM_LANDMARKS:
         raise InputError(f"{path}: {len(raw)} points", "only the 68-point scheme is supported")
-    if not np.isfinite(raw).all():
-        raise InputError(f"{path}: holds values that are not numbers", "remove or repair the file")
+    if not (np.abs(raw) < _FARTHEST).all():
+        raise InputError(f"{path}: holds values that are no pixel positions", "remove or repair the file")
     missing = (raw == -1).all(axis=1)
     visibility = np.where((raw < 0).all(axis=1), OCCLUDED, VISIBLE).astype(np.uint8)
     visibility[missing] = NO_LABEL
@@ -93,8 +97,8 @@ class PointTable:
     def __init__(self, path: Path) -> None:
         try:
             with np.load(path, allow_pickle=False) as data:
-                arrays = {key: data[key] for key in data.files}
-        except (OSError, ValueError) as error:
+                arrays = {key: np.asarray(data[key]) for key in data.files}
+        except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise InputError(f"{path}: not a readable .npz file ({error})", "check the path") from error
         found = [k for k, a in arrays.items() if a.ndim == 3 and a.shape[1] in (21, NUM_LANDMARKS) and a.shape[2] == 2]
         if "names" not in arrays or len(found) != 1 or len(arrays[found[0]]) != len(arrays["names"]):

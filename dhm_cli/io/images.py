@@ -16,7 +16,7 @@ _JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8", 0xDA, b"\xff\xd9"
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
 
 
-def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
+def read_image(path: str | os.PathLike[str], upright: bool = True) -> NDArray[np.uint8]:
     """Read a photo as upright RGB.
 
     The EXIF orientation is obeyed, so pixel (0, 0) is the top left corner as a viewer shows it. Grey and palette images
@@ -24,6 +24,7 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
 
     Args:
         path: file name; any characters, any extension (the content decides).
+        upright: obey the EXIF orientation; False keeps the stored pixels, to which a dataset's landmarks belong.
 
     Returns:
         (H, W, 3) uint8, RGB, 0 to 255.
@@ -39,7 +40,8 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
         raise InputError(f"{path}: the file is empty")
     kind = _check_complete(data, path)
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+        flags = cv2.IMREAD_COLOR_RGB | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except (cv2.error, MemoryError) as error:
         raise InputError(f"{path}: cannot be decoded: {error}") from error
     if image is None:

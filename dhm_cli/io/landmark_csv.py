@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from dhm_cli.errors import InputError
 from dhm_cli.landmarks import NUM_LANDMARKS
 
-OK, NO_FACE, UNREADABLE = "ok", "no_face", "unreadable"
+OK, NO_FACE, UNREADABLE, BAD_BOX = "ok", "no_face", "unreadable", "bad_box"
 
 COLUMNS: tuple[str, ...] = (
     *("path", "face", "status", "score", "left", "top", "width", "height", "pitch", "yaw", "roll"),
@@ -50,7 +50,7 @@ def face_row(
 
 
 def empty_row(path: str, status: str) -> Row:
-    """Row of a photo without a face (`NO_FACE`) or that cannot be read (`UNREADABLE`)."""
+    """Row of a photo without a face (`NO_FACE`) or that cannot be read (`UNREADABLE`), or of a `BAD_BOX`."""
     return [path, "", status] + [""] * (len(COLUMNS) - 3)
 
 
@@ -77,6 +77,7 @@ class LandmarkTable:
         self.out = out
         self.finished: dict[str, str] = {}
         self._partial = partial_path(out)
+        self._written = False
         if out.is_dir():
             raise InputError(f"{out}: is a folder", hint=f"name a file, such as {out / 'landmarks.csv'}")
         try:
@@ -94,7 +95,7 @@ class LandmarkTable:
             if self._partial.is_file():
                 for rows in _finished_photos(self._partial):
                     file.write(_lines(rows))
-                    self.finished[rows[0][0]] = rows[0][2]
+                    self.finished[rows[0][0]] = next((row[2] for row in rows if row[2] != OK), OK)
         if self.finished and not resume:
             fresh.unlink()
             raise InputError(
@@ -105,6 +106,7 @@ class LandmarkTable:
 
     def write(self, rows: list[Row]) -> None:
         """Add the rows of one photo, all or, when the machine stops at the wrong moment, in part (see `_salvage`)."""
+        self._written = True
         try:
             self._file.write(_lines(rows))
             self._file.flush()
@@ -120,8 +122,10 @@ class LandmarkTable:
             raise InputError(f"{self.out}: cannot be written: {error.strerror or error}") from error
 
     def close(self) -> None:
-        """Leave the table partial."""
+        """Leave the table partial, or remove it when it holds no photo."""
         self._file.close()
+        if not self._written and not self.finished:
+            self._partial.unlink(missing_ok=True)
 
 
 def _open(path: Path, mode: str) -> TextIO:

@@ -20,7 +20,7 @@ from dhm_cli.engines import load_engine
 from dhm_cli.errors import InputError
 from dhm_cli.io.boxes import Box, match_boxes, read_boxes
 from dhm_cli.io.images import find_images, read_image
-from dhm_cli.io.landmark_csv import NO_FACE, OK, UNREADABLE, LandmarkTable, Row, empty_row, face_row
+from dhm_cli.io.landmark_csv import BAD_BOX, NO_FACE, OK, UNREADABLE, LandmarkTable, Row, empty_row, face_row
 from dhm_cli.plotting import draw_landmarks
 from dhm_cli.pose import estimate_pose
 
@@ -56,8 +56,8 @@ class Aligner:
         device: "auto", "cpu" or "cuda"; see `load_engine`.
         threads: CPU threads of the network; None for one.
         min_score: least score of a detected face, 0 to 1.
-        refine: how many more times to crop around the landmarks found so far and look again. One makes up for a
-            detector's box that sits badly; 0 is the protocol of the benchmarks.
+        refine: how many more times to crop around the landmarks found so far and look again; None for once after
+            detection, which makes up for a box that sits badly, and not at all in a given box.
         weights: a file written by dhm; None for the network that comes with the package.
 
     Raises:
@@ -69,12 +69,12 @@ class Aligner:
         device: str = "auto",
         threads: int | None = None,
         min_score: float = MIN_SCORE,
-        refine: int = 1,
+        refine: int | None = None,
         weights: str | os.PathLike[str] | None = None,
     ) -> None:
         if not 0.0 < min_score <= 1.0:
             raise InputError(f"expected a score above 0 and up to 1, found {min_score}")
-        if refine < 0:
+        if refine is not None and refine < 0:
             raise InputError(f"expected 0 or more passes to refine, found {refine}")
         _keep_freed_memory()
         self.refine = refine
@@ -108,7 +108,7 @@ class Aligner:
         if not squares:
             return []
         landmarks = self._landmarks(image, squares)
-        for _ in range(self.refine):
+        for _ in range((1 if boxes is None else 0) if self.refine is None else self.refine):
             landmarks = self._landmarks(image, [landmark_crop_square(points) for points in landmarks])
         landmarks[..., 2] -= landmarks[..., 2].mean(axis=1, keepdims=True)
         angles = np.degrees(estimate_pose(landmarks, self.engine.mean_shape))
@@ -170,9 +170,9 @@ class PhotoResult:
 
     Attributes:
         path: the photo, as in the table.
-        status: `OK`, `NO_FACE` or `UNREADABLE`.
+        status: `OK`, `NO_FACE`, `UNREADABLE` or, when any of its given boxes is useless, `BAD_BOX`.
         faces: number of faces found in this run.
-        reason: why it is unreadable.
+        reason: why it is unreadable, or what is wrong with its boxes.
     """
 
     path: str
@@ -216,7 +216,7 @@ def align_files(
     device: str = "auto",
     threads: int | None = None,
     min_score: float = MIN_SCORE,
-    refine: int = 1,
+    refine: int | None = None,
     weights: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: Callable[[int, int], None] | None = None,
@@ -242,8 +242,7 @@ def align_files(
         Counts, and the photos that need attention.
 
     Raises:
-        DhmError: a path, file or option cannot be used, or a box lies outside its photo. Unreadable photos do not
-            raise.
+        DhmError: a path, file or option cannot be used. Unreadable photos and boxes outside their photo do not raise.
     """
     photos = find_images(paths)
     boxes: dict[Path, list[Box]] | None = None
@@ -284,16 +283,28 @@ def _process(
     except InputError as error:
         reason = error.message.removeprefix(f"{path}: ")
         return PhotoResult(path, UNREADABLE, reason=reason), [empty_row(path, UNREADABLE)]
-    try:
-        faces = aligner.align(image, boxes)
-    except InputError as error:
-        raise InputError(f"{path}: {error.message}", error.hint) from error
+    boxes, problems = _usable_boxes(boxes, image)
+    faces = aligner.align(image, boxes)
     if overlay is not None:
         _write_jpeg(overlay, draw_landmarks(image, [face.landmarks for face in faces]))
-    if not faces:
-        return PhotoResult(path, NO_FACE), [empty_row(path, NO_FACE)]
     rows = [face_row(path, k, face.score, face.box, face.pose, face.landmarks) for k, face in enumerate(faces)]
-    return PhotoResult(path, OK, len(faces)), rows
+    rows += [empty_row(path, BAD_BOX) for _ in problems]
+    status = BAD_BOX if problems else OK if faces else NO_FACE
+    return PhotoResult(path, status, len(faces), "; ".join(problems)), rows or [empty_row(path, NO_FACE)]
+
+
+def _usable_boxes(boxes: list[Box] | None, image: NDArray[np.uint8]) -> tuple[list[Box] | None, list[str]]:
+    """The boxes that can be aligned, and what is wrong with the others."""
+    if boxes is None:
+        return None, []
+    usable: list[Box] = []
+    problems: list[str] = []
+    for box in boxes:
+        try:
+            usable.append(_checked_box(box, image))
+        except InputError as error:
+            problems.append(error.message)
+    return usable, problems
 
 
 def _in_order(process: Callable[[Path], T], photos: Sequence[Path], workers: int) -> Generator[T, None, None]:

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -22,6 +21,7 @@ from dhm_cli.io.annotations import (
     read_face_table,
     read_pts,
 )
+from dhm_cli.io.images import read_image
 from dhm_cli.landmarks import JAW
 from dhm_cli.morphable.face_model import FaceModel
 from dhm_cli.morphable.fitting import Fit, far_side_jaw, fit_parameters
@@ -143,10 +143,7 @@ def _read_faces(folder: Path, options: PrepareOptions, report: PrepareReport, pr
 
 
 def _read_face(image: Path, pts: Path | None, points: PointTable | None, prior: PointTable | None) -> _Face:
-    pixels = cv2.imdecode(np.fromfile(image, dtype=np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    if pixels is None:
-        raise InputError(f"{image}: not a readable image", "remove or repair the file")
-    height, width = pixels.shape[:2]
+    height, width = read_image(image, upright=False).shape[:2]
     nothing = np.full((68, 2), np.nan, dtype=np.float32)
     if pts is not None:
         xy, visibility = read_pts(pts)

@@ -112,7 +112,7 @@ def predict(model: nn.Module, crops: NDArray[np.uint8]) -> NDArray[np.float64]:
     parts = []
     with torch.inference_mode():
         for start in range(0, len(crops), _VALIDATION_BATCH):
-            output = model(image_tensor(crops[start : start + _VALIDATION_BATCH]))
+            output = model(image_tensor(torch.from_numpy(crops[start : start + _VALIDATION_BATCH])))
             parts.append(output.landmarks[:, -1].double().numpy())
     return np.concatenate(parts)
 
@@ -197,10 +197,10 @@ class Trainer:
         """
         running, result = math.nan, {}
         started = time.perf_counter()
-        batches = self._batches.from_step(self.step, self.config.steps)
+        batches = self._batches.loader(self.step, self.config.steps)
         try:
-            for images, landmarks in batches:
-                loss = self._train_step(images, landmarks)
+            for crops, landmarks in batches:
+                loss = self._train_step(image_tensor(crops), landmarks)
                 running = loss if math.isnan(running) else 0.99 * running + 0.01 * loss
                 validation = None
                 if self.step % self.config.validate_every == 0 or self.step == self.config.steps:
@@ -234,12 +234,12 @@ class Trainer:
     def _validate(self, loss: float, seconds: float) -> dict[str, float]:
         nme = normalised_mean_error(predict(self.averaged, self._crops), self._truth)
         result = nme_by_yaw(nme, self._validation.yaw)
-        self.save_state()
         record = {**self._record, "step": self.step, "validation_nme": result}
         save_checkpoint(self.out / "last.safetensors", self.averaged, self.arch, record)
         if result["mean_of_bins"] < self._best:
             self._best = result["mean_of_bins"]
             save_checkpoint(self.out / "best.safetensors", self.averaged, self.arch, record)
+        self.save_state()  # after the best score is known, or a resume would forget it
         with (self.out / "metrics.jsonl").open("a") as file:
             line = {"step": self.step, "loss": loss, "seconds": round(seconds, 1), **result}
             file.write(json.dumps(line) + "\n")
@@ -274,5 +274,10 @@ class Trainer:
             moments.setdefault(int(index), {})[name] = value
         groups = self._optimiser.state_dict()["param_groups"]
         self._optimiser.load_state_dict({"state": moments, "param_groups": groups})
+        for parameter, loaded in self._optimiser.state.items():
+            for name, value in loaded.items():
+                if value.shape == parameter.shape:
+                    # Files hold plain order; the fused AdamW walks memory, so the moments must lie as the weights do.
+                    loaded[name] = torch.empty_like(parameter).copy_(value)
         self.step = metadata["step"]
         self._best = math.inf if metadata["best"] is None else metadata["best"]

@@ -1,0 +1,235 @@
+"""Landmark files as datasets ship them, and what is wrong with some of them."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from dhm_cli.errors import InputError
+from dhm_cli.io.annotations import (
+    AFLW21_TO_68,
+    NO_LABEL,
+    OCCLUDED,
+    VISIBLE,
+    FaceRow,
+    PointTable,
+    find_annotations,
+    read_face_table,
+    read_pts,
+)
+
+
+def write_pts(path: Path, lines: list[str], header: str = "version: 1\nn_points: 68\n") -> Path:
+    path.write_text(header + "{\n" + "\n".join(lines) + "\n}\n")
+    return path
+
+
+def plain_lines() -> list[str]:
+    return [f"{10 + i}.500 {200 - i}.25" for i in range(68)]
+
+
+def test_pts_are_1_based_on_disk(tmp_path: Path) -> None:
+    points, visibility = read_pts(write_pts(tmp_path / "a.pts", plain_lines()))
+    assert points.dtype == np.float32
+    assert points[0].tolist() == [9.5, 199.25]
+    assert points[67].tolist() == [76.5, 132.25]
+    assert (visibility == VISIBLE).all()
+
+
+def test_merl_signs(tmp_path: Path) -> None:
+    lines = plain_lines()
+    lines[1] = "-31.5 -42.0"  # something in front: estimated position
+    lines[2] = "-1 -1"  # self-occluded: no position
+    lines[3] = "-1.000 -1.000"
+    lines[4] = "-1 -7"  # only both at -1 mean no label
+    lines[5] = "-3.0 50.0"  # left of the image, visible
+    lines[6] = "1 1"  # the first pixel
+    points, visibility = read_pts(write_pts(tmp_path / "a.pts", lines))
+    assert visibility[:7].tolist() == [VISIBLE, OCCLUDED, NO_LABEL, NO_LABEL, OCCLUDED, VISIBLE, VISIBLE]
+    assert points[1].tolist() == [30.5, 41.0]
+    assert np.isnan(points[2:4]).all()
+    assert points[4].tolist() == [0.0, 6.0]
+    assert points[5].tolist() == [-4.0, 49.0]
+    assert points[6].tolist() == [0.0, 0.0]
+    assert np.isfinite(np.delete(points, [2, 3], axis=0)).all()
+
+
+def test_other_line_ends_and_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "a.pts"
+    text = "version: 1\nn_points:  68\n{\n" + "\n".join(plain_lines()) + "\n}"
+    path.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    assert read_pts(path)[0][0].tolist() == [9.5, 199.25]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (plain_lines()[:67], "67 points"),
+        (plain_lines()[:21], "21 points"),
+        ([], "0 points"),
+        ([*plain_lines()[:67], "12.0"], r"not a \.pts file"),
+        ([*plain_lines()[:67], "12,0 13,0"], r"not a \.pts file"),
+        ([*plain_lines()[:67], "nan 13.0"], "no pixel positions"),
+        ([*plain_lines()[:67], "inf 13.0"], "no pixel positions"),
+        ([*plain_lines()[:67], "1e300 13.0"], "no pixel positions"),
+    ],
+)
+def test_malformed_bodies(tmp_path: Path, lines: list[str], message: str) -> None:
+    path = write_pts(tmp_path / "broken.pts", lines)
+    with pytest.raises(InputError, match=message) as caught:
+        read_pts(path)
+    assert "broken.pts" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no braces", b"{ 1 2", b"} {", b"\xff\xfe\x00{1}", b"\x89PNG\r\n\x1a\n{}"],
+)
+def test_files_that_are_no_pts(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "broken.pts"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"broken\.pts"):
+        read_pts(path)
+
+
+def test_missing_pts(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"not a \.pts file"):
+        read_pts(tmp_path / "absent.pts")
+
+
+def make_table(path: Path, key: str = "pts68", count: int = 68) -> NDArray[np.float32]:
+    points = np.random.default_rng(0).uniform(0, 100, (3, count, 2)).astype(np.float32)
+    points[1, 4] = np.nan
+    np.savez(path, names=np.array(["a", "b", "ü 3"]), other=np.zeros(3), **{key: points})
+    return points
+
+
+def test_table_by_name(tmp_path: Path) -> None:
+    points = make_table(tmp_path / "points.npz")
+    table = PointTable(tmp_path / "points.npz")
+    np.testing.assert_array_equal(table.get("b", 77, 99), points[1])
+    np.testing.assert_array_equal(table.get("ü 3", 77, 99), points[2])
+    missing = table.get("absent", 77, 99)
+    assert missing.shape == (68, 2)
+    assert np.isnan(missing).all()
+
+
+def test_table_in_a_resized_square(tmp_path: Path) -> None:
+    """`_in_120`: pixel centres, so the corners of the square stay the corners of the image."""
+    points = np.full((1, 68, 2), 50.0, np.float16)
+    points[0, :2] = [[-0.5, -0.5], [119.5, 119.5]]
+    np.savez(tmp_path / "points.npz", names=np.array(["a"]), pts68_in_120=points)
+    got = PointTable(tmp_path / "points.npz").get("a", 240, 60)
+    np.testing.assert_allclose(got[:3], [[-0.5, -0.5], [239.5, 59.5], [100.5, 24.75]])
+
+
+def test_21_points_go_to_their_places(tmp_path: Path) -> None:
+    points = make_table(tmp_path / "points.npz", count=21)
+    got = PointTable(tmp_path / "points.npz").get("a", 1, 1)
+    placed = dict(AFLW21_TO_68)
+    # brow ends, eye corners, nose tip, mouth corners and chin, by the meaning of the two schemes
+    assert placed == {
+        0: 17,
+        1: 19,
+        2: 21,
+        3: 22,
+        4: 24,
+        5: 26,
+        6: 36,
+        8: 39,
+        9: 42,
+        11: 45,
+        14: 30,
+        17: 48,
+        19: 54,
+        20: 8,
+    }
+    for source, target in placed.items():
+        np.testing.assert_array_equal(got[target], points[0, source])
+    assert np.isfinite(got).all(axis=1).sum() == 14
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"pts": np.zeros((2, 68, 2))},  # no names
+        {"names": np.array(["a"]), "pts": np.zeros((2, 68, 2))},  # lengths differ
+        {"names": np.array(["a", "b"]), "pts": np.zeros((2, 68, 3))},  # 3D
+        {"names": np.array(["a", "b"]), "pts": np.zeros((2, 68, 2)), "more": np.zeros((2, 68, 2))},  # which?
+        {"names": np.array(["a", "b"], dtype=object), "pts": np.zeros((2, 68, 2))},  # would need pickle
+    ],
+)
+def test_other_arrays_are_refused(tmp_path: Path, arrays: dict[str, NDArray[np.generic]]) -> None:
+    np.savez(tmp_path / "points.npz", **arrays)
+    with pytest.raises(InputError, match=r"points\.npz"):
+        PointTable(tmp_path / "points.npz")
+
+
+def unreadable(path: Path, kind: str) -> Path:
+    if kind == "npy":
+        np.save(path.with_suffix(".npy"), np.zeros((2, 68, 2)))
+        path.with_suffix(".npy").rename(path)
+    elif kind == "truncated":
+        make_table(path)
+        path.write_bytes(path.read_bytes()[:500])
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "text":
+        path.write_text("name,x,y\n")
+    elif kind == "other zip":
+        with zipfile.ZipFile(path, "w") as file:
+            file.writestr("readme.txt", "hello")
+    return path
+
+
+@pytest.mark.parametrize("kind", ["missing", "text", "npy", "truncated", "empty", "other zip"])
+def test_unreadable_tables(tmp_path: Path, kind: str) -> None:
+    path = unreadable(tmp_path / "points.npz", kind)
+    with pytest.raises(InputError, match=r"points\.npz"):
+        PointTable(path)
+
+
+def test_face_table(tmp_path: Path) -> None:
+    path = tmp_path / "faces.csv"
+    path.write_text("name,split,kind,identity\na,val,x,p1\nb,,x,p1\nç,train,x,\n", encoding="utf-8")
+    assert read_face_table(path) == {"a": FaceRow("val", "p1"), "b": FaceRow("", "p1"), "ç": FaceRow("train", "")}
+
+
+def test_face_table_without_optional_columns(tmp_path: Path) -> None:
+    path = tmp_path / "faces.csv"
+    path.write_text("yaw,name\n3.5,a\n")
+    assert read_face_table(path) == {"a": FaceRow("", "")}
+
+
+@pytest.mark.parametrize("content", [b"", b"image,split\na,val\n", b"\xff\xfe\xfa"])
+def test_broken_face_tables(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "faces.csv"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"faces\.csv"):
+        read_face_table(path)
+
+
+def test_missing_face_table(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not a readable CSV"):
+        read_face_table(tmp_path / "absent.csv")
+
+
+def test_find_annotations(tmp_path: Path) -> None:
+    for name in ("b.JPG", "sub/a.png", "sub/a.pts", "b.pts", "c d.jpeg", ".hidden.jpg", "notes.txt", "lonely.pts"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    found = find_annotations(tmp_path)
+    assert found == [
+        (tmp_path / "b.JPG", tmp_path / "b.pts"),
+        (tmp_path / "c d.jpeg", None),
+        (tmp_path / "sub" / "a.png", tmp_path / "sub" / "a.pts"),
+    ]
+
+
+def test_find_annotations_without_images(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no images"):
+        find_annotations(tmp_path)
+    with pytest.raises(InputError, match="no such folder"):
+        find_annotations(tmp_path / "absent")

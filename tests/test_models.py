@@ -1,0 +1,262 @@
+"""One contract for every architecture, and the heat map's share of the first convolution."""
+
+import copy
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from dhm_cli.checkpoint import load_checkpoint, save_checkpoint
+from dhm_cli.config import FAST_PRESETS, FastDhmConfig
+from dhm_cli.errors import InputError
+from dhm_cli.heatmaps import draw_heatmap
+from dhm_cli.losses import landmark_loss
+from dhm_cli.models.fast_dhm import FastDhm
+from dhm_cli.models.layers import FastRecurrentModule
+from dhm_cli.models.registry import ARCHS, build_model, float32_bytes, preset
+from dhm_cli.morphable.face_model import toy_face_model
+
+# What the paper prints for the two presets; everything that inference needs is inside.
+MEGABYTES = {"fast": 0.95, "fast-x2": 2.2}
+
+
+def make_mean_shape() -> Tensor:
+    """The toy mean face as a network wants it: y down, box centre at the origin, longer side 1."""
+    mean = toy_face_model().mean * torch.tensor([1.0, -1.0, 1.0])
+    low, high = mean.amin(0), mean.amax(0)
+    return (mean - (low + high) / 2) / (high - low)[:2].max()
+
+
+def make_batch(size: int, count: int = 4) -> tuple[Tensor, Tensor]:
+    """Images in [-1, 1] and landmarks: the mean shape, moved and stretched as the image says."""
+    rng = torch.Generator().manual_seed(1)
+    coarse = torch.rand(count, 3, 5, 5, generator=rng) * 2 - 1  # smooth, so that the faces differ at every scale
+    images = torch.nn.functional.interpolate(coarse, (size, size), mode="bilinear", align_corners=False)
+    moved = make_mean_shape() * size / math.sqrt(2) * torch.tensor([[[1.1]], [[0.9]]] * (count // 2))
+    truth = moved + torch.tensor([size / 2, size / 2, 0.0]) + 4 * torch.randn(count, 1, 3, generator=rng)
+    return images, truth
+
+
+def make_model(arch: str) -> FastDhm:
+    torch.manual_seed(0)
+    return build_model(arch, make_mean_shape())
+
+
+@pytest.fixture(params=ARCHS)
+def arch(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def test_shape_of_every_step(arch: str) -> None:
+    model = make_model(arch)
+    images, _ = make_batch(model.config.input_size)
+    landmarks = model(images).landmarks
+    assert landmarks.shape == (4, model.config.steps, 68, 3)
+    assert landmarks.dtype == torch.float32
+    assert landmarks.isfinite().all()
+    # Before any training: near the mean shape, placed as the test protocol places a face.
+    size = model.config.input_size
+    assert (landmarks - model.initial_landmarks).abs().max() < size / 4
+    box = model.initial_landmarks[:, :2].amin(0), model.initial_landmarks[:, :2].amax(0)
+    torch.testing.assert_close((box[0] + box[1]) / 2, torch.full((2,), (size - 1) / 2))
+    assert (box[1] - box[0]).max().item() == pytest.approx(size / math.sqrt(2))
+
+
+def test_steps_differ(arch: str) -> None:
+    model = make_model(arch)
+    landmarks = model(make_batch(model.config.input_size)[0]).landmarks
+    assert all((landmarks[:, t + 1] - landmarks[:, t]).abs().max() > 1e-3 for t in range(model.config.steps - 1))
+
+
+def test_a_gradient_reaches_every_parameter(arch: str) -> None:
+    model = make_model(arch)
+    images, truth = make_batch(model.config.input_size)
+    landmark_loss(model(images).landmarks, truth, 0.08, 0.02, 0.5).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().max() > 0, name
+    # both halves of the first convolution: the image's and the heat map's
+    assert model.stem.weight.grad[:, :3].abs().max() > 0
+    assert model.stem.weight.grad[:, 3:].abs().max() > 0
+
+
+def test_a_few_steps_lower_the_loss(arch: str) -> None:
+    model = make_model(arch)
+    images, truth = make_batch(model.config.input_size)
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
+    losses = []
+    for _ in range(6):
+        loss = landmark_loss(model(images).landmarks, truth, 0.08, 0.02, 0.5)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def trained_a_little(arch: str) -> FastDhm:
+    """A network whose batch norm statistics are no longer the initial ones."""
+    model = make_model(arch)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None  # take the statistics of the batch at once
+    with torch.no_grad():
+        model(make_batch(model.config.input_size)[0])
+    return model.eval()
+
+
+def test_save_and_load_give_equal_output(arch: str, tmp_path: Path) -> None:
+    model = trained_a_little(arch)
+    images, _ = make_batch(model.config.input_size)
+    save_checkpoint(tmp_path / "net.safetensors", model, arch, {"note": 1})
+    torch.manual_seed(99)
+    again, metadata = load_checkpoint(tmp_path / "net.safetensors")
+    assert not again.training
+    assert metadata["arch"] == arch
+    with torch.no_grad():
+        assert torch.equal(again(images).landmarks, model(images).landmarks)
+
+
+def test_a_wrong_input_size_names_the_right_one(arch: str) -> None:
+    model = make_model(arch)
+    size = model.config.input_size
+    for shape in ((1, 3, size + 8, size), (1, 6, size, size), (1, size, size, 3)):
+        with pytest.raises(ValueError, match=rf"\(B, 3, {size}, {size}\)"):
+            model(torch.zeros(shape))
+
+
+def test_size_on_disk(arch: str, tmp_path: Path) -> None:
+    model = make_model(arch)
+    assert float32_bytes(model) <= MEGABYTES[arch] * 1e6
+    path = tmp_path / "net.safetensors"
+    save_checkpoint(path, model, arch, {})
+    # The file holds the same numbers, plus names and settings.
+    assert 0 < path.stat().st_size - float32_bytes(model) < 20_000
+
+
+def test_faces_of_a_batch_do_not_mix_at_inference(arch: str) -> None:
+    model = trained_a_little(arch)
+    images, _ = make_batch(model.config.input_size)
+    with torch.no_grad():
+        together = model(images).landmarks
+        changed = images.clone()
+        changed[1:] = 0.3
+        torch.testing.assert_close(model(changed).landmarks[0], together[0], atol=1e-4, rtol=0)
+        for b in range(len(images)):
+            torch.testing.assert_close(model(images[b : b + 1]).landmarks[0], together[b], atol=1e-4, rtol=0)
+        assert (together[0] - together[1]).abs().max() > 1e-3
+
+
+def test_input_is_not_changed(arch: str) -> None:
+    model = trained_a_little(arch)
+    images, _ = make_batch(model.config.input_size)
+    before = images.clone()
+    model(images)
+    assert torch.equal(images, before)
+
+
+@pytest.mark.parametrize("size", [120, 64])
+def test_heatmap_response_is_its_share_of_the_6_channel_convolution(size: int) -> None:
+    torch.manual_seed(0)
+    model = FastDhm(FastDhmConfig(input_size=size), make_mean_shape())
+    images, _ = make_batch(size, 2)
+    heat = draw_heatmap(model.initial_landmarks[None], size)
+    torch.testing.assert_close(model.heatmap, heat)
+    assert heat.amax() > 0.9
+    both = torch.cat([images, heat.expand(2, -1, -1, -1)], dim=1)
+    expected = torch.nn.functional.conv2d(both, model.stem.weight, stride=2, padding=1)
+    image_only = torch.nn.functional.conv2d(images, model.stem.weight[:, :3], stride=2, padding=1)
+    torch.testing.assert_close(image_only + model.heatmap_response(), expected, atol=1e-5, rtol=1e-5)
+
+    seen: list[Tensor] = []
+    model.stem_norm.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    with torch.no_grad():
+        model(images)
+    torch.testing.assert_close(seen[0], expected.detach(), atol=1e-5, rtol=1e-5)
+
+
+def test_the_heat_map_matters() -> None:
+    model = trained_a_little("fast")
+    images, _ = make_batch(model.config.input_size)
+    other = copy.deepcopy(model)
+    other.heatmap.zero_()
+    with torch.no_grad():
+        assert (model(images).landmarks - other(images).landmarks).abs().max() > 1e-3
+
+
+def test_redraw_follows_the_mean_shape() -> None:
+    model = make_model("fast")
+    model.mean_shape.mul_(0.5)
+    model.redraw_heatmap()
+    torch.testing.assert_close(model.heatmap, draw_heatmap(model.initial_landmarks[None], 120))
+    assert "heatmap" not in model.state_dict()
+
+
+def test_recurrence_of_equation_7() -> None:
+    torch.manual_seed(0)
+    module = FastRecurrentModule(8).double()
+    features = torch.randn(2, 8, 4, 4, dtype=torch.float64)
+
+    def depthwise(x: Tensor, layer: torch.nn.Conv2d) -> Tensor:
+        padded = np.pad(x.numpy(), ((0, 0), (0, 0), (1, 1), (1, 1)))
+        kernel = layer.weight.detach().numpy()[:, 0]
+        total = sum(
+            padded[:, :, i : i + 4, j : j + 4] * kernel[:, i, j, None, None] for i in range(3) for j in range(3)
+        )
+        bias = 0 if layer.bias is None else layer.bias.detach().numpy()[:, None, None]
+        return torch.from_numpy(total + bias)
+
+    def pointwise(x: Tensor, layer: torch.nn.Conv2d) -> Tensor:
+        mixed = torch.einsum("oc,bchw->bohw", layer.weight.detach()[:, :, 0, 0], x)
+        return mixed if layer.bias is None else mixed + layer.bias.detach()[:, None, None]
+
+    f, h = features, pointwise(features, module.initial)
+    with torch.no_grad():
+        states = module(features, 3)
+    assert len(states) == 3
+    for state in states:
+        h = torch.tanh(
+            depthwise(f, module.input_depthwise)
+            + depthwise(pointwise(h, module.hidden_pointwise), module.hidden_depthwise)
+        )
+        f = f + h
+        torch.testing.assert_close(state, f)
+
+
+def test_both_widths() -> None:
+    narrow, wide = preset("fast"), preset("fast-x2")
+    assert wide.cnn_width == 2 * narrow.cnn_width
+    model = build_model("fast", make_mean_shape(), FastDhmConfig(recurrent_width=0.5).to_json())
+    assert model.recurrent.initial.weight.shape == (32, 32, 1, 1)
+    assert build_model("fast-x2", make_mean_shape()).stem.weight.shape[0] == 32
+
+
+def test_unknown_architecture_lists_the_known_ones() -> None:
+    with pytest.raises(InputError, match="'slow'") as caught:
+        build_model("slow", make_mean_shape())
+    assert all(name in caught.value.hint for name in ARCHS)
+
+
+@pytest.mark.parametrize("arch", list(FAST_PRESETS))
+def test_settings_survive_json(arch: str) -> None:
+    import json
+
+    config = FAST_PRESETS[arch]
+    assert FastDhmConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+@pytest.mark.parametrize("change", [{"depth": 3}, {"blocks": None}, {"blocks": [[1, 2, 3]]}, {"blocks": [["x", 1]]}])
+def test_foreign_settings_are_refused(change: dict[str, object]) -> None:
+    with pytest.raises(InputError, match="not the settings of a Fast DHM network"):
+        FastDhmConfig.from_json({**FastDhmConfig().to_json(), **change})
+
+
+def test_missing_settings_are_refused() -> None:
+    values = FastDhmConfig().to_json()
+    del values["blocks"]
+    with pytest.raises(InputError, match="blocks"):
+        FastDhmConfig.from_json(values)

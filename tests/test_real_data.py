@@ -1,0 +1,126 @@
+"""Checks against real files that cannot be shared; skipped where they are absent."""
+
+import os
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import scipy.io
+import torch
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from dhm_cli.data.store import FaceStore
+from dhm_cli.metrics import normalised_mean_error
+from dhm_cli.morphable.face_model import FaceModel
+from dhm_cli.morphable.parameters import Parameters, pack
+from dhm_cli.morphable.readers import read_face_model, read_mat
+from dhm_cli.morphable.rotation import euler_to_matrix
+from dhm_cli.pose import estimate_pose, matrix_to_euler
+from dhm_cli.workflows.preparation import PrepareOptions, prepare_folder
+
+DATA = Path(os.environ.get("DHM_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+pytestmark = pytest.mark.skipif(
+    not (DATA / "bfm" / "BFM68.mat").is_file(), reason="no shared data; name its folder in DHM_SHARED_DATA"
+)
+
+
+@pytest.fixture(scope="module")
+def bfm() -> FaceModel:
+    return read_face_model(DATA / "bfm" / "BFM68.mat")
+
+
+def aflw2000_files() -> list[Path]:
+    return sorted((DATA / "aflw2000_format").glob("*.mat"))
+
+
+def parameters_of(file: Path) -> torch.Tensor:
+    """p of a .mat file: Pose_Para is pitch, yaw, roll, t_x, t_y, t_z, f."""
+    fields = {k: np.asarray(v, np.float64).ravel() for k, v in read_mat(file).items() if k.endswith("_Para")}
+    pose = torch.from_numpy(fields["Pose_Para"])[None]
+    return pack(
+        Parameters(
+            scale=pose[:, 6],
+            angles=pose[:, :3],
+            translation=pose[:, 3:5],
+            identity=torch.from_numpy(fields["Shape_Para"])[None],
+            expression=torch.from_numpy(fields["Exp_Para"])[None],
+        )
+    )
+
+
+def test_sixteen_files_are_there() -> None:
+    assert len(aflw2000_files()) == 16
+
+
+@pytest.mark.parametrize("file", aflw2000_files(), ids=lambda file: file.stem)
+def test_parameters_reproduce_the_points_of_the_file(bfm: FaceModel, file: Path) -> None:
+    height = cv2.imread(str(file.with_suffix(".jpg"))).shape[0]
+    points = bfm.to(torch.float64).landmarks(parameters_of(file), float(height))[0].numpy()
+    truth = np.asarray(scipy.io.loadmat(file)["pt3d_68"], np.float64).T
+    np.testing.assert_allclose(points[:, :2], truth[:, :2] - 1, atol=1e-3)  # 1-based on disk
+    # Depth has another origin.
+    np.testing.assert_allclose(points[:, 2] - points[:, 2].mean(), truth[:, 2] - truth[:, 2].mean(), atol=1e-2)
+
+
+@pytest.mark.parametrize("file", aflw2000_files(), ids=lambda file: file.stem)
+def test_poses_of_the_files_return(bfm: FaceModel, file: Path) -> None:
+    angles = parameters_of(file)[:, 1:4]
+    rotation = euler_to_matrix(angles).numpy()
+    np.testing.assert_allclose(rotation, Rotation.from_euler("XYZ", -angles.numpy()).as_matrix(), atol=1e-12)
+    wrapped = (angles.numpy() + np.pi) % (2 * np.pi) - np.pi
+    np.testing.assert_allclose(matrix_to_euler(rotation), wrapped, atol=1e-6)
+
+
+@pytest.mark.parametrize("file", aflw2000_files(), ids=lambda file: file.stem)
+def test_pose_estimated_from_the_points_of_a_file(bfm: FaceModel, file: Path) -> None:
+    """With the face's own shape as reference the pose is exact, which proves the sign of every axis."""
+    p = parameters_of(file)
+    truth = np.asarray(scipy.io.loadmat(file)["pt3d_68"], np.float64).T
+    shape = bfm.to(torch.float64).shape(p[:, 6:205], p[:, 205:])[0].numpy() * [1, -1, 1]
+    wrapped = (p[:, 1:4].numpy() + np.pi) % (2 * np.pi) - np.pi
+    np.testing.assert_allclose(np.rad2deg(estimate_pose(truth[None], shape)), np.rad2deg(wrapped), atol=0.01)
+
+
+@pytest.fixture(scope="module")
+def merl(bfm: FaceModel, tmp_path_factory: pytest.TempPathFactory) -> FaceStore:
+    """64 faces of MERL-RAV, spread over the set, prepared with the teacher's points as prior."""
+    root = tmp_path_factory.mktemp("merl")
+    images = sorted((DATA / "aflw_merl68" / "faces").glob("*.jpg"))
+    (root / "faces").mkdir()
+    for image in images[:: len(images) // 64][:64]:
+        for file in (image, image.with_suffix(".pts")):
+            shutil.copyfile(file, root / "faces" / file.name)
+    options = PrepareOptions(
+        prior=DATA / "aflw_merl68" / "teacher68.npz", table=DATA / "aflw_merl68" / "faces.csv", max_residual=100.0
+    )
+    report = prepare_folder(root / "faces", bfm, root, options)
+    assert report.dropped == []
+    return FaceStore(report.store)
+
+
+def reference_rows(store: FaceStore) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Landmarks and angles of the reference fit for the faces of a store."""
+    with np.load(DATA / "aflw_merl68" / "reference_fit.npz") as data:
+        row = {name: i for i, name in enumerate(data["names"])}
+        rows = [row[Path(name).stem] for name in store.labels.names]
+        return data["landmarks3d"][rows].astype(np.float32), data["euler_rad"][rows]
+
+
+def test_merl_faces_are_fitted_closely(merl: FaceStore) -> None:
+    assert len(merl) == 64
+    assert np.median(merl.labels.residual) < 2.6
+
+
+def test_merl_fit_agrees_with_the_reference(merl: FaceStore) -> None:
+    landmarks, _ = reference_rows(merl)
+    assert np.median(normalised_mean_error(merl.labels.landmarks, landmarks)) < 1.5
+
+
+def test_merl_pose_agrees_with_the_reference(merl: FaceStore) -> None:
+    _, euler = reference_rows(merl)
+    difference = np.abs(merl.labels.yaw - np.rad2deg(euler[:, 1]))
+    assert np.median(difference) < 4
+    assert np.corrcoef(merl.labels.yaw, euler[:, 1])[0, 1] > 0.99
