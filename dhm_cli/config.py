@@ -47,7 +47,7 @@ class FastDhmConfig:
         """Inverse of `to_json`.
 
         Raises:
-            InputError: an unknown or missing field.
+            InputError: an unknown field, or blocks are missing; other missing fields take their defaults.
         """
         try:
             return cls(**{**values, "blocks": tuple((int(c), int(s)) for c, s in values["blocks"])})
@@ -60,7 +60,7 @@ class FastDhmConfig:
 FAST_PRESETS: dict[str, FastDhmConfig] = {
     "fast": FastDhmConfig(),
     # "Fast DHM x2 means the channels in the fast CNN module are doubled" (paper, Table I).
-    "fast-x2": FastDhmConfig(cnn_width=2.0, head_rank=48),
+    "fast-x2": FastDhmConfig(cnn_width=2.0, head_rank=44),
 }
 
 

@@ -155,12 +155,7 @@ def test_no_degradation_is_the_same_crop() -> None:
 @pytest.mark.parametrize(
     "kind",
     [
-        pytest.param(
-            "blur",
-            marks=pytest.mark.xfail(
-                strict=True, reason="a motion kernel of even length shifts the crop by half a pixel"
-            ),
-        ),
+        "blur",
         "low_resolution",
         "jpeg",
     ],

@@ -144,7 +144,6 @@ def test_resume_after_ctrl_c_between_steps_is_exact(
     assert_same_run(tmp_path, straight)
 
 
-@pytest.mark.xfail(strict=True, reason="Ctrl-C inside a step saves batch norm statistics of a batch that comes again")
 def test_resume_after_ctrl_c_within_a_step_is_exact(
     straight: Path, face_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,7 +175,6 @@ def test_the_best_score_survives_a_crash(straight: Path, face_store: Path, tmp_p
     assert read_tensors(tmp_path / "state.safetensors")[1]["best"] == metrics(tmp_path)[0]["mean_of_bins"]
 
 
-@pytest.mark.xfail(strict=True, reason="the running mean of the loss is not part of the state")
 def test_the_running_loss_survives_a_resume(straight: Path, face_store: Path, tmp_path: Path) -> None:
     with pytest.raises(MemoryError):
         start(face_store, tmp_path).run(stop_at(3, MemoryError))

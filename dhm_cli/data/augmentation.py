@@ -104,7 +104,7 @@ def _blur(crop: Image, rng: np.random.Generator) -> Image:
     """Gaussian blur or motion blur in a random direction."""
     if rng.random() < 0.5:
         return cv2.GaussianBlur(crop, (0, 0), float(rng.uniform(0.5, 2.0)))
-    length = int(rng.integers(3, 9))
+    length = 2 * int(rng.integers(1, 5)) + 1  # odd, or the crop would shift by half a pixel
     kernel = np.zeros((length, length), np.float32)
     kernel[length // 2] = 1
     turn = cv2.getRotationMatrix2D(((length - 1) / 2, (length - 1) / 2), float(rng.uniform(0, 180)), 1)

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,11 @@ import numpy as np
 import onnx
 import onnxscript.optimizer
 import torch
-from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
 from dhm_cli.checkpoint import load_checkpoint
-from dhm_cli.engines import FORMAT_VERSION, METADATA_KEY, OnnxEngine
-from dhm_cli.landmarks import face_size
+from dhm_cli.engines import FORMAT_VERSION, METADATA_KEY
 from dhm_cli.models.fast_dhm import FastDhm
 
 _OPSET = 18
@@ -68,17 +67,19 @@ def export_onnx(checkpoint: Path, out: Path) -> None:
     size = model.config.input_size
     example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    program = torch.onnx.export(
-        InferenceFastDhm(model).eval(),
-        (example,),
-        input_names=["crops"],
-        output_names=["landmarks"],
-        dynamic_shapes={"crops": {0: torch.export.Dim("batch")}},
-        opset_version=_OPSET,
-        dynamo=True,
-        optimize=False,
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # the exporter's own use of torch
+        program = torch.onnx.export(
+            InferenceFastDhm(model).eval(),
+            (example,),
+            input_names=["crops"],
+            output_names=["landmarks"],
+            dynamic_shapes={"crops": {0: torch.export.Dim("batch")}},
+            opset_version=_OPSET,
+            dynamo=True,
+            optimize=False,
+            verbose=False,
+        )
     assert program is not None
     # The exporter's own optimiser would fold batch norm into the weights, which would no longer be the checkpoint's.
     onnxscript.optimizer.fold_constants(program.model)
@@ -122,19 +123,3 @@ def _store_half(graph: onnx.ModelProto) -> None:
     nodes = [*casts, *graph.graph.node]
     graph.graph.ClearField("node")
     graph.graph.node.extend(nodes)
-
-
-def compare_engines(checkpoint: Path, exported: Path, crops: NDArray[np.uint8]) -> float:
-    """Largest landmark difference between torch and ONNX Runtime, as a share of the face size.
-
-    Args:
-        checkpoint: the network.
-        exported: its ONNX file.
-        crops: (N, S, S, 3) uint8.
-    """
-    from dhm_cli.engines import TorchEngine
-
-    ours = OnnxEngine(exported)(crops)
-    theirs = TorchEngine(checkpoint, device="cpu")(crops)
-    distance = np.linalg.norm(ours - theirs, axis=-1).max(axis=-1)
-    return float((distance / face_size(theirs)).max())

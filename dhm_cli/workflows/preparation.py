@@ -42,7 +42,7 @@ class PrepareOptions:
 
     Attributes:
         points: .npz of human points, for faces without a .pts file (`io.annotations.PointTable`).
-        prior: .npz of approximate points of all 68 landmarks, used at low weight where humans gave none.
+        prior: .npz of approximate points of all 68 landmarks, which pull at low weight beside human ones.
         table: CSV with `name` and optionally `split` and `identity`.
         split: split of faces that the table says nothing of: train, val, or auto (5 % validation by identity).
         max_residual: drop training faces whose fit is worse, percent of the face size. Faces of other splits are kept,

@@ -2,8 +2,11 @@
 
 import json
 import math
+import signal
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -30,6 +33,8 @@ from dhm_cli.morphable.rotation import euler_to_matrix
 _VALIDATION_BATCH = 256
 # Where `dhm prepare` writes.
 DEFAULT_DATA = Path("data")
+# Settings that a resumed run may change: a longer or shorter schedule, more or fewer validations.
+_MAY_CHANGE = ("steps", "validate_every")
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ def open_stores(data: Sequence[str] | None) -> list[tuple[FaceStore, float]]:
             raise InputError(f"no store in {DEFAULT_DATA}/", "make one with: dhm prepare FOLDER --bfm BFM.mat")
     stores = []
     for item in data:
-        file, _, weight = item.partition("=")
+        file, _, weight = item.rpartition("=") if not item.endswith(".h5") else (item, "", "")
         try:
             value = float(weight or 1)
         except ValueError:
@@ -74,6 +79,22 @@ def open_stores(data: Sequence[str] | None) -> list[tuple[FaceStore, float]]:
             raise InputError(f"--data {item}: the weight {weight!r} is not a positive number", "write FILE.h5=0.5")
         stores.append((FaceStore(Path(file)), value))
     return stores
+
+
+@contextmanager
+def _deferred_interrupts() -> Iterator[threading.Event]:
+    """Turn SIGINT and SIGTERM into an event, so that a step is never cut in two."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: event.set()) for number in signals]
+    try:
+        yield event
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
 
 
 def mean_frontal_shape(landmarks: NDArray[np.floating], parameters: NDArray[np.floating]) -> Tensor:
@@ -160,7 +181,7 @@ class Trainer:
             self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
         self.step = 0
-        self._best = math.inf
+        self._best, self._loss = math.inf, math.nan
         self._record: dict[str, Any] = {
             "stores": {s.path.name: {"faces": len(s), "weight": w} for s, w in stores},
             "face_model": sorted({str(s.attributes.get("face_model", "")) for s, _ in stores}),
@@ -194,21 +215,25 @@ class Trainer:
 
         Raises:
             DhmError: the loss became NaN.
+            KeyboardInterrupt: Ctrl-C or SIGTERM came; the step under way was finished and the state saved.
         """
-        running, result = math.nan, {}
+        result: dict[str, float] = {}
         started = time.perf_counter()
         batches = self._batches.loader(self.step, self.config.steps)
-        try:
+        with _deferred_interrupts() as interrupted:
             for crops, landmarks in batches:
                 loss = self._train_step(image_tensor(crops), landmarks)
-                running = loss if math.isnan(running) else 0.99 * running + 0.01 * loss
+                self._loss = loss if math.isnan(self._loss) else 0.99 * self._loss + 0.01 * loss
                 validation = None
                 if self.step % self.config.validate_every == 0 or self.step == self.config.steps:
-                    result = validation = self._validate(running, time.perf_counter() - started)
-                report(TrainProgress(self.step, running, validation))
-        except KeyboardInterrupt:
-            self.save_state()
-            raise
+                    result = validation = self._validate(time.perf_counter() - started)
+                try:
+                    report(TrainProgress(self.step, self._loss, validation))
+                except KeyboardInterrupt:
+                    interrupted.set()
+                if interrupted.is_set():
+                    self.save_state()
+                    raise KeyboardInterrupt
         return result
 
     def _train_step(self, images: Tensor, landmarks: Tensor) -> float:
@@ -231,7 +256,7 @@ class Trainer:
         self._average.update_parameters(self.model)
         return loss.item()
 
-    def _validate(self, loss: float, seconds: float) -> dict[str, float]:
+    def _validate(self, seconds: float) -> dict[str, float]:
         nme = normalised_mean_error(predict(self.averaged, self._crops), self._truth)
         result = nme_by_yaw(nme, self._validation.yaw)
         record = {**self._record, "step": self.step, "validation_nme": result}
@@ -241,18 +266,24 @@ class Trainer:
             save_checkpoint(self.out / "best.safetensors", self.averaged, self.arch, record)
         self.save_state()  # after the best score is known, or a resume would forget it
         with (self.out / "metrics.jsonl").open("a") as file:
-            line = {"step": self.step, "loss": loss, "seconds": round(seconds, 1), **result}
+            line = {"step": self.step, "loss": self._loss, "seconds": round(seconds, 1), **result}
             file.write(json.dumps(line) + "\n")
         return result
 
     def save_state(self) -> None:
-        """Write all that an exact resume needs: weights, averaged weights, optimiser moments, step."""
+        """Write all that an exact resume needs: weights, averaged weights, optimiser moments, counters."""
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in self._average.state_dict().items()}
         for index, moments in self._optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{index}.{k}": v for k, v in moments.items()}
-        best = self._best if math.isfinite(self._best) else None
-        write_tensors(self._state_file, tensors, {"state_of": self.arch, "step": self.step, "best": best})
+        metadata = {
+            "state_of": self.arch,
+            "config": self.config.to_json(),
+            "step": self.step,
+            "best": self._best if math.isfinite(self._best) else None,
+            "loss": self._loss if math.isfinite(self._loss) else None,
+        }
+        write_tensors(self._state_file, tensors, metadata)
 
     def _load_state(self) -> None:
         tensors, metadata = read_tensors(self._state_file)
@@ -260,6 +291,11 @@ class Trainer:
             raise InputError(
                 f"{self._state_file}: a run of {metadata.get('state_of')}, not {self.arch}", "choose another --out"
             )
+        before, now = metadata["config"], json.loads(json.dumps(self.config.to_json()))
+        changed = [name for name in now if name not in _MAY_CHANGE and before.get(name) != now[name]]
+        if changed:
+            difference = ", ".join(f"{name} {before.get(name)}, not {now[name]}" for name in changed)
+            raise InputError(f"{self.out}: this run has {difference}", "resume with the options it was started with")
 
         def part(prefix: str) -> dict[str, Tensor]:
             return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
@@ -281,3 +317,4 @@ class Trainer:
                     loaded[name] = torch.empty_like(parameter).copy_(value)
         self.step = metadata["step"]
         self._best = math.inf if metadata["best"] is None else metadata["best"]
+        self._loss = math.nan if metadata["loss"] is None else metadata["loss"]
