@@ -19,6 +19,7 @@ $(VENV)/.installed: pyproject.toml .ci/constraints.txt
 	@touch $@
 
 demo: $(VENV)/.installed ## Find the landmarks in sample_data/photos
+	@rm -f demo/landmarks.csv.partial
 	$(BIN)/dhm align sample_data/photos --out demo/landmarks.csv --overlay demo/overlays
 	@echo "landmarks: demo/landmarks.csv"
 	@echo "pictures:  demo/overlays"

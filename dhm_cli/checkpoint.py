@@ -1,7 +1,6 @@
 """Checkpoints: weights in safetensors with plain JSON in the header. Nothing is unpickled."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from dhm_cli.errors import FormatError, InputError
+from dhm_cli.files import written_atomically
 from dhm_cli.landmarks import NUM_LANDMARKS
 from dhm_cli.models.fast_dhm import FastDhm
 from dhm_cli.models.registry import build_model
@@ -21,13 +21,11 @@ _KEY = "dhm"
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
     """Write tensors and JSON metadata to a safetensors file, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
     # Same order for the same content, so that equal weights are equal files.
     ordered = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
     header = {_KEY: json.dumps({"format_version": FORMAT_VERSION, **metadata}, sort_keys=True)}
-    partial.write_bytes(save(ordered, header))
-    os.replace(partial, path)
+    with written_atomically(path) as partial:
+        partial.write_bytes(save(ordered, header))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

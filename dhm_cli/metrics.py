@@ -9,6 +9,18 @@ from dhm_cli.landmarks import face_size
 YAW_BINS: dict[str, tuple[float, float]] = {"0-30": (0.0, 30.0), "30-60": (30.0, 60.0), "60-90": (60.0, np.inf)}
 
 
+def in_yaw_bin(yaw: NDArray[np.floating], name: str) -> NDArray[np.bool_]:
+    """Which faces lie in a |yaw| bin: [0, 30], (30, 60] or beyond 60 degrees.
+
+    Args:
+        yaw: (N,), degrees.
+        name: a key of `YAW_BINS`.
+    """
+    low, high = YAW_BINS[name]
+    turned = np.abs(yaw)
+    return (turned > low if low else turned >= low) & (turned <= high)
+
+
 def normalised_mean_error(predicted: NDArray[np.floating], truth: NDArray[np.floating]) -> NDArray[np.float64]:
     """NME of each face: mean x,y distance over the 68 points, over sqrt(width * height) of the true points' box.
 
@@ -34,10 +46,9 @@ def nme_by_yaw(nme: NDArray[np.floating], yaw: NDArray[np.floating]) -> dict[str
         Percent under the keys of `YAW_BINS`, "mean_of_bins" (of the bins that have faces) and "mean_of_images"; NaN for
         an empty bin.
     """
-    turned = np.abs(yaw)
     result = {}
-    for name, (low, high) in YAW_BINS.items():
-        inside = (turned > low if low else turned >= low) & (turned <= high)
+    for name in YAW_BINS:
+        inside = in_yaw_bin(yaw, name)
         result[name] = float(nme[inside].mean()) if inside.any() else float("nan")
     result["mean_of_bins"] = float(np.nanmean(list(result.values()))) if len(nme) else float("nan")
     result["mean_of_images"] = float(nme.mean()) if len(nme) else float("nan")

@@ -2,12 +2,14 @@
 
 import json
 import math
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -85,8 +87,9 @@ def test_files_of_a_run(straight: Path, face_store: Path) -> None:
     assert [line["step"] for line in metrics(straight)] == [3, 6]
     config = json.loads((straight / "config.json").read_text())
     assert config["arch"] == "fast"
-    assert config["stores"] == {"drawn faces.h5": {"faces": 24, "weight": 1.0}}
-    assert config["face_model"] == [FaceStore(face_store).attributes["face_model"]]
+    fingerprint = FaceStore(face_store).fingerprint()
+    assert config["stores"] == [{"file": "drawn faces.h5", "faces": 24, "weight": 1.0, "hash": fingerprint}]
+    assert config["face_model"] == FaceStore(face_store).attributes["face_model"]
     assert config["config"]["steps"] == 6
 
 
@@ -302,3 +305,18 @@ def test_default_stores(face_store: Path, tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "data" / "a.h5").write_bytes(face_store.read_bytes())
     (tmp_path / "data" / "face_model.h5").write_bytes(b"not a store")
     assert [store.path.name for store, _ in open_stores(None)] == ["a.h5"]
+
+
+def test_resume_with_other_data_is_refused(straight: Path, face_store: Path, tmp_path: Path) -> None:
+    shutil.copytree(straight, tmp_path / "run")
+    with pytest.raises(InputError, match="other data"):
+        Trainer("fast", [(FaceStore(face_store), 2.0)], CONFIG, tmp_path / "run", resume=True)
+
+
+def test_stores_of_different_face_models_are_not_mixed(face_store: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.h5"
+    shutil.copy(face_store, other)
+    with h5py.File(other, "r+") as file:
+        file.attrs["face_model"] = "another"
+    with pytest.raises(InputError, match=r"different face models.*other\.h5 another"):
+        Trainer("fast", [(FaceStore(face_store), 1.0), (FaceStore(other), 1.0)], CONFIG, tmp_path / "run")

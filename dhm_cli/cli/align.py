@@ -23,7 +23,8 @@ def align(
             help="Use these face boxes instead of detection: CSV with path,left,top,width,height, a row per box, "
             "0-based pixels. The path is the photo's as given here, or relative to the boxes file, or a file name that "
             "occurs once. A box is what the min/max box of the true landmarks would be, as in the AFLW2000-3D "
-            "protocol: it is squared on its longer side and enlarged by sqrt(2).",
+            "protocol: it is squared on its longer side and enlarged by sqrt(2). For a detector's boxes, such as those "
+            "in a table of this command, add --refine 1. Rows without a box in such a table are skipped.",
             show_default=False,
         ),
     ] = None,
@@ -51,7 +52,12 @@ def align(
     threads: Annotated[
         int | None, typer.Option(min=1, help="Photos processed at a time; default: one per core.", show_default=False)
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was interrupted.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on with a run that was interrupted; give it the same photos and options as that run."
+        ),
+    ] = False,
 ) -> None:
     """Find the 68 landmarks of every face in photos and write them to a table.
 
@@ -59,7 +65,8 @@ def align(
 
     The table has one row per face: path, face (from 0), status, score, box, pose in degrees, then x_0 … x_67,
     y_0 … y_67 and z_0 … z_67. Coordinates are 0-based pixels of the upright photo (EXIF orientation obeyed), y down,
-    z toward the viewer. A photo without a face has one row of status no_face, one that cannot be read of unreadable.
+    z toward the viewer. A photo without a face has one row of status no_face, one that cannot be read or worked on of
+    unreadable.
 
     The exit code is 0 when every photo was processed, 1 when one is unreadable or its box in --boxes is bad_box.
     """
@@ -111,6 +118,8 @@ def _print_report(report: "AlignmentReport", out: Path, boxes: Path | None) -> N
         _warn(f"with a useless box in {boxes}", [f"{result.path}: {result.reason}" for result in bad])
         _warn(f"have no box in {boxes}", [result.path for result in without])
         _warn(f"of {boxes} name none of the photos", list(report.unused_boxes), "paths")
+    undrawn = [result for result in report.results if result.overlay_problem]
+    _warn("have no overlay", [f"{result.path}: {result.overlay_problem}" for result in undrawn])
     photos = len(report.results)
     rate = (photos - report.kept) / max(report.seconds, 1e-6)
     kept = f" ({report.kept} of them from the interrupted run)" if report.kept else ""

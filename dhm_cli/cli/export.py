@@ -17,14 +17,14 @@ def export(
 
     Example: dhm export runs/fast/best.safetensors --out fast.onnx
 
-    Needs the extra `export`: pip install 'dhm-cli[export]'.
+    Needs the packages onnx and onnxscript, which the extra `export` of this package brings.
     """
     from dhm_cli.errors import DhmError
 
     try:
         from dhm_cli.workflows.export import export_onnx
     except ModuleNotFoundError as error:
-        raise DhmError(f"dhm export needs {error.name}", "pip install 'dhm-cli[export]'") from error
+        raise DhmError(f"dhm export needs {error.name}", "pip install onnx onnxscript") from error
 
     target = out or checkpoint.with_suffix(".onnx")
     export_onnx(checkpoint, target)

@@ -26,6 +26,11 @@ class Commands(TyperGroup):
             if error.hint:
                 typer.echo(f"hint: {error.hint}", err=True)
             raise typer.Exit(1) from error
+        except OSError as error:  # what a disk or a path says: full, not a folder, no permission
+            name = f"{error.filename}: " if error.filename else ""
+            typer.echo(f"error: {name}{error.strerror or error}", err=True)
+            typer.echo("hint: check the path, its permissions and the free space", err=True)
+            raise typer.Exit(1) from error
         except KeyboardInterrupt as stop:
             typer.echo("interrupted", err=True)
             raise typer.Exit(130) from stop

@@ -1,7 +1,7 @@
 """`dhm prepare`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -43,7 +43,8 @@ def prepare(
         typer.Option(help="CSV with name and, if known, split (train, val) and identity.", show_default=False),
     ] = None,
     split: Annotated[
-        str, typer.Option(help="Split of faces not in --table: train, val, or auto (5 % validation, by identity).")
+        Literal["train", "val", "test", "auto"],
+        typer.Option(help="Split of faces not in --table; auto: 5 % validation, by identity."),
     ] = "auto",
     max_residual: Annotated[
         float, typer.Option(help="Leave out training faces whose fit is worse, percent of the face size.")
@@ -57,46 +58,61 @@ def prepare(
     -1 -1 not labelled. The far-side jaw of turned faces is not fitted: human points follow the silhouette there.
     """
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
     from tqdm import tqdm
 
     from dhm_cli.errors import InputError
     from dhm_cli.morphable.face_model import FaceModel
-    from dhm_cli.workflows.preparation import PrepareOptions, PrepareReport, prepare_face_model, prepare_folder
+    from dhm_cli.workflows.preparation import (
+        PrepareOptions,
+        PrepareReport,
+        prepare_face_model,
+        prepare_folder,
+        store_path,
+    )
 
     if name is not None and len(folders or []) != 1:
         raise InputError("--name needs exactly one folder", "run dhm prepare once per folder")
-    console = Console()
+    options = PrepareOptions(points, prior, table, split, max_residual, name)
+    targets = [store_path(folder, out, options) for folder in folders or []]
+    if len(set(targets)) < len(targets):
+        raise InputError("two folders of one name would write one store", "run them one by one, with --name")
     if bfm is not None:
         model = prepare_face_model(bfm, out)
-        console.print(f"wrote {out / 'face_model.h5'} ({bfm.name}, {model.hash()})", highlight=False)
+        typer.echo(f"wrote {out / 'face_model.h5'} ({bfm.name}, {model.hash()})")
     elif folders:
         model = FaceModel.load(out / "face_model.h5")
     else:
         raise InputError("nothing to do", "give a face model with --bfm BFM.mat, and folders of faces")
 
-    options = PrepareOptions(points, prior, table, split, max_residual, name)
     reports: list[PrepareReport] = []
     for folder in folders or []:
-        with tqdm(unit="face", smoothing=0.1) as bar:
+        with tqdm(unit="face", smoothing=0.1, disable=None) as bar:
 
             def show(stage: str, done: int, total: int, bar: tqdm = bar) -> None:  # type: ignore[type-arg]
-                if bar.desc != f"{stage}: ":
+                if done == 0:
                     bar.reset(total)
                     bar.set_description(stage)
-                bar.n = done
-                bar.refresh() if done == total else bar.update(0)
+                bar.update(done - bar.n)
 
             reports.append(prepare_folder(folder, model, out, options, show))
     if not reports:
         return
-    summary = Table("folder", "store", "faces", "splits", "median residual", "left out")
+    summary = Table()
+    for column in ("folder", "store", "faces", "splits", "median residual", "left out"):
+        summary.add_column(column, overflow="fold")
     for r in reports:
         splits = ", ".join(f"{n} {s}" for s, n in r.by_split.items())
         summary.add_row(
-            str(r.folder), str(r.store), str(r.faces), splits, f"{r.median_residual:.2f} %", str(len(r.dropped))
+            escape(str(r.folder)),
+            escape(str(r.store)),
+            str(r.faces),
+            splits,
+            f"{r.median_residual:.2f} %",
+            str(len(r.dropped)),
         )
-    console.print(summary)
+    Console().print(summary)
     for r in reports:
         for face, reason in r.dropped[:_LISTED]:
             typer.echo(f"left out: {face}: {reason}", err=True)

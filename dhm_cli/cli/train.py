@@ -21,9 +21,9 @@ def train(
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 40_000,
     batch: Annotated[int, typer.Option(min=2, help="Faces per step.")] = 64,
-    learning_rate: Annotated[float, typer.Option(help="Peak rate of AdamW.")] = 2e-3,
+    learning_rate: Annotated[float, typer.Option(min=1e-9, help="Peak rate of AdamW.")] = 2e-3,
     validate_every: Annotated[int, typer.Option(min=1, help="Steps between validations and saved states.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Of weights, data order and augmentation.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of weights, data order and augmentation.")] = 0,
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads; default: one per core.", show_default=False)
     ] = None,
@@ -51,7 +51,7 @@ def train(
         steps=steps, batch=batch, learning_rate=learning_rate, validate_every=validate_every, seed=seed
     )
     trainer = Trainer(arch, open_stores(data), config, out, resume)
-    with tqdm(total=steps, initial=trainer.step, unit="step", smoothing=0.05) as bar:
+    with tqdm(total=steps, initial=trainer.step, unit="step", smoothing=0.05, disable=None) as bar:
 
         def show(progress: TrainProgress) -> None:
             bar.update(1)

@@ -5,6 +5,7 @@ batches it would have seen.
 """
 
 import signal
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ from dhm_cli.config import TrainConfig
 from dhm_cli.data.augmentation import augmented_crop
 from dhm_cli.data.crop import crop_matrix, extract_crop, landmark_crop_square, transform_landmarks
 from dhm_cli.data.store import SPLITS, FaceStore
-from dhm_cli.metrics import YAW_BINS
+from dhm_cli.metrics import YAW_BINS, in_yaw_bin
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,8 @@ def yaw_balanced_probabilities(
         (N,), summing to 1.
     """
     probability = np.zeros(len(yaw))
-    turned = np.abs(yaw)
-    for (low, high), share in zip(YAW_BINS.values(), shares, strict=True):
-        inside = (turned > low if low else turned >= low) & (turned <= high)
+    for name, share in zip(YAW_BINS, shares, strict=True):
+        inside = in_yaw_bin(yaw, name)
         if inside.any():
             probability[inside] = share * weight[inside] / weight[inside].sum()
     return probability / probability.sum()
@@ -120,6 +120,8 @@ class TrainBatches(Dataset[tuple[Tensor, Tensor]]):
             num_workers=1,
             prefetch_factor=4,
             worker_init_fn=_start_worker,
+            # A forked worker shares the decoded images; a spawned one has to be sent a copy.
+            multiprocessing_context="fork" if sys.platform == "linux" else None,
         )
 
 

@@ -15,6 +15,8 @@ from dhm_cli.landmarks import bounding_box
 
 # Test-time crop of the AFLW2000-3D protocol: the true box, squared on its longer side, enlarged by sqrt(2).
 CROP_MARGIN = math.sqrt(2.0)
+# cv2.warpAffine counts source pixels in 16 bits.
+_LONGEST_SOURCE = 32_766
 
 
 def landmark_crop_square(
@@ -100,8 +102,8 @@ def extract_crop(
     """
     scale = math.sqrt(abs(np.linalg.det(matrix[:, :2])))
     factor = int(1.0 / scale)
-    if factor >= 2:
-        image, matrix = _reduce(image, matrix, size, factor)
+    if factor >= 2 or max(image.shape[:2]) > _LONGEST_SOURCE:
+        image, matrix = _reduce(image, matrix, size, max(factor, 1))
     return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=border)
 
 

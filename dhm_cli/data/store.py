@@ -4,7 +4,7 @@ Images stay the encoded bytes of their files, end to end in one flat array with 
 compressed chunk of many images was measured to be 20 times slower to read at random.
 """
 
-import os
+import hashlib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dhm_cli.errors import FormatError, InputError
+from dhm_cli.files import written_atomically
 
 FILE_FORMAT = "dhm-faces"
 FILE_VERSION = 1
@@ -64,24 +65,18 @@ def write_store(path: Path, images: list[Path], labels: FaceLabels, attributes: 
         labels: N rows.
         attributes: what to record beside the schema version: sources, hashes, command line.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     assert all(len(getattr(labels, field.name)) == len(images) for field in fields(labels))
     sizes = np.array([image.stat().st_size for image in images], dtype=np.int64)
     offsets = np.concatenate([[0], np.cumsum(sizes)])
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with h5py.File(partial, "w") as file:
-            file.attrs.update(format=FILE_FORMAT, version=FILE_VERSION, splits=SPLITS, **attributes)
-            stored = file.create_dataset("images", shape=(int(offsets[-1]),), dtype=np.uint8)
-            for image, start, stop in zip(images, offsets[:-1], offsets[1:], strict=True):
-                stored[start:stop] = np.frombuffer(image.read_bytes(), dtype=np.uint8)
-            file["offsets"] = offsets
-            for field in fields(labels):
-                values = getattr(labels, field.name)
-                file[field.name] = values.astype(h5py.string_dtype()) if values.dtype.kind == "U" else values
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)  # what a failed write left
+    with written_atomically(path) as partial, h5py.File(partial, "w") as file:
+        file.attrs.update(format=FILE_FORMAT, version=FILE_VERSION, splits=SPLITS, **attributes)
+        stored = file.create_dataset("images", shape=(int(offsets[-1]),), dtype=np.uint8)
+        for image, start, stop in zip(images, offsets[:-1], offsets[1:], strict=True):
+            stored[start:stop] = np.frombuffer(image.read_bytes(), dtype=np.uint8)
+        file["offsets"] = offsets
+        for field in fields(labels):
+            values = getattr(labels, field.name)
+            file[field.name] = values.astype(h5py.string_dtype()) if values.dtype.kind == "U" else values
 
 
 class FaceStore:
@@ -116,6 +111,14 @@ class FaceStore:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def fingerprint(self) -> str:
+        """Short hash of the labels and the images' sizes, equal for stores with equal contents."""
+        digest = hashlib.sha256(self._offsets.tobytes())
+        for field in fields(self.labels):
+            values = getattr(self.labels, field.name)
+            digest.update("\n".join(values).encode() if values.dtype.kind == "U" else values.tobytes())
+        return digest.hexdigest()[:16]
 
     def images(self, rows: NDArray[np.integer]) -> list[NDArray[np.uint8]]:
         """Decode images.

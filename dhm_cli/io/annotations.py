@@ -4,7 +4,7 @@ import csv
 import re
 import zipfile
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
@@ -112,9 +112,9 @@ class PointTable:
         side = re.search(r"_in_(\d+)$", found[0])
         self._side = int(side.group(1)) if side else None
 
-    def get(self, name: str, width: int, height: int) -> NDArray[np.float32]:
-        """Points of a face by name, (68, 2), pixels of an image of that size; all NaN where the table lacks it."""
-        row = self._rows.get(name)
+    def get(self, path: str, width: int, height: int) -> NDArray[np.float32]:
+        """Points of an image by its path (`lookup`), (68, 2), pixels of that size; all NaN where the table lacks it."""
+        row = next((self._rows[name] for name in lookup(path) if name in self._rows), None)
         if row is None:
             return np.full((NUM_LANDMARKS, 2), np.nan, dtype=np.float32)
         points = self._points[row]
@@ -136,17 +136,32 @@ def _to_68(points: NDArray[np.float32]) -> NDArray[np.float32]:
 def read_face_table(path: Path) -> dict[str, FaceRow]:
     """Read a table of faces: CSV with a column `name` and, as far as known, `split` (train, val) and `identity`.
 
+    A name is the image's path below its folder, with or without its suffix (see `lookup`).
+
     Raises:
         InputError: the file is missing or has no column `name`.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             if "name" not in (reader.fieldnames or []):
                 raise InputError(f"{path}: no column `name`, found {reader.fieldnames}", "add a header line")
             return {r["name"]: FaceRow(r.get("split") or "", r.get("identity") or "") for r in reader}
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a readable CSV file ({error})", "check the path") from error
+
+
+def lookup(path: str) -> tuple[str, str, str]:
+    """Names under which tables may list an image, most precise first.
+
+    Args:
+        path: the image's path below its folder, with forward slashes.
+
+    Returns:
+        That path, the path without its suffix, and the file's name without its suffix.
+    """
+    pure = PurePosixPath(path)
+    return path, pure.with_suffix("").as_posix(), pure.stem
 
 
 def find_annotations(folder: Path) -> list[tuple[Path, Path | None]]:

@@ -8,14 +8,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dhm_cli.errors import InputError
+from dhm_cli.io.landmark_csv import BAD_BOX, NO_FACE, UNREADABLE
 
 BOX_COLUMNS = ("left", "top", "width", "height")
 
 Box = tuple[float, float, float, float]
 
+_FIX = "correct the line, or delete it"
+
 
 def read_boxes(path: str | os.PathLike[str]) -> dict[str, list[Box]]:
     """Read a boxes file.
+
+    A table written by `dhm align` will do: rows of status no_face, unreadable or bad_box are skipped, and so are rows
+    whose four numbers are empty.
 
     Args:
         path: UTF-8 CSV with a header that names path, left, top, width, height in any order; other columns are ignored.
@@ -37,17 +43,24 @@ def read_boxes(path: str | os.PathLike[str]) -> dict[str, list[Box]]:
                 )
             for row in reader:
                 where = f"{path}, line {reader.line_num}"
+                if _has_no_box(row):
+                    continue
                 boxes[_photo(row, where)].append(_box(row, where))
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+        hint = "check the name given to --boxes and the permissions"
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}", hint=hint) from error
     except csv.Error as error:
-        raise InputError(f"{path}: not a CSV file: {error}") from error
+        raise InputError(f"{path}: not a CSV file: {error}", hint="save it as UTF-8 CSV") from error
     return dict(boxes)
+
+
+def _has_no_box(row: dict[str, str]) -> bool:
+    return row.get("status") in (NO_FACE, UNREADABLE, BAD_BOX) or all(row[name] == "" for name in BOX_COLUMNS)
 
 
 def _photo(row: dict[str, str], where: str) -> str:
     if not row["path"]:
-        raise InputError(f"{where}: the path is empty")
+        raise InputError(f"{where}: the path is empty", hint="name the photo, or delete the line")
     return row["path"]
 
 
@@ -56,9 +69,9 @@ def _box(row: dict[str, str], where: str) -> Box:
         left, top, width, height = (float(row[name]) for name in BOX_COLUMNS)
     except (TypeError, ValueError) as error:
         found = ",".join(str(row[name]) for name in BOX_COLUMNS)
-        raise InputError(f"{where}: expected four numbers left,top,width,height, found {found}") from error
+        raise InputError(f"{where}: expected four numbers left,top,width,height, found {found}", hint=_FIX) from error
     if not all(map(math.isfinite, (left, top, width, height))) or width <= 0 or height <= 0:
-        raise InputError(f"{where}: expected a width and a height above 0, found {width:g} x {height:g}")
+        raise InputError(f"{where}: expected a width and a height above 0, found {width:g} x {height:g}", hint=_FIX)
     return left, top, width, height
 
 

@@ -1,6 +1,7 @@
 """Photos on disk: finding them and reading them as upright 8-bit RGB."""
 
 import os
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from dhm_cli.errors import InputError
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 _JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8", 0xDA, b"\xff\xd9"
+_CHECK_PATH = "check the name and the permissions"
+_COPY_AGAIN = "copy or download the file again"
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
 
 
@@ -35,15 +38,16 @@ def read_image(path: str | os.PathLike[str], upright: bool = True) -> NDArray[np
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}", hint=_CHECK_PATH) from error
     if not data:
-        raise InputError(f"{path}: the file is empty")
+        raise InputError(f"{path}: the file is empty", hint=_COPY_AGAIN)
     kind = _check_complete(data, path)
     try:
         flags = cv2.IMREAD_COLOR_RGB | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION)
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except (cv2.error, MemoryError) as error:
-        raise InputError(f"{path}: cannot be decoded: {error}") from error
+        reason = " ".join(str(error).split()) or "not enough memory"
+        raise InputError(f"{path}: cannot be decoded: {reason}", hint="save the photo smaller") from error
     if image is None:
         reason = f"damaged {kind}" if kind else "not an image, or of a kind that cannot be read"
         raise InputError(f"{path}: {reason}", hint=f"readable are {_readable()}")
@@ -67,22 +71,30 @@ def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """
     found: dict[str, Path] = {}
     for path in map(Path, paths):
-        if path.is_dir():
+        if _is_folder(path):
             photos = _walk(path)
             if not photos:
                 raise InputError(f"{path}: no photos in this folder", hint=f"looked for {_readable()}")
-        elif path.exists():
-            photos = [path]
         else:
-            raise InputError(f"{path}: no such file or folder")
+            photos = [path]
         for photo in photos:
             found.setdefault(os.path.abspath(photo), photo)
     return list(found.values())
 
 
+def _is_folder(path: Path) -> bool:
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        hint = "check the spelling; a name with spaces needs quotes"
+        raise InputError(f"{path}: no such file or folder", hint=hint) from error
+    except OSError as error:  # no permission, a name that is too long, a circle of links
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}", hint=_CHECK_PATH) from error
+
+
 def _walk(folder: Path) -> list[Path]:
     def refuse(error: OSError) -> None:
-        raise InputError(f"{error.filename}: cannot be read: {error.strerror}") from error
+        raise InputError(f"{error.filename}: cannot be read: {error.strerror}", hint=_CHECK_PATH) from error
 
     photos = []
     for parent, folders, files in os.walk(folder, onerror=refuse):
@@ -108,7 +120,7 @@ def _check_complete(data: bytes, path: str | os.PathLike[str]) -> str:
     else:
         return ""
     if not complete:
-        raise InputError(f"{path}: truncated {kind}", hint="copy or download the file again")
+        raise InputError(f"{path}: truncated {kind}", hint=_COPY_AGAIN)
     return kind
 
 

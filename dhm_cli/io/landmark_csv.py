@@ -68,6 +68,7 @@ class LandmarkTable:
 
     Attributes:
         finished: status of each photo kept from the interrupted run, by path.
+        faces: number of faces of each of those photos.
 
     Raises:
         InputError: `out` cannot be written, or an interrupted run would be lost because `resume` is not set.
@@ -76,16 +77,18 @@ class LandmarkTable:
     def __init__(self, out: Path, resume: bool = False) -> None:
         self.out = out
         self.finished: dict[str, str] = {}
+        self.faces: dict[str, int] = {}
         self._partial = partial_path(out)
         self._written = False
-        if out.is_dir():
-            raise InputError(f"{out}: is a folder", hint=f"name a file, such as {out / 'landmarks.csv'}")
         try:
+            if out.is_dir():
+                raise InputError(f"{out}: is a folder", hint=f"name a file, such as {out / 'landmarks.csv'}")
             out.parent.mkdir(parents=True, exist_ok=True)
             self._salvage(resume)
             self._file = _open(self._partial, "a")
         except OSError as error:
-            raise InputError(f"{out}: cannot be written: {error.strerror or error}") from error
+            hint = "choose another place for --out"
+            raise InputError(f"{out}: cannot be written: {error.strerror or error}", hint=hint) from error
 
     def _salvage(self, resume: bool) -> None:
         """Start the partial table: a header and the rows of every photo that an interrupted run surely finished."""
@@ -95,7 +98,9 @@ class LandmarkTable:
             if self._partial.is_file():
                 for rows in _finished_photos(self._partial):
                     file.write(_lines(rows))
-                    self.finished[rows[0][0]] = next((row[2] for row in rows if row[2] != OK), OK)
+                    statuses = [row[2] for row in rows]
+                    self.finished[rows[0][0]] = next((status for status in statuses if status != OK), OK)
+                    self.faces[rows[0][0]] = statuses.count(OK)
         if self.finished and not resume:
             fresh.unlink()
             raise InputError(
@@ -111,7 +116,8 @@ class LandmarkTable:
             self._file.write(_lines(rows))
             self._file.flush()
         except OSError as error:
-            raise InputError(f"{self._partial}: cannot be written: {error.strerror or error}") from error
+            hint = "make room, then go on with --resume"
+            raise InputError(f"{self._partial}: cannot be written: {error.strerror or error}", hint=hint) from error
 
     def finish(self) -> None:
         """Give the table its name, replacing an older one in a single step."""
@@ -119,7 +125,8 @@ class LandmarkTable:
         try:
             os.replace(self._partial, self.out)
         except OSError as error:
-            raise InputError(f"{self.out}: cannot be written: {error.strerror or error}") from error
+            hint = f"the whole table is in {self._partial}"
+            raise InputError(f"{self.out}: cannot be written: {error.strerror or error}", hint=hint) from error
 
     def close(self) -> None:
         """Leave the table partial, or remove it when it holds no photo."""

@@ -1,7 +1,6 @@
 """The 3D morphable model at its 68 key vertices (Eq. 1), its file, and a toy model that anyone may share."""
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dhm_cli.errors import FormatError, InputError
+from dhm_cli.files import written_atomically
 from dhm_cli.landmarks import MIRROR, NUM_LANDMARKS
 from dhm_cli.morphable.camera import model_image_to_pixels, transform_weak_perspective
 from dhm_cli.morphable.parameters import NUM_EXPRESSION, NUM_IDENTITY, unpack
@@ -94,13 +94,10 @@ class FaceModel:
 
     def save(self, path: Path) -> None:
         """Write the model to an HDF5 file, atomically."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        with h5py.File(partial, "w") as file:
+        with written_atomically(path) as partial, h5py.File(partial, "w") as file:
             file.attrs.update(format=FILE_FORMAT, version=FILE_VERSION, name=self.name, hash=self.hash())
             for name, array in self._arrays().items():
                 file[name] = array
-        os.replace(partial, path)
 
     @classmethod
     def load(cls, path: Path) -> "FaceModel":

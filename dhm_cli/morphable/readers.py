@@ -60,6 +60,12 @@ def read_face_model(path: Path) -> FaceModel:
         )
     array = {name: np.asarray(fields[name], dtype=np.float64) for name in _FIELDS}
     keypoints = array["keypoints"].ravel().astype(np.int64) - 1
+    sizes = {name: array[name].size for name in ("mu_shape", "mu_exp")}
+    if len(set(sizes.values())) != 1 or sizes["mu_shape"] % 3 or not sizes["mu_shape"]:
+        found = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        raise InputError(
+            f"{path}: expected mu_shape and mu_exp of 3 N numbers each, found {found}", "use a complete file"
+        )
     mean = array["mu_shape"].reshape(-1, 3) + array["mu_exp"].reshape(-1, 3)
     if len(keypoints) != NUM_LANDMARKS or keypoints.min() < 0 or keypoints.max() >= len(mean):
         raise InputError(f"{path}: keypoints must be 68 vertex numbers from 1 to {len(mean)}", "use a complete file")

@@ -1,5 +1,6 @@
 """`dhm align`: photos in, landmarks out, one photo at a time (`Aligner`) or a table of many (`align_files`)."""
 
+import errno
 import os
 import time
 from collections import deque
@@ -25,8 +26,13 @@ from dhm_cli.plotting import draw_landmarks
 from dhm_cli.pose import estimate_pose
 
 OVERLAY_QUALITY = 92
+# More a JPEG cannot hold.
+_OVERLAY_LONGEST_SIDE = 65_500
+# A given box with a longer side, in units of the photo's longer side, cannot be meant.
+_LARGEST_BOX = 10
 # Photos in the making per worker: enough to keep all workers busy while one of them has a large photo.
 LOOK_AHEAD = 4
+_BOX_HINT = "boxes are left,top,width,height in 0-based pixels of the upright photo"
 
 Square = tuple[NDArray[np.float64], float]
 T = TypeVar("T")
@@ -73,10 +79,12 @@ class Aligner:
         weights: str | os.PathLike[str] | None = None,
     ) -> None:
         if not 0.0 < min_score <= 1.0:
-            raise InputError(f"expected a score above 0 and up to 1, found {min_score}")
+            raise InputError(
+                f"--min-score: expected a score above 0 and up to 1, found {min_score}",
+                hint=f"the default is {MIN_SCORE}; a lower one finds more faces and more false alarms",
+            )
         if refine is not None and refine < 0:
-            raise InputError(f"expected 0 or more passes to refine, found {refine}")
-        _keep_freed_memory()
+            raise InputError(f"--refine: expected 0 or more passes, found {refine}", hint="1 is enough for most boxes")
         self.refine = refine
         self.engine = load_engine(device, weights, threads)
         self.detector = FaceDetector(min_score)
@@ -94,7 +102,7 @@ class Aligner:
             The faces, those of the given boxes in their order, else the largest first; empty when there is no face.
 
         Raises:
-            InputError: wrong shape or type of the image; a box that is empty or lies outside the photo.
+            InputError: wrong shape or type of the image; a box that is empty, lies outside the photo or dwarfs it.
         """
         image = _checked_image(image)
         if boxes is None:
@@ -146,15 +154,22 @@ def _checked_image(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _checked_box(box: Sequence[float], image: NDArray[np.uint8]) -> Box:
     if len(box) != 4 or not np.isfinite(box).all():
-        raise InputError(f"expected a box (left, top, width, height), found {tuple(box)}")
+        raise InputError(f"expected a box (left, top, width, height), found {tuple(box)}", hint=_BOX_HINT)
     left, top, width, height = (float(value) for value in box)
     rows, columns = image.shape[:2]
     if width <= 0 or height <= 0:
-        raise InputError(f"expected a box with a width and a height above 0, found {width:g} x {height:g}")
+        raise InputError(
+            f"expected a box with a width and a height above 0, found {width:g} x {height:g}", hint=_BOX_HINT
+        )
+    if max(width, height) > _LARGEST_BOX * max(rows, columns):
+        raise InputError(
+            f"box of {width:g} x {height:g} is more than {_LARGEST_BOX} times its {columns} x {rows} pixel photo",
+            hint=_BOX_HINT,
+        )
     if left >= columns or top >= rows or left + width <= 0 or top + height <= 0:
         raise InputError(
             f"box left {left:g}, top {top:g}, {width:g} x {height:g} lies outside its {columns} x {rows} pixel photo",
-            hint="boxes are left,top,width,height in 0-based pixels of the upright photo",
+            hint=_BOX_HINT,
         )
     return left, top, width, height
 
@@ -171,14 +186,16 @@ class PhotoResult:
     Attributes:
         path: the photo, as in the table.
         status: `OK`, `NO_FACE`, `UNREADABLE` or, when any of its given boxes is useless, `BAD_BOX`.
-        faces: number of faces found in this run.
+        faces: number of faces in the table.
         reason: why it is unreadable, or what is wrong with its boxes.
+        overlay_problem: why it has no overlay, where one was asked for and only that went wrong.
     """
 
     path: str
     status: str
     faces: int = 0
     reason: str = ""
+    overlay_problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -199,7 +216,7 @@ class AlignmentReport:
 
     @property
     def faces(self) -> int:
-        """Number of faces found in this run."""
+        """Number of faces in the table."""
         return sum(result.faces for result in self.results)
 
     def with_status(self, status: str) -> list[PhotoResult]:
@@ -242,8 +259,10 @@ def align_files(
         Counts, and the photos that need attention.
 
     Raises:
-        DhmError: a path, file or option cannot be used. Unreadable photos and boxes outside their photo do not raise.
+        DhmError: a path, file or option cannot be used, or a file cannot be written. A photo that cannot be read,
+            aligned or drawn, or whose box is useless, does not raise.
     """
+    _keep_freed_memory()
     photos = find_images(paths)
     boxes: dict[Path, list[Box]] | None = None
     unused: list[str] = []
@@ -258,7 +277,7 @@ def align_files(
 
     table = LandmarkTable(Path(out_csv), resume)
     kept = [photo for photo in photos if str(photo) in table.finished]
-    results = [PhotoResult(str(p), table.finished[str(p)], reason="see the interrupted run") for p in kept]
+    results = [PhotoResult(p, table.finished[p], table.faces[p], "see the interrupted run") for p in map(str, kept)]
     to_do = [photo for photo in photos if str(photo) not in table.finished]
     start = time.perf_counter()
     with closing(table), closing(_in_order(process, to_do, threads or _available_cores())) as stream:
@@ -280,17 +299,23 @@ def _process(
     path = str(photo)
     try:
         image = read_image(photo)
-    except InputError as error:
-        reason = error.message.removeprefix(f"{path}: ")
-        return PhotoResult(path, UNREADABLE, reason=reason), [empty_row(path, UNREADABLE)]
-    boxes, problems = _usable_boxes(boxes, image)
-    faces = aligner.align(image, boxes)
-    if overlay is not None:
-        _write_jpeg(overlay, draw_landmarks(image, [face.landmarks for face in faces]))
+        boxes, problems = _usable_boxes(boxes, image)
+        faces = aligner.align(image, boxes)
+    except (InputError, cv2.error, MemoryError) as error:
+        return PhotoResult(path, UNREADABLE, reason=_reason(error, path)), [empty_row(path, UNREADABLE)]
+    overlay_problem = "" if overlay is None else _save_overlay(overlay, image, faces)
     rows = [face_row(path, k, face.score, face.box, face.pose, face.landmarks) for k, face in enumerate(faces)]
     rows += [empty_row(path, BAD_BOX) for _ in problems]
     status = BAD_BOX if problems else OK if faces else NO_FACE
-    return PhotoResult(path, status, len(faces), "; ".join(problems)), rows or [empty_row(path, NO_FACE)]
+    result = PhotoResult(path, status, len(faces), "; ".join(problems), overlay_problem)
+    return result, rows or [empty_row(path, NO_FACE)]
+
+
+def _reason(error: Exception, path: str) -> str:
+    """Why one photo failed, on one line."""
+    if isinstance(error, InputError):
+        return error.message.removeprefix(f"{path}: ")
+    return "not enough memory" if isinstance(error, MemoryError) else " ".join(str(error).split())
 
 
 def _usable_boxes(boxes: list[Box] | None, image: NDArray[np.uint8]) -> tuple[list[Box] | None, list[str]]:
@@ -342,30 +367,77 @@ def _overlay_paths(photos: Sequence[Path], folder: Path) -> dict[Path, Path]:
     """Where each photo's overlay goes: the photos' folder structure below the deepest folder that holds them all.
 
     Raises:
-        InputError: a photo lies inside `folder`, so it might be overwritten, or taken for a photo by the next run.
+        InputError: a photo lies inside `folder`, so it might be taken for an overlay and an overlay for a photo in the
+            next run; an overlay would overwrite a photo, by way of a link; the photos lie on several drives.
     """
-    target = os.path.abspath(folder)
+    target = _real_folder(folder)
+    parents = {parent: _real_folder(parent) for parent in {photo.parent for photo in photos}}
     places = {photo: os.path.abspath(photo) for photo in photos}
-    for photo, place in places.items():
-        if os.path.commonpath([target, place]) == target:
+    for photo in photos:
+        if parents[photo.parent].is_relative_to(target):
             raise InputError(
-                f"{photo} lies in the folder for overlays, {folder}", hint="choose another folder for the overlays"
+                f"{photo} lies in the folder for overlays, {folder}", hint="choose another folder for --overlay"
             )
-    root = os.path.commonpath([os.path.dirname(place) for place in places.values()])
-    return {photo: folder / _overlay_name(os.path.relpath(place, root)) for photo, place in places.items()}
+    try:
+        root = os.path.commonpath([os.path.dirname(place) for place in places.values()])
+    except ValueError as error:
+        raise InputError(
+            "the photos lie on several drives, so their overlays cannot go to one folder",
+            hint="align each drive's photos in a run of their own, or leave out --overlay",
+        ) from error
+    overlays = {photo: folder / _overlay_name(os.path.relpath(place, root)) for photo, place in places.items()}
+    originals = {_identity(photo) for photo in photos} - {None}
+    for photo, overlay in overlays.items():
+        if _identity(overlay) in originals:
+            raise InputError(
+                f"the overlay of {photo} would overwrite a photo, because {overlay} is a link to one",
+                hint="choose another folder for --overlay",
+            )
+    return overlays
+
+
+def _real_folder(folder: Path) -> Path:
+    """The folder without links and, where the system does not tell them apart, without capitals."""
+    return Path(os.path.normcase(os.path.realpath(folder)))
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file from all others, whatever its names; None where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _overlay_name(name: str) -> str:
     return name if name.lower().endswith((".jpg", ".jpeg")) else name + ".jpg"
 
 
-def _write_jpeg(path: Path, image: NDArray[np.uint8]) -> None:
-    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    encoded, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, OVERLAY_QUALITY])
+def _save_overlay(path: Path, image: NDArray[np.uint8], faces: Sequence[Face]) -> str:
+    """Draw and save the overlay of one photo; returns why that is impossible for this photo, else ''.
+
+    Raises:
+        InputError: the file cannot be written, so the next photo's will not fare better.
+    """
+    if max(image.shape[:2]) > _OVERLAY_LONGEST_SIDE:
+        return f"a JPEG cannot hold {image.shape[1]} x {image.shape[0]} pixels"
+    try:
+        drawing = draw_landmarks(image, [face.landmarks for face in faces])
+        bgr = cv2.cvtColor(drawing, cv2.COLOR_RGB2BGR)
+        encoded, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, OVERLAY_QUALITY])
+    except (cv2.error, MemoryError) as error:
+        return _reason(error, str(path))
     if not encoded:
-        raise InputError(f"{path}: a JPEG cannot hold {image.shape[1]} x {image.shape[0]} pixels")
+        return "it cannot be encoded as a JPEG"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data.tobytes())
     except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+        if error.errno == errno.ENAMETOOLONG:
+            return f"{path.name} is too long for a file name"
+        raise InputError(
+            f"{path}: cannot be written: {error.strerror or error}",
+            hint="make room or choose another folder for --overlay, then go on with --resume",
+        ) from error
+    return ""

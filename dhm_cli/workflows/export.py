@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from dhm_cli.checkpoint import load_checkpoint
 from dhm_cli.engines import FORMAT_VERSION, METADATA_KEY
+from dhm_cli.files import written_atomically
 from dhm_cli.models.fast_dhm import FastDhm
 
 _OPSET = 18
@@ -95,9 +95,8 @@ def export_onnx(checkpoint: Path, out: Path) -> None:
     }
     helper.set_model_props(graph, {METADATA_KEY: json.dumps(description)})
     onnx.checker.check_model(graph)
-    partial = out.with_name(out.name + ".partial")
-    partial.write_bytes(graph.SerializeToString())
-    os.replace(partial, out)
+    with written_atomically(out) as partial:
+        partial.write_bytes(graph.SerializeToString())
 
 
 def _strip(graph: onnx.ModelProto) -> None:

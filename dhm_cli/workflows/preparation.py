@@ -16,8 +16,10 @@ from dhm_cli.io.annotations import (
     OCCLUDED,
     VISIBLE,
     Annotation,
+    FaceRow,
     PointTable,
     find_annotations,
+    lookup,
     read_face_table,
     read_pts,
 )
@@ -72,6 +74,7 @@ class PrepareReport:
 
 @dataclass(frozen=True)
 class _Face:
+    name: str  # path below the folder
     annotation: Annotation
     prior: NDArray[np.float32]
     height: int
@@ -82,6 +85,18 @@ def prepare_face_model(source: Path, out: Path) -> FaceModel:
     model = read_face_model(source)
     model.save(out / "face_model.h5")
     return model
+
+
+def store_path(folder: Path, out: Path, options: PrepareOptions) -> Path:
+    """Where the store of a folder goes.
+
+    Raises:
+        InputError: the name is that of the face model's file.
+    """
+    name = options.name or folder.resolve().name
+    if name == "face_model":
+        raise InputError(f"{folder}: a store cannot be named face_model", "choose another with --name")
+    return out / f"{name}.h5"
 
 
 def prepare_folder(
@@ -101,12 +116,12 @@ def prepare_folder(
     Raises:
         InputError: an input file is unusable as a whole, or no face was left.
     """
-    report = PrepareReport(folder, out / f"{options.name or folder.resolve().name}.h5")
+    report = PrepareReport(folder, store_path(folder, out, options))
     faces = _read_faces(folder, options, report, progress)
     if not faces:
         raise InputError(f"{folder}: no usable face ({_first_reasons(report)})", "add .pts files, --points or --prior")
-    fit = fit_faces(model, faces, progress)
-    labels = _labels(faces, fit, _splits(faces, options), folder)
+    splits = _splits(faces, options)
+    labels = _labels(faces, fit_faces(model, faces, progress), splits)
     keep = (labels.residual <= options.max_residual) | (labels.split != SPLITS.index("train"))
     report.dropped += [
         (n, f"residual {r:.1f} %") for n, r in zip(labels.names[~keep], labels.residual[~keep], strict=True)
@@ -135,25 +150,28 @@ def _read_faces(folder: Path, options: PrepareOptions, report: PrepareReport, pr
     for done, (image, pts) in enumerate(found):
         progress("reading", done, len(found))
         try:
-            faces.append(_read_face(image, pts, points, prior))
+            faces.append(_read_face(folder, image, pts, points, prior))
         except DhmError as error:
             report.dropped.append((image.relative_to(folder).as_posix(), error.message))
     progress("reading", len(found), len(found))
     return faces
 
 
-def _read_face(image: Path, pts: Path | None, points: PointTable | None, prior: PointTable | None) -> _Face:
+def _read_face(
+    folder: Path, image: Path, pts: Path | None, points: PointTable | None, prior: PointTable | None
+) -> _Face:
+    name = image.relative_to(folder).as_posix()
     height, width = read_image(image, upright=False).shape[:2]
     nothing = np.full((68, 2), np.nan, dtype=np.float32)
     if pts is not None:
         xy, visibility = read_pts(pts)
     else:
-        xy = points.get(image.stem, width, height) if points else nothing
+        xy = points.get(name, width, height) if points else nothing
         visibility = np.where(np.isnan(xy).any(axis=1), NO_LABEL, VISIBLE).astype(np.uint8)
-    approximate = prior.get(image.stem, width, height) if prior else nothing
+    approximate = prior.get(name, width, height) if prior else nothing
     if (visibility != NO_LABEL).sum() < 8 and np.isnan(approximate).any():
         raise InputError(f"{image}: fewer than 8 labelled landmarks and no prior", "add a .pts file")
-    return _Face(Annotation(image, xy, visibility), approximate, height)
+    return _Face(name, Annotation(image, xy, visibility), approximate, height)
 
 
 def fit_faces(model: FaceModel, faces: list[_Face], progress: Progress) -> Fit:
@@ -188,26 +206,45 @@ def _merge(human: torch.Tensor, trust: torch.Tensor, prior: torch.Tensor) -> tup
 
 
 def _splits(faces: list[_Face], options: PrepareOptions) -> list[tuple[str, str]]:
-    """Split and identity of each face."""
+    """Split and identity of each face.
+
+    Raises:
+        InputError: an unknown split, or a table that lists none of the faces.
+    """
     table = read_face_table(options.table) if options.table else {}
-    result = []
-    for face in faces:
-        name = face.annotation.image.stem
-        row = table.get(name)
-        identity = row.identity if row and row.identity else name
-        split = row.split if row and row.split else options.split
-        if split == "auto":
-            split = "val" if int(hashlib.sha256(identity.encode()).hexdigest(), 16) % 20 == 0 else "train"
-        if split not in SPLITS:
-            raise InputError(f"{options.table}: split {split!r} of {name}", f"expected one of {', '.join(SPLITS)}")
-        result.append((split, identity))
-    return result
+    rows = [next((table[n] for n in lookup(face.name) if n in table), FaceRow("", "")) for face in faces]
+    if options.table and all(row == ("", "") for row in rows):
+        raise InputError(
+            f"{options.table}: lists none of the images, such as {faces[0].name}",
+            "name them by their path below the folder, or by file name",
+        )
+    identities = [row.identity or face.name for row, face in zip(rows, faces, strict=True)]
+    chosen = [row.split or options.split for row in rows]
+    for split, face in zip(chosen, faces, strict=True):
+        if split not in (*SPLITS, "auto"):
+            where = options.table or "--split"
+            raise InputError(f"{where}: split {split!r} of {face.name}", f"expected one of {', '.join(SPLITS)}, auto")
+    drawn = {i for i, split in zip(identities, chosen, strict=True) if split == "auto"}
+    held_out = _held_out(drawn)
+    return [
+        (split if split != "auto" else "val" if identity in held_out else "train", identity)
+        for split, identity in zip(chosen, identities, strict=True)
+    ]
 
 
-def _labels(faces: list[_Face], fit: Fit, splits: list[tuple[str, str]], folder: Path) -> FaceLabels:
-    names = [f.annotation.image.relative_to(folder).as_posix() for f in faces]
+def _draw(identity: str) -> int:
+    return int(hashlib.sha256(identity.encode()).hexdigest(), 16)
+
+
+def _held_out(identities: set[str]) -> set[str]:
+    """One identity in twenty for validation, drawn by name; at least one where there are two or more."""
+    held_out = {i for i in identities if _draw(i) % 20 == 0}
+    return held_out or (set(sorted(identities, key=_draw)[:1]) if len(identities) > 1 else set())
+
+
+def _labels(faces: list[_Face], fit: Fit, splits: list[tuple[str, str]]) -> FaceLabels:
     return FaceLabels(
-        names=np.array(names),
+        names=np.array([f.name for f in faces]),
         identity=np.array([identity for _, identity in splits]),
         split=np.array([SPLITS.index(split) for split, _ in splits], dtype=np.uint8),
         landmarks=fit.landmarks.numpy(),

@@ -164,12 +164,17 @@ class Trainer:
             raise InputError(f"{out}: holds a training run", "continue it with --resume, or choose another --out")
         if resume and not self._state_file.exists():
             raise InputError(f"{out}: no training run to resume", "start one without --resume")
+        models = {str(s.path): str(s.attributes.get("face_model")) for s, _ in stores}
+        if len(set(models.values())) > 1:
+            found = ", ".join(f"{path} {model}" for path, model in models.items())
+            raise InputError(f"stores with labels of different face models: {found}", "prepare them with one --bfm")
         torch.manual_seed(config.seed)
         train = load_faces(stores, "train")
         self._validation = load_faces(stores, "val")
         if not len(train) or not len(self._validation):
             raise InputError(
-                f"{len(train)} faces to train on and {len(self._validation)} to validate on", "add stores with --data"
+                f"{len(train)} faces to train on and {len(self._validation)} to validate on",
+                "prepare the stores with a --table of splits, or a folder more with --split val",
             )
         self.model = build_model(arch, self._mean_shape(stores))
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in the annotations
@@ -183,8 +188,8 @@ class Trainer:
         self.step = 0
         self._best, self._loss = math.inf, math.nan
         self._record: dict[str, Any] = {
-            "stores": {s.path.name: {"faces": len(s), "weight": w} for s, w in stores},
-            "face_model": sorted({str(s.attributes.get("face_model", "")) for s, _ in stores}),
+            "stores": [{"file": s.path.name, "faces": len(s), "weight": w, "hash": s.fingerprint()} for s, w in stores],
+            "face_model": next(iter(models.values())),
             "config": config.to_json(),
         }
         if resume:
@@ -278,6 +283,7 @@ class Trainer:
             tensors |= {f"optimiser.{index}.{k}": v for k, v in moments.items()}
         metadata = {
             "state_of": self.arch,
+            "stores": self._record["stores"],
             "config": self.config.to_json(),
             "step": self.step,
             "best": self._best if math.isfinite(self._best) else None,
@@ -291,6 +297,8 @@ class Trainer:
             raise InputError(
                 f"{self._state_file}: a run of {metadata.get('state_of')}, not {self.arch}", "choose another --out"
             )
+        if metadata["stores"] != self._record["stores"]:
+            raise InputError(f"{self.out}: this run was started with other data", "give the same stores and weights")
         before, now = metadata["config"], json.loads(json.dumps(self.config.to_json()))
         changed = [name for name in now if name not in _MAY_CHANGE and before.get(name) != now[name]]
         if changed:
