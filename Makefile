@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint wheel-check clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,6 +26,13 @@ demo: $(VENV)/.installed ## Find the landmarks in sample_data/photos
 
 test: $(VENV)/.installed ## Run the tests
 	$(BIN)/python -m pytest
+
+wheel-check: $(VENV)/.installed ## Build the wheel and use it away from the source
+	rm -rf $(VENV)/wheel && mkdir -p $(VENV)/wheel
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(VENV)/wheel .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/wheel/site $(VENV)/wheel/*.whl
+	cd $(VENV)/wheel && PYTHONPATH=site ../bin/python -c "import dhm_cli; assert 'wheel' in dhm_cli.__file__; \
+		print(dhm_cli.__version__, dhm_cli.Aligner(device='cpu').engine.arch)"
 
 lint: $(VENV)/.installed ## Check style and types
 	$(BIN)/ruff check dhm_cli tests

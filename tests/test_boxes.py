@@ -20,6 +20,15 @@ def test_read(tmp_path: Path) -> None:
     assert read_boxes(path) == {"a.jpg": [A]}
 
 
+def test_rows_without_a_box_are_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "boxes.csv"
+    path.write_text(HEADER + "a.jpg,1,2,30,40.5\nb.jpg,,,,\n")
+    assert read_boxes(path) == {"a.jpg": [A]}
+    rows = ["a.jpg,ok,1,2,30,40.5", "b.jpg,no_face,,,,", "c.jpg,bad_box,5,-6,7,8", "d.jpg,unreadable,,,,"]
+    path.write_text("\n".join(["path,status,left,top,width,height", *rows]))
+    assert read_boxes(path) == {"a.jpg": [A]}
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -27,6 +36,8 @@ def test_read(tmp_path: Path) -> None:
         ("path,left,top,width\na,1,2,3\n", "header lacks height"),
         (HEADER + "a,1,2,3,4\nb,1,2,x,4\n", "line 3: .*found 1,2,x,4"),
         (HEADER + "a,1,2,3\n", "line 2: .*four numbers"),
+        (HEADER + "a\n", "line 2: .*four numbers"),
+        (HEADER + "a,1,2,3,\n", "line 2: .*four numbers"),
         (HEADER + "a,1,2,0,4\n", "line 2: .*above 0"),
         (HEADER + "a,1,2,3,inf\n", "line 2: "),
         (HEADER + ",1,2,3,4\n", "line 2: the path is empty"),
@@ -35,13 +46,15 @@ def test_read(tmp_path: Path) -> None:
 def test_malformed(tmp_path: Path, text: str, reason: str) -> None:
     path = tmp_path / "boxes.csv"
     path.write_text(text)
-    with pytest.raises(InputError, match=reason):
+    with pytest.raises(InputError, match=reason) as caught:
         read_boxes(path)
+    assert caught.value.hint
 
 
 def test_missing(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"absent\.csv: cannot be read"):
+    with pytest.raises(InputError, match=r"absent\.csv: cannot be read") as caught:
         read_boxes(tmp_path / "absent.csv")
+    assert "--boxes" in caught.value.hint
 
 
 def test_a_photo_is_named_by_path_or_relative_to_the_file_or_by_name(

@@ -9,9 +9,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
 from conftest import ASTRONAUT
+from test_images import encode
 from typer.testing import CliRunner, Result
 
 import dhm_cli
@@ -73,15 +75,44 @@ def test_photos_without_a_box_are_named(here: Path, dummy_network: Path) -> None
     assert "warning: 1 paths of boxes.csv name none of the photos:\n  absent.png" in result.stderr
 
 
+def test_its_own_table_gives_boxes(here: Path, dummy_network: Path) -> None:
+    Path("photos/black.png").write_bytes(encode(np.zeros((90, 90, 3), np.uint8), ".png"))
+    Path("photos/broken.jpg").write_text("no pixels")
+    options = ("--device", "cpu", "--weights", dummy_network)
+    assert dhm("align", "photos", *options).exit_code == 1
+    result = dhm("align", "photos", "--boxes", "landmarks.csv", "--out", "again.csv", *options)
+    assert "again.csv: 3 photos, 1 faces, 1 without a face, 1 unreadable" in result.stdout
+    assert "1 photos have no box in landmarks.csv:\n  photos/black.png" in result.stderr
+    columns = ("path", "status", "left", "top", "width", "height")
+    tables = []
+    for name in ("landmarks.csv", "again.csv"):
+        with Path(name).open(newline="") as file:
+            tables.append([[row[column] for column in columns] for row in csv.DictReader(file)])
+    assert tables[0] == tables[1]
+
+
+def test_a_photo_without_an_overlay_is_named(here: Path, dummy_network: Path) -> None:
+    wide = np.zeros((8, 66_000, 3), np.uint8)
+    Path("photos/wide.png").write_bytes(encode(wide, ".png"))
+    result = dhm("align", "photos", "--device", "cpu", "--weights", dummy_network, "--overlay", "drawn")
+    assert result.exit_code == 0, result.output
+    assert "warning: 1 photos have no overlay:\n  photos/wide.png: a JPEG cannot hold 66000 x 8" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message", "hint"),
     [
-        (["absent"], "error: absent: no such file or folder", ""),
+        (["absent"], "error: absent: no such file or folder", "hint: check the spelling"),
         (["empty"], "error: empty: no photos in this folder", "hint: looked for .jpg"),
-        (["photos", "--boxes", "absent.csv"], "error: absent.csv: cannot be read", ""),
+        (
+            ["photos", "--boxes", "absent.csv"],
+            "error: absent.csv: cannot be read",
+            "hint: check the name given to --boxes",
+        ),
         (["photos", "--out", "photos"], "error: photos: is a folder", "hint: name a file"),
         (["photos", "--overlay", "photos"], "lies in the folder for overlays", "hint: "),
-        (["photos", "--min-score", "7"], "error: expected a score", ""),
+        (["photos", "--min-score", "7"], "error: --min-score: expected a score", "hint: the default is 0.6"),
+        (["a" * 300], "cannot be read: File name too long", "hint: check the name"),
     ],
 )
 def test_errors(here: Path, dummy_network: Path, arguments: list[str], message: str, hint: str) -> None:
@@ -120,7 +151,7 @@ def test_ctrl_c_keeps_the_finished_photos(here: Path, dummy_network: Path) -> No
     assert "interrupted run" in refused.stderr
     resumed = dhm(*arguments, "--resume")
     assert resumed.exit_code == 0, resumed.output
-    assert "of them from the interrupted run), " in resumed.stdout
+    assert "of them from the interrupted run), 201 faces, " in resumed.stdout
     with Path("landmarks.csv").open(newline="") as file:
         paths = [row["path"] for row in csv.DictReader(file)]
     assert paths == sorted(f"photos/{name}" for name in os.listdir("photos"))

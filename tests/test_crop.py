@@ -96,6 +96,20 @@ def test_outside_the_photo_is_black_and_the_photo_is_untouched() -> None:
     np.testing.assert_array_equal(image, before)
 
 
+@pytest.mark.parametrize("side", [60.0, 150.0, 700.0])
+def test_a_panorama_is_cut_like_its_part(side: float) -> None:
+    # cv2.warpAffine refuses 32767 pixels and more on a side.
+    panorama = np.random.default_rng(0).integers(0, 256, (40_000, 300, 3), dtype=np.uint8)
+    for image, centre in ((panorama, [150.25, 39_000.5]), (panorama.transpose(1, 0, 2), [39_000.5, 150.25])):
+        middle = np.array(centre)
+        start = (middle > 1000) * 35_000
+        part = np.ascontiguousarray(image[start[1] :, start[0] :])
+        expected = extract_crop(part, crop_matrix(middle - start, side, SIZE), SIZE)
+        found = extract_crop(np.ascontiguousarray(image), crop_matrix(middle, side, SIZE), SIZE)
+        # The averages of the strongest reduction may begin at another pixel.
+        assert np.abs(found.astype(int) - expected).mean() < 2.0
+
+
 def test_fine_texture_does_not_alias() -> None:
     stripes = np.zeros((1000, 1000, 3), np.uint8)
     stripes[:, ::2] = 200

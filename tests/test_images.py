@@ -147,8 +147,9 @@ def test_unreadable_content(tmp_path: Path, content: bytes, reason: str) -> None
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     for path in (tmp_path / "absent.jpg", tmp_path):
-        with pytest.raises(InputError, match="cannot be read"):
+        with pytest.raises(InputError, match="cannot be read") as caught:
             read_image(path)
+        assert caught.value.hint
 
 
 def test_extreme_sizes(tmp_path: Path) -> None:
@@ -183,3 +184,16 @@ def test_find_images_refuses(tmp_path: Path) -> None:
     assert ".jpeg" in caught.value.hint
     with pytest.raises(InputError, match=r"absent: no such file or folder"):
         find_images([tmp_path / "absent"])
+    with pytest.raises(InputError, match="cannot be read: File name too long") as caught:
+        find_images(["a" * 300])
+    assert caught.value.hint
+
+
+def test_find_images_in_a_locked_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, **options: bool) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    with pytest.raises(InputError, match=r"a\.jpg: cannot be read: Permission denied") as caught:
+        find_images([tmp_path / "a.jpg"])
+    assert "permissions" in caught.value.hint

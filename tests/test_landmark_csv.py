@@ -93,6 +93,17 @@ def test_damage_in_the_middle_costs_what_follows(tmp_path: Path) -> None:
     assert list(LandmarkTable(out, resume=True).finished) == [photos()[0][0][0], photos()[1][0][0]]
 
 
+def test_kept_faces_are_counted(tmp_path: Path) -> None:
+    out = tmp_path / "landmarks.csv"
+    table = LandmarkTable(out)
+    for rows in photos():
+        table.write(rows)
+    table.close()
+    again = LandmarkTable(out, resume=True)
+    assert list(again.faces) == list(again.finished)
+    assert list(again.faces.values()) == [2, 1, 0]
+
+
 def test_an_interrupted_run_is_not_overwritten(tmp_path: Path) -> None:
     out = tmp_path / "landmarks.csv"
     table = LandmarkTable(out)
@@ -123,3 +134,6 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot be written"):
         LandmarkTable(tmp_path / "file" / "landmarks.csv")
+    with pytest.raises(InputError, match="cannot be written: File name too long") as caught:
+        LandmarkTable(tmp_path / ("a" * 300))
+    assert "--out" in caught.value.hint

@@ -26,6 +26,8 @@ class Commands(TyperGroup):
             if error.hint:
                 typer.echo(f"hint: {error.hint}", err=True)
             raise typer.Exit(1) from error
+        except BrokenPipeError:  # the reader of a pipe went away: typer ends quietly
+            raise
         except OSError as error:  # what a disk or a path says: full, not a folder, no permission
             name = f"{error.filename}: " if error.filename else ""
             typer.echo(f"error: {name}{error.strerror or error}", err=True)

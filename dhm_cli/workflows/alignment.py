@@ -267,6 +267,8 @@ def align_files(
     boxes: dict[Path, list[Box]] | None = None
     unused: list[str] = []
     if boxes_csv is not None:
+        if os.path.realpath(boxes_csv) == os.path.realpath(out_csv):
+            raise InputError(f"{out_csv}: is the boxes file too", hint="choose another --out")
         boxes, unused = match_boxes(photos, read_boxes(boxes_csv), Path(boxes_csv).parent)
     overlays = _overlay_paths(photos, Path(overlay_dir)) if overlay_dir is not None else {}
     aligner = Aligner(device, min_score=min_score, refine=refine, weights=weights)
