@@ -126,3 +126,15 @@ def test_ctrl_c_saves_and_resume_goes_on(workplace: Path, tmp_path: Path) -> Non
     )
     assert result.returncode == 0, result.stderr
     assert len(metrics.read_text().splitlines()) >= done
+
+
+def test_two_folders_of_one_name_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    output = dhm("prepare", tmp_path / "a" / "faces", tmp_path / "b" / "faces", "--out", tmp_path, expect=1)
+    assert "would write one store" in output
+
+
+def test_what_the_disk_says_is_an_error_not_a_traceback(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    output = dhm("prepare", "--bfm", SAMPLE_DATA / "toy_bfm.mat", "--out", tmp_path / "file" / "data", expect=1)
+    assert output.startswith("error: ")
+    assert "ot a directory" in output

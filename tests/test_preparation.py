@@ -254,3 +254,43 @@ def test_the_face_model_is_converted(toy_model: FaceModel, tmp_path: Path) -> No
     write_face_model_mat(toy_model, tmp_path / "toy.mat")
     model = prepare_face_model(tmp_path / "toy.mat", tmp_path / "data")
     assert FaceModel.load(tmp_path / "data" / "face_model.h5").hash() == model.hash() == toy_model.hash()
+
+
+def test_a_table_that_names_no_image_is_refused(
+    drawn_faces: SyntheticFaces, toy_model: FaceModel, tmp_path: Path
+) -> None:
+    copy_few(drawn_faces, tmp_path / "faces")
+    (tmp_path / "table.csv").write_text("name,split\nsomebody else,val\n")
+    with pytest.raises(InputError, match=r"table\.csv: lists none of the images, such as face_"):
+        prepare_folder(tmp_path / "faces", toy_model, tmp_path, PrepareOptions(table=tmp_path / "table.csv"))
+
+
+def test_tables_name_images_by_path_or_by_stem(
+    drawn_faces: SyntheticFaces, toy_model: FaceModel, tmp_path: Path
+) -> None:
+    """Two images of one file name in two folders; a table with a byte order mark, as spreadsheets write it."""
+    first, second = (drawn_faces.folder / drawn_faces.names[i] for i in (8, 11))
+    assert first.suffix == second.suffix
+    for folder, source in (("a", first), ("b", second)):
+        (tmp_path / "faces" / folder).mkdir(parents=True)
+        shutil.copy(source, tmp_path / "faces" / folder / f"same{source.suffix}")
+        shutil.copy(source.with_suffix(".pts"), tmp_path / "faces" / folder / "same.pts")
+    table = tmp_path / "table.csv"
+    table.write_text(f"name,split,identity\na/same{first.suffix},val,one\nb/same,train,two\n", encoding="utf-8-sig")
+    report = prepare_folder(tmp_path / "faces", toy_model, tmp_path, PrepareOptions(table=table))
+    labels = FaceStore(report.store).labels
+    assert list(labels.identity) == ["one", "two"]
+    assert [SPLITS[i] for i in labels.split] == ["val", "train"]
+
+
+def test_automatic_splits_always_leave_someone_to_validate_on(
+    drawn_faces: SyntheticFaces, toy_model: FaceModel, tmp_path: Path
+) -> None:
+    copy_few(drawn_faces, tmp_path / "faces")
+    report = prepare_folder(tmp_path / "faces", toy_model, tmp_path, PrepareOptions())
+    assert report.by_split == {"train": 3, "val": 1}
+
+
+def test_a_store_cannot_take_the_face_models_name(toy_model: FaceModel, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be named face_model"):
+        prepare_folder(tmp_path / "face_model", toy_model, tmp_path, PrepareOptions())

@@ -96,9 +96,12 @@ class PointTable:
 
     def __init__(self, path: Path) -> None:
         try:
-            with np.load(path, allow_pickle=False) as data:
+            data = np.load(path, allow_pickle=False)
+            if not isinstance(data, np.lib.npyio.NpzFile):
+                raise ValueError("a single array")
+            with data:
                 arrays = {key: np.asarray(data[key]) for key in data.files}
-        except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise InputError(f"{path}: not a readable .npz file ({error})", "check the path") from error
         found = [k for k, a in arrays.items() if a.ndim == 3 and a.shape[1] in (21, NUM_LANDMARKS) and a.shape[2] == 2]
         if "names" not in arrays or len(found) != 1 or len(arrays[found[0]]) != len(arrays["names"]):
