@@ -16,7 +16,7 @@ from dhm_cli.config import FastDhmConfig
 from dhm_cli.engines import OnnxEngine, TorchEngine
 from dhm_cli.landmarks import face_size
 from dhm_cli.models.fast_dhm import FastDhm
-from dhm_cli.workflows.export import export_onnx
+from dhm_cli.workflows.export import export_checkpoint, export_onnx
 
 SMALL = FastDhmConfig(input_size=48, blocks=((32, 2), (32, 1)), recurrent_channels=32, steps=3, head_rank=16)
 
@@ -60,6 +60,18 @@ def test_export_agrees_with_torch(network: FastDhm, tmp_path: Path, dtype: torch
         images = torch.from_numpy(random_crops(9, 48)).permute(0, 3, 1, 2).float() / 127.5 - 1
         without = model(images).landmarks[:, -1].numpy()
     assert np.abs(without - OnnxEngine(exported)(random_crops(9, 48))).max() > 1e-2
+
+
+def test_half_export_equals_the_export_of_a_half_checkpoint(network: FastDhm, tmp_path: Path) -> None:
+    """`dhm export --half`, as the shipped files were made."""
+    full, half = tmp_path / "full.safetensors", tmp_path / "half.safetensors"
+    save_checkpoint(full, network, "fast", {"steps": 7})
+    export_checkpoint(full, half, half=True)
+    assert load_checkpoint(half)[1]["training"] == {"steps": 7}
+    assert half.stat().st_size < 0.6 * full.stat().st_size
+    export_onnx(full, tmp_path / "a.onnx", half=True)
+    export_onnx(half, tmp_path / "b.onnx")
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
 
 
 def test_half_checkpoints_give_half_size_files(network: FastDhm, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
-from dhm_cli.checkpoint import load_checkpoint
+from dhm_cli.checkpoint import load_checkpoint, save_checkpoint
 from dhm_cli.engines import FORMAT_VERSION, METADATA_KEY
 from dhm_cli.files import written_atomically
 from dhm_cli.models.fast_dhm import FastDhm
@@ -55,15 +55,18 @@ class InferenceFastDhm(nn.Module):
         return self.initial + moved.reshape(-1, *self.initial.shape) * self.config.input_size
 
 
-def export_onnx(checkpoint: Path, out: Path) -> None:
+def export_onnx(checkpoint: Path, out: Path, half: bool = False) -> None:
     """Write a checkpoint as an ONNX file that carries its own pre-processing.
 
     Args:
         checkpoint: a network of `dhm train`.
         out: the ONNX file; written atomically. Weights that the checkpoint holds as float16 are float16 in it too and
             widened when it is loaded; the arithmetic is float32.
+        half: round the weights to float16 first, which halves the file.
     """
     model, metadata = load_checkpoint(checkpoint)
+    if half:
+        _round_to_half(model)
     size = model.config.input_size
     example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -97,6 +100,26 @@ def export_onnx(checkpoint: Path, out: Path) -> None:
     onnx.checker.check_model(graph)
     with written_atomically(out) as partial:
         partial.write_bytes(graph.SerializeToString())
+
+
+def export_checkpoint(checkpoint: Path, out: Path, half: bool = False) -> None:
+    """Copy a checkpoint, with its training record.
+
+    Args:
+        checkpoint: a network of `dhm train`.
+        out: the copy.
+        half: store the weights as float16, which halves the file.
+    """
+    model, metadata = load_checkpoint(checkpoint)
+    dtype = torch.float16 if half else torch.float32
+    save_checkpoint(out, model, metadata["arch"], metadata["training"], dtype)
+
+
+def _round_to_half(model: FastDhm) -> None:
+    """What `save_checkpoint` in float16 and loading would do to the weights."""
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and name != "mean_shape":
+            tensor.copy_(tensor.half())
 
 
 def _strip(graph: onnx.ModelProto) -> None:
