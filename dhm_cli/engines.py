@@ -149,8 +149,10 @@ class TorchEngine:
     def _run(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         import torch
 
+        from dhm_cli.models.input import image_tensor
+
         with torch.inference_mode():
-            images = torch.from_numpy(crops).to(self._device).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+            images = image_tensor(torch.from_numpy(crops).to(self._device))
             landmarks: NDArray[np.float32] = self._model(images).landmarks[:, -1].float().cpu().numpy()
         return landmarks
 

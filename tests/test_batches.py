@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from dhm_cli.config import TrainConfig
-from dhm_cli.data.batches import Faces, TrainBatches, image_tensor, validation_crops, yaw_balanced_probabilities
+from dhm_cli.data.batches import Faces, TrainBatches, validation_crops, yaw_balanced_probabilities
+from dhm_cli.models.input import image_tensor
 
 CONFIG = TrainConfig(batch=4, seed=7)
 SIZE = 32

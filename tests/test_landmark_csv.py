@@ -22,12 +22,12 @@ def photos() -> list[list[Row]]:
     return [faces("two.jpg", 2), faces(odd, 1), [empty_row("none.jpg", NO_FACE)], faces("two.jpg.png", 3)]
 
 
-def write_all(out: Path, groups: list[list[Row]], resume: bool = False) -> None:
+def write_all(out: Path, groups: list[list[Row]], resume: bool = False, finish: bool = True) -> None:
     table = LandmarkTable(out, resume)
     for rows in groups:
         if rows[0][0] not in table.finished:
             table.write(rows)
-    table.finish()
+    table.finish() if finish else table.close()
 
 
 def test_columns() -> None:
@@ -99,10 +99,7 @@ def test_damage_in_the_middle_costs_what_follows(tmp_path: Path, damage: bytes) 
 
 def test_kept_faces_are_counted(tmp_path: Path) -> None:
     out = tmp_path / "landmarks.csv"
-    table = LandmarkTable(out)
-    for rows in photos():
-        table.write(rows)
-    table.close()
+    write_all(out, photos(), finish=False)
     again = LandmarkTable(out, resume=True)
     assert list(again.faces) == list(again.finished)
     assert list(again.faces.values()) == [2, 1, 0]
@@ -110,10 +107,7 @@ def test_kept_faces_are_counted(tmp_path: Path) -> None:
 
 def test_an_interrupted_run_is_not_overwritten(tmp_path: Path) -> None:
     out = tmp_path / "landmarks.csv"
-    table = LandmarkTable(out)
-    for rows in photos():
-        table.write(rows)
-    table.close()
+    write_all(out, photos(), finish=False)
     before = partial_path(out).read_bytes()
     with pytest.raises(InputError, match="holds 3 photos of an interrupted run") as caught:
         LandmarkTable(out)

@@ -82,11 +82,6 @@ def yaw_balanced_probabilities(
     return probability / probability.sum()
 
 
-def image_tensor(crops: Tensor) -> Tensor:
-    """Network input of crops: (B, S, S, 3) uint8 -> (B, 3, S, S) float32 in [-1, 1], channels last in memory."""
-    return crops.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
-
-
 class TrainBatches(Dataset[tuple[Tensor, Tensor]]):
     """Augmented, yaw-balanced batches; number `step` is crops (B, S, S, 3) uint8 and landmarks (B, 68, 3), crop pixels.
 

@@ -17,6 +17,7 @@ from dhm_cli.checkpoint import load_checkpoint, save_checkpoint
 from dhm_cli.engines import FORMAT_VERSION, METADATA_KEY
 from dhm_cli.files import written_atomically
 from dhm_cli.models.fast_dhm import FastDhm
+from dhm_cli.models.input import image_tensor
 
 _OPSET = 18
 
@@ -49,8 +50,7 @@ class InferenceFastDhm(nn.Module):
 
     def forward(self, crops: Tensor) -> Tensor:
         """(B, S, S, 3) uint8 RGB -> (B, 68, 3) crop pixels, after the last step."""
-        images = crops.permute(0, 3, 1, 2).float() * (1 / 127.5) - 1.0
-        x = torch.relu(self.stem_norm(self.stem(images)) + self.heatmap_bias)
+        x = torch.relu(self.stem_norm(self.stem(image_tensor(crops))) + self.heatmap_bias)
         moved = self.head(self.recurrent(self.cnn(x), self.config.steps)[-1])
         return self.initial + moved.reshape(-1, *self.initial.shape) * self.config.input_size
 

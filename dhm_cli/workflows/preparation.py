@@ -184,8 +184,7 @@ def fit_faces(model: FaceModel, faces: list[_Face], progress: Progress) -> Fit:
         visibility = torch.from_numpy(np.stack([f.annotation.visibility for f in part]))
         prior = torch.from_numpy(np.stack([f.prior for f in part]))
         heights = torch.tensor([f.height for f in part])
-        trust = torch.tensor([0.0, 1.0, OCCLUDED_WEIGHT])[visibility.long()]
-        assert (NO_LABEL, VISIBLE, OCCLUDED) == (0, 1, 2)
+        trust = (visibility == VISIBLE) + OCCLUDED_WEIGHT * (visibility == OCCLUDED)
         inner = trust.clone()
         inner[:, JAW] *= 0.1
         rough = fit_parameters(model, *_merge(human, inner, prior), heights, iterations=5)

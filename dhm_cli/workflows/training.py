@@ -19,13 +19,15 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dhm_cli.checkpoint import read_tensors, save_checkpoint, write_tensors
 from dhm_cli.config import TrainConfig
-from dhm_cli.data.batches import TrainBatches, image_tensor, load_faces, validation_crops
-from dhm_cli.data.store import FaceStore
+from dhm_cli.data.batches import TrainBatches, load_faces, validation_crops
+from dhm_cli.data.store import SPLITS, FaceStore
 from dhm_cli.errors import DhmError, InputError
+from dhm_cli.files import written_atomically
 from dhm_cli.landmarks import MIRROR, bounding_box
 from dhm_cli.losses import landmark_loss
 from dhm_cli.metrics import nme_by_yaw, normalised_mean_error
 from dhm_cli.models.fast_dhm import FastDhm
+from dhm_cli.models.input import image_tensor
 from dhm_cli.models.registry import build_model
 from dhm_cli.morphable.parameters import LAYOUT
 from dhm_cli.morphable.rotation import euler_to_matrix
@@ -170,17 +172,18 @@ class Trainer:
             raise InputError(f"stores with labels of different face models: {found}", "prepare them with one --bfm")
         torch.manual_seed(config.seed)
         train = load_faces(stores, "train")
-        self._validation = load_faces(stores, "val")
-        if not len(train) or not len(self._validation):
+        validation = load_faces(stores, "val")
+        if not len(train) or not len(validation):
             raise InputError(
-                f"{len(train)} faces to train on and {len(self._validation)} to validate on",
+                f"{len(train)} faces to train on and {len(validation)} to validate on",
                 "prepare the stores with a --table of splits, or a folder more with --split val",
             )
         self.model = build_model(arch, self._mean_shape(stores))
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in the annotations
         size = self.model.config.input_size
         self._batches = TrainBatches(train, size, config)
-        self._crops, self._truth = validation_crops(self._validation, size)
+        self._crops, self._truth = validation_crops(validation, size)
+        self._yaw = validation.yaw
         self._average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
         self._optimiser = torch.optim.AdamW(
             self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
@@ -194,12 +197,12 @@ class Trainer:
         }
         if resume:
             self._load_state()
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "config.json").write_text(json.dumps({"arch": arch, **self._record}, indent=1))
+        with written_atomically(out / "config.json") as partial:
+            partial.write_text(json.dumps({"arch": arch, **self._record}, indent=1))
 
     @staticmethod
     def _mean_shape(stores: list[tuple[FaceStore, float]]) -> Tensor:
-        labels = [s.labels.take(s.labels.split == 0) for s, _ in stores]
+        labels = [s.labels.take(s.labels.split == SPLITS.index("train")) for s, _ in stores]
         return mean_frontal_shape(
             np.concatenate([x.landmarks for x in labels]), np.concatenate([x.parameters for x in labels])
         )
@@ -263,7 +266,7 @@ class Trainer:
 
     def _validate(self, seconds: float) -> dict[str, float]:
         nme = normalised_mean_error(predict(self.averaged, self._crops), self._truth)
-        result = nme_by_yaw(nme, self._validation.yaw)
+        result = nme_by_yaw(nme, self._yaw)
         record = {**self._record, "step": self.step, "validation_nme": result}
         save_checkpoint(self.out / "last.safetensors", self.averaged, self.arch, record)
         if result["mean_of_bins"] < self._best:
