@@ -22,6 +22,25 @@ FILE_VERSION = 1
 
 
 @dataclass(frozen=True)
+class Mesh:
+    """The dense surface that a face model's 68 key vertices were taken from; moved by the same coefficients.
+
+    Attributes:
+        mean: (V, 3) float32, micrometres, y up, z out of the face.
+        identity: (V, 3, K_id) float32.
+        expression: (V, 3, K_exp) float32.
+        keypoints: (68,) int64, the vertices of the landmarks, 0-based.
+        triangles: (F, 3) int32, 0-based vertex indices; (0, 3) where the file has none.
+    """
+
+    mean: NDArray[np.float32]
+    identity: NDArray[np.float32]
+    expression: NDArray[np.float32]
+    keypoints: NDArray[np.int64]
+    triangles: NDArray[np.int32]
+
+
+@dataclass(frozen=True)
 class FaceModel:
     """A linear face model at its 68 landmarks: S = S_mean + E_id p_id + E_exp p_exp (Eq. 1, Sun et al. 2018).
 
@@ -32,6 +51,7 @@ class FaceModel:
         identity_std: standard deviation of each identity coefficient, (K_id,), > 0.
         expression_std: standard deviation of each expression coefficient, (K_exp,), > 0.
         name: where the model comes from, for messages.
+        mesh: the dense surface, where it is known and loaded.
     """
 
     mean: Tensor
@@ -40,6 +60,7 @@ class FaceModel:
     identity_std: Tensor
     expression_std: Tensor
     name: str = "face model"
+    mesh: Mesh | None = None
 
     def hash(self) -> str:
         """Short fingerprint of the numbers (float32), equal on every machine."""
