@@ -1,11 +1,14 @@
 """Pictures of results."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dhm_cli.data.crop import crop_matrix, extract_crop, landmark_crop_square, transform_landmarks
+from dhm_cli.files import written_atomically
 from dhm_cli.landmarks import CURVES, GROUPS, NUM_LANDMARKS, face_size
 
 # RGB, told apart by people of all kinds of colour vision (after Okabe and Ito).
@@ -23,6 +26,10 @@ _FAR_BRIGHTNESS = 0.55
 _LARGEST_FACE = 10_000.0
 # OpenCV draws at 1/16 pixel.
 _SHIFT = 4
+# Side of a face in a contact sheet, pixels.
+TILE = 160
+# Height of a tile's caption, pixels.
+_CAPTION = 14
 
 
 def draw_landmarks(
@@ -100,3 +107,48 @@ def _line(
 
 def _dot(canvas: NDArray[np.uint8], point: NDArray[np.float64], radius: float, colour: tuple[int, int, int]) -> None:
     cv2.circle(canvas, _fixed(point), round(radius * 2**_SHIFT), colour, cv2.FILLED, cv2.LINE_AA, _SHIFT)
+
+
+def face_tile(
+    image: NDArray[np.uint8],
+    landmarks: NDArray[np.floating],
+    caption: str,
+    size: int = TILE,
+    heatmap: NDArray[np.floating] | None = None,
+) -> NDArray[np.uint8]:
+    """One face for a contact sheet: its crop with the landmarks drawn, a caption below.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        landmarks: (68, 3), image pixels.
+        caption: printed in small letters; what is not ASCII becomes a question mark.
+        size: side of the picture, pixels.
+        heatmap: (3, size, size), 0 to 1, shown to the right of the crop.
+
+    Returns:
+        (size + 14, size or 2 size, 3) uint8 RGB.
+    """
+    matrix = crop_matrix(*landmark_crop_square(landmarks), size)
+    canvas = draw_landmarks(extract_crop(image, matrix, size), [transform_landmarks(landmarks, matrix)])
+    if heatmap is not None:
+        shown = (255 * np.moveaxis(np.asarray(heatmap), 0, 2)).clip(0, 255).astype(np.uint8)
+        canvas = np.hstack([canvas, shown])
+    canvas = cv2.copyMakeBorder(canvas, 0, _CAPTION, 0, 0, cv2.BORDER_CONSTANT, value=_OUTLINE)
+    text = caption.encode("ascii", "replace").decode()
+    place = (3, len(canvas) - 4)
+    cv2.putText(canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.33, (235, 235, 235), 1, cv2.LINE_AA)
+    return canvas
+
+
+def contact_sheet(tiles: Sequence[NDArray[np.uint8]], columns: int) -> NDArray[np.uint8]:
+    """Tiles of one size row by row, (H, W, 3) uint8 RGB; the last row is filled up with dark."""
+    blank = np.full_like(tiles[0], _OUTLINE[0])
+    filled = [*tiles, *[blank] * (-len(tiles) % columns)]
+    return np.vstack([np.hstack(filled[i : i + columns]) for i in range(0, len(filled), columns)])
+
+
+def save_png(path: Path, image: NDArray[np.uint8]) -> None:
+    """Write an image (H, W, 3) uint8 RGB as PNG, atomically."""
+    data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]
+    with written_atomically(path) as partial:
+        partial.write_bytes(data.tobytes())

@@ -1,10 +1,11 @@
-"""A small made-up dataset: drawn faces of the toy model with .pts files in the manner of MERL-RAV."""
+"""Small made-up datasets of drawn faces of the toy model, whose truth is known."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+import scipy.io
 import torch
 from numpy.typing import NDArray
 
@@ -12,6 +13,8 @@ from dhm_cli.morphable.face_model import FaceModel
 from dhm_cli.morphable.parameters import Parameters, pack
 
 VISIBLE, OCCLUDED, HIDDEN = 1, 2, 0
+# Of the images with parameters, pixels.
+SIDE = 200
 LEFT = [*range(0, 8), *range(17, 22), 31, 32, *range(36, 42), 48, 49, 50, 58, 59, 60, 61, 67]
 RIGHT = [*range(9, 17), *range(22, 27), 34, 35, *range(42, 48), 52, 53, 54, 55, 56, 63, 64, 65]
 
@@ -92,3 +95,76 @@ def _draw(landmarks: NDArray[np.floating], side: int, rng: np.random.Generator) 
     for k, (x, y) in enumerate(landmarks[:, :2].round().astype(int)):
         cv2.circle(image, (int(x), int(y)), 1, (40, 3 * k, 255 - 3 * k), -1)
     return image
+
+
+def random_parameters(model: FaceModel, yaw: NDArray[np.floating], seed: int, scale: float = 9e-4) -> torch.Tensor:
+    """p of faces with symmetric shapes in the middle of SIDE x SIDE images, (B, 234)."""
+    rng = np.random.default_rng(seed)
+    count = len(yaw)
+    identity = torch.from_numpy(0.5 * rng.normal(size=(count, 199))).float() * model.identity_std
+    expression = torch.from_numpy(0.5 * rng.normal(size=(count, 29))).float() * model.expression_std
+    identity[:, 3::4] = 0  # the toy model's asymmetric modes
+    expression[:, 2::3] = 0
+    angles = np.deg2rad(np.stack([rng.uniform(-10, 10, count), yaw, rng.uniform(-10, 10, count)], axis=1))
+    return pack(
+        Parameters(
+            scale=torch.full((count,), scale),
+            angles=torch.from_numpy(angles).float(),
+            translation=torch.from_numpy(SIDE / 2 + rng.uniform(-3, 3, (count, 2))).float(),
+            identity=identity,
+            expression=expression,
+        )
+    )
+
+
+def mirrored_parameters(p: torch.Tensor) -> torch.Tensor:
+    """p of the mirrored images, for symmetric shapes."""
+    mirrored = p.clone()
+    mirrored[:, 2:4] *= -1
+    mirrored[:, 4] = SIDE + 1 - mirrored[:, 4]
+    return mirrored
+
+
+def write_mat_face(image: Path, model: FaceModel, p: torch.Tensor, seed: int, **fields: NDArray[np.floating]) -> None:
+    """A drawn face with its parameters in a .mat file, as 300W-LP and AFLW2000-3D have them."""
+    landmarks = model.landmarks(p[None], SIDE)[0].numpy()
+    image.parent.mkdir(parents=True, exist_ok=True)
+    picture = _draw(landmarks, SIDE, np.random.default_rng(seed))
+    image.write_bytes(cv2.imencode(image.suffix, picture)[1].tobytes())
+    f, pitch, yaw, roll, t_x, t_y = p[:6].tolist()
+    given = {
+        "Pose_Para": np.array([[pitch, yaw, roll, t_x, t_y, -80.0, f]]),
+        "Shape_Para": p[6:205, None].numpy(),
+        "Exp_Para": p[205:, None].numpy(),
+    }
+    scipy.io.savemat(image.with_suffix(".mat"), given | fields)
+
+
+def draw_300w_lp(root: Path, model: FaceModel, faces: int = 4, views: int = 3) -> dict[str, NDArray[np.float32]]:
+    """A small 300W-LP: source faces in AFW and HELEN, each in several views and mirrored; returns the landmarks."""
+    truth = {}
+    for face in range(faces):
+        part = ("AFW", "HELEN")[face % 2]
+        p = random_parameters(model, np.linspace(5, 70, views), seed=face)
+        p[:, 6:] = p[0, 6:]  # one person, one expression
+        for view in range(views):
+            for folder, q in ((part, p), (f"{part}_Flip", mirrored_parameters(p))):
+                name = f"{folder}/{part}_{face}_1_{view}.jpg"
+                landmarks = model.landmarks(q[view : view + 1], SIDE)[0].numpy()
+                # pt2d keeps the index order when it is mirrored, and is a human's, not the model's.
+                points = model.landmarks(p[view : view + 1], SIDE)[0, :, :2].numpy() + 1
+                if folder.endswith("Flip"):
+                    points[:, 0] = SIDE + 1 - points[:, 0]
+                write_mat_face(root / name, model, q[view], face, pt2d=(points + 1.0).T)
+                truth[name] = landmarks
+    return truth
+
+
+def draw_aflw2000(root: Path, model: FaceModel, yaw: tuple[float, ...] = (-75, -20, 3, 40)) -> NDArray[np.float32]:
+    """A small AFLW2000-3D; returns the landmarks, 0-based pixels."""
+    p = random_parameters(model, np.array(yaw), seed=7)
+    landmarks = model.landmarks(p, SIDE).numpy()
+    for i, points in enumerate(landmarks):
+        on_disk = np.add(points, [1, 1, -50]).T.astype(np.float32)
+        write_mat_face(root / f"image{10 * i:05d}.jpg", model, p[i], i, pt3d_68=on_disk)
+    return landmarks

@@ -15,7 +15,7 @@ from dhm_cli.io.annotations import (
     VISIBLE,
     FaceRow,
     PointTable,
-    find_annotations,
+    has_merl_signs,
     read_face_table,
     read_pts,
 )
@@ -54,6 +54,47 @@ def test_merl_signs(tmp_path: Path) -> None:
     assert points[5].tolist() == [-4.0, 49.0]
     assert points[6].tolist() == [0.0, 0.0]
     assert np.isfinite(np.delete(points, [2, 3], axis=0)).all()
+
+
+def test_plain_coordinates_are_taken_as_they_are(tmp_path: Path) -> None:
+    lines = plain_lines()
+    lines[1:3] = ["-31.5 -42.0", "-1 -1"]
+    points, visibility = read_pts(write_pts(tmp_path / "a.pts", lines), merl_signs=False)
+    assert points[1:3].tolist() == [[-32.5, -43.0], [-2.0, -2.0]]
+    assert (visibility == VISIBLE).all()
+
+
+def lines_of(points: NDArray[np.floating]) -> list[str]:
+    return [f"{x} {y}" for x, y in points]
+
+
+def drawn_face(centre: tuple[float, float]) -> NDArray[np.float64]:
+    """68 points on a spiral of some 100 pixels, neighbours near each other."""
+    angle = np.linspace(0, 6 * np.pi, 68)
+    radius = np.linspace(50, 10, 68)
+    return np.stack([centre[0] + radius * np.cos(angle), centre[1] + radius * np.sin(angle)], axis=1)
+
+
+def test_signs_of_merl_are_told_from_a_face_at_the_corner(tmp_path: Path) -> None:
+    inside = drawn_face((100, 120))
+    occluded = inside.copy()
+    occluded[40:43] *= -1
+    hidden = inside.copy()
+    hidden[40:43] = -1
+    at_corner, beyond = drawn_face((5, 5)), drawn_face((-80, -80))
+    across = inside.copy()
+    across[:17] = np.linspace(40, -43, 17)[:, None]  # the jaw leaves the photo just at the corner
+    assert (at_corner < 0).all(axis=1).sum() > 10
+    signs = [
+        has_merl_signs(write_pts(tmp_path / "a.pts", lines_of(points)))
+        for points in (inside, occluded, hidden, at_corner, beyond, across)
+    ]
+    assert signs == [False, True, True, False, False, False]
+
+
+def test_signs_of_a_file_that_is_no_pts(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="67 points"):
+        has_merl_signs(write_pts(tmp_path / "a.pts", plain_lines()[:67]))
 
 
 def test_other_line_ends_and_byte_order_mark(tmp_path: Path) -> None:
@@ -193,14 +234,27 @@ def test_unreadable_tables(tmp_path: Path, kind: str) -> None:
 
 def test_face_table(tmp_path: Path) -> None:
     path = tmp_path / "faces.csv"
-    path.write_text("name,split,kind,identity\na,val,x,p1\nb,,x,p1\nç,train,x,\n", encoding="utf-8")
-    assert read_face_table(path) == {"a": FaceRow("val", "p1"), "b": FaceRow("", "p1"), "ç": FaceRow("train", "")}
+    text = "name,split,kind,identity,yaw\na,val,x,p1,-35.5\nb,,x,p1,0\nç,train,x,,90\n"
+    path.write_text(text, encoding="utf-8")
+    rows = read_face_table(path)
+    assert rows == {"a": FaceRow("val", "p1", -35.5), "b": FaceRow("", "p1", 0.0), "ç": FaceRow("train", "", 90.0)}
 
 
 def test_face_table_without_optional_columns(tmp_path: Path) -> None:
     path = tmp_path / "faces.csv"
-    path.write_text("yaw,name\n3.5,a\n")
-    assert read_face_table(path) == {"a": FaceRow("", "")}
+    path.write_text("other,name\n3.5,a\n")
+    row = read_face_table(path)["a"]
+    assert row[:2] == ("", "")
+    assert np.isnan(row.yaw)
+
+
+def test_empty_and_wrong_yaw_in_a_table(tmp_path: Path) -> None:
+    path = tmp_path / "faces.csv"
+    path.write_text("name,yaw\na,\nb,7\n")
+    assert np.isnan(read_face_table(path)["a"].yaw)
+    path.write_text("name,yaw\na,left\n")
+    with pytest.raises(InputError, match=r"faces\.csv: yaw 'left' of a"):
+        read_face_table(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"image,split\na,val\n", b"\xff\xfe\xfa"])
@@ -214,22 +268,3 @@ def test_broken_face_tables(tmp_path: Path, content: bytes) -> None:
 def test_missing_face_table(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a readable CSV"):
         read_face_table(tmp_path / "absent.csv")
-
-
-def test_find_annotations(tmp_path: Path) -> None:
-    for name in ("b.JPG", "sub/a.png", "sub/a.pts", "b.pts", "c d.jpeg", ".hidden.jpg", "notes.txt", "lonely.pts"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b"x")
-    found = find_annotations(tmp_path)
-    assert found == [
-        (tmp_path / "b.JPG", tmp_path / "b.pts"),
-        (tmp_path / "c d.jpeg", None),
-        (tmp_path / "sub" / "a.png", tmp_path / "sub" / "a.pts"),
-    ]
-
-
-def test_find_annotations_without_images(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no images"):
-        find_annotations(tmp_path)
-    with pytest.raises(InputError, match="no such folder"):
-        find_annotations(tmp_path / "absent")

@@ -14,7 +14,7 @@ import dhm_cli
 ROOT = Path(dhm_cli.__file__).parent
 # Bottom floor first; a module may import from its own floor and from those below.
 FLOORS = (
-    ("errors", "files"),
+    ("errors", "files", "threads"),
     ("config", "landmarks"),
     ("pose", "morphable", "heatmaps"),
     ("models", "losses", "metrics", "io", "data"),

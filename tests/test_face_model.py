@@ -1,5 +1,6 @@
 """The face model: Eq. (1) and (2) by hand, its file, and the toy model."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -9,7 +10,7 @@ import torch
 
 from dhm_cli.errors import FormatError, InputError
 from dhm_cli.landmarks import MIRROR
-from dhm_cli.morphable.face_model import FaceModel, toy_face_model
+from dhm_cli.morphable.face_model import FaceModel, Mesh, Origin, is_face_model, toy_face_model
 from dhm_cli.morphable.parameters import Parameters, pack
 
 
@@ -107,6 +108,92 @@ def test_file_round_trip(tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["face_model.h5"]
 
 
+def model_with_mesh() -> FaceModel:
+    rng = np.random.default_rng(0)
+    mesh = Mesh(
+        mean=rng.normal(size=(100, 3)).astype(np.float32),
+        identity=rng.normal(size=(100, 3, 199)).astype(np.float32),
+        expression=rng.normal(size=(100, 3, 29)).astype(np.float32),
+        keypoints=rng.permutation(100)[:68],
+        triangles=rng.integers(0, 100, (30, 3)).astype(np.int32),
+    )
+    origin = Origin("BFM 2009", ("a.mat", "b c.mat"), ("0" * 64, "f" * 64), "micrometre", ("a note", "größer"))
+    return replace(toy_face_model(), mesh=mesh, origin=origin)
+
+
+def test_file_keeps_the_mesh_and_the_origin(tmp_path: Path) -> None:
+    model = model_with_mesh()
+    model.save(tmp_path / "face_model.h5")
+    rows, whole = FaceModel.load(tmp_path / "face_model.h5"), FaceModel.load(tmp_path / "face_model.h5", mesh=True)
+    assert rows.mesh is None
+    assert rows.origin == whole.origin == model.origin
+    assert rows.hash() == whole.hash() == toy_face_model().hash()
+    assert model.mesh is not None
+    for name, expected in vars(model.mesh).items():
+        found = getattr(whole.mesh, name)
+        np.testing.assert_array_equal(found, expected)
+        assert found.dtype == expected.dtype
+
+
+def test_file_names_its_units(tmp_path: Path) -> None:
+    toy_face_model().save(tmp_path / "face_model.h5")
+    with h5py.File(tmp_path / "face_model.h5") as file:
+        assert file.attrs["units"] == "micrometre"
+        assert "mesh" not in file
+
+
+def test_no_notes_are_no_notes(tmp_path: Path) -> None:
+    model = replace(toy_face_model(), origin=Origin("3DDFA", ("a.mat",), ("0" * 64,), "micrometre", ()))
+    model.save(tmp_path / "face_model.h5")
+    assert FaceModel.load(tmp_path / "face_model.h5").origin == model.origin
+
+
+def test_the_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a.h5", "b.h5"):
+        model_with_mesh().save(tmp_path / name)
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+
+
+def test_another_floating_type_keeps_name_mesh_and_origin() -> None:
+    model = model_with_mesh()
+    double = model.to(torch.float64)
+    assert double.expression.dtype == double.identity_std.dtype == torch.float64
+    assert (double.name, double.mesh, double.origin) == (model.name, model.mesh, model.origin)
+
+
+def test_a_model_without_expressions(tmp_path: Path) -> None:
+    toy = toy_face_model()
+    model = replace(toy, expression=toy.expression[..., :0], expression_std=toy.expression_std[:0])
+    model.save(tmp_path / "face_model.h5")
+    again = FaceModel.load(tmp_path / "face_model.h5")
+    assert again.expression.shape == (68, 3, 0)
+    assert again.hash() == model.hash() != toy.hash()
+    p = torch.randn(2, 234, generator=torch.Generator().manual_seed(0))
+    still = p.clone()
+    still[:, 205:] = 0
+    torch.testing.assert_close(again.landmarks(p, 100.0), toy.landmarks(still, 100.0))
+
+
+def test_which_files_are_ours(tmp_path: Path) -> None:
+    toy_face_model().save(tmp_path / "face_model.h5")
+    assert is_face_model(tmp_path / "face_model.h5")
+    for name, content in (("a.h5", b""), ("b.h5", (tmp_path / "face_model.h5").read_bytes()[:3000])):
+        (tmp_path / name).write_bytes(content)
+        assert not is_face_model(tmp_path / name)
+    h5py.File(tmp_path / "c.h5", "w").close()
+    assert not is_face_model(tmp_path / "c.h5")
+
+
+def test_version_1_is_to_be_converted_again(tmp_path: Path) -> None:
+    path = tmp_path / "face_model.h5"
+    toy_face_model().save(path)
+    with h5py.File(path, "a") as file:
+        file.attrs["version"] = 1
+    with pytest.raises(FormatError, match="not a face model of version 2, but of version 1") as caught:
+        FaceModel.load(path)
+    assert "dhm prepare --bfm" in caught.value.hint
+
+
 def test_no_such_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such face model") as caught:
         FaceModel.load(tmp_path / "absent.h5")
@@ -125,7 +212,7 @@ def test_other_versions_and_kinds_are_refused(tmp_path: Path, change: dict[str, 
     toy_face_model().save(path)
     with h5py.File(path, "a") as file:
         file.attrs.update(change)
-    with pytest.raises(FormatError, match="not a face model of version 1"):
+    with pytest.raises(FormatError, match="not a face model of version 2"):
         FaceModel.load(path)
 
 

@@ -1,7 +1,7 @@
 """The HDF5 store: what goes in comes out, and nothing half-written or foreign is taken for a store."""
 
-from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import cv2
 import h5py
@@ -15,21 +15,33 @@ from dhm_cli.errors import FormatError, InputError
 NAMES = ["plain.png", "grey.png", "sub/ünï côdé.png", "deep 16.png", "alpha.png"]
 
 
-def make_labels(count: int) -> FaceLabels:
+def make_labels(count: int, optional: bool = False) -> FaceLabels:
     rng = np.random.default_rng(0)
     points = rng.normal(size=(count, 68, 2)).astype(np.float32)
     points[0, 3] = np.nan
     return FaceLabels(
         names=np.array(NAMES[:count]),
+        source=np.array([f"video {i}.avi" for i in range(count)]),
         identity=np.array([f"person {i // 2}" for i in range(count)]),
         split=(np.arange(count) % 3).astype(np.uint8),
+        image_size=rng.integers(1, 999, (count, 2)).astype(np.int32),
         landmarks=rng.normal(size=(count, 68, 3)).astype(np.float32),
         points=points,
         visibility=rng.integers(0, 3, (count, 68)).astype(np.uint8),
         parameters=rng.normal(size=(count, 234)).astype(np.float32),
+        box=rng.normal(size=(count, 4)).astype(np.float32),
         yaw=rng.normal(size=count).astype(np.float32),
         residual=rng.uniform(0, 4, count).astype(np.float32),
+        flagged=(np.arange(count) % 2).astype(np.uint8),
+        reannotated=rng.normal(size=(count, 68, 2)).astype(np.float32) if optional else None,
+        labelled_yaw=rng.normal(size=count).astype(np.float32) if optional else None,
     )
+
+
+def write(path: Path, images: list[Path], labels: FaceLabels, attributes: dict[str, Any]) -> None:
+    """Write the files' bytes as a store."""
+    encoded = [image.read_bytes() for image in images]
+    write_store(path, encoded, np.array([len(e) for e in encoded]), labels, attributes)
 
 
 def make_images(folder: Path) -> tuple[list[Path], list[NDArray[np.uint8]]]:
@@ -58,21 +70,63 @@ def make_images(folder: Path) -> tuple[list[Path], list[NDArray[np.uint8]]]:
 def store(tmp_path: Path) -> Path:
     path = tmp_path / "stores" / "faces.h5"
     images, _ = make_images(tmp_path)
-    write_store(path, images, make_labels(len(images)), {"source": "somewhere", "face_model": "abc"})
+    write(path, images, make_labels(len(images)), {"source": "somewhere", "face_model": "abc"})
     return path
 
 
-def test_labels_round_trip(store: Path) -> None:
-    again, labels = FaceStore(store), make_labels(5)
+@pytest.mark.parametrize("optional", [False, True])
+def test_labels_round_trip(tmp_path: Path, optional: bool) -> None:
+    path, labels = tmp_path / "stores" / "faces.h5", make_labels(5, optional)
+    write(path, make_images(tmp_path)[0], labels, {"source": "somewhere"})
+    again = FaceStore(path)
     assert len(again) == 5
-    for field in fields(FaceLabels):
-        written, read = getattr(labels, field.name), getattr(again.labels, field.name)
-        np.testing.assert_array_equal(read, written, err_msg=field.name)
+    assert set(again.labels.arrays()) == set(labels.arrays())
+    for name, written in labels.arrays().items():
+        read = again.labels.arrays()[name]
+        np.testing.assert_array_equal(read, written, err_msg=name)
         assert read.dtype.kind == written.dtype.kind
         if written.dtype.kind != "U":
             assert read.dtype == written.dtype
     assert again.attributes["source"] == "somewhere"
-    assert again.attributes["face_model"] == "abc"
+    assert again.attributes["contents"] == again.fingerprint()
+    assert "0-based" in again.attributes["pixels"]
+
+
+def test_the_same_input_gives_the_same_bytes(store: Path, tmp_path: Path) -> None:
+    write(tmp_path / "again.h5", make_images(tmp_path)[0], make_labels(5), {"source": "somewhere", "face_model": "abc"})
+    assert (tmp_path / "again.h5").read_bytes() == store.read_bytes()
+
+
+def test_images_may_come_in_pieces_of_any_size(store: Path, tmp_path: Path) -> None:
+    encoded = [image.read_bytes() for image in make_images(tmp_path)[0]]
+    pieces = [b"".join(encoded[:2]), b"", b"".join(encoded[2:])]
+    sizes = np.array([len(e) for e in encoded])
+    write_store(tmp_path / "again.h5", pieces, sizes, make_labels(5), {"source": "somewhere", "face_model": "abc"})
+    assert (tmp_path / "again.h5").read_bytes() == store.read_bytes()
+    with pytest.raises(AssertionError, match="as long as announced"):
+        write_store(tmp_path / "short.h5", pieces[:1], sizes, make_labels(5), {})
+    assert not (tmp_path / "short.h5").exists()
+
+
+def test_encoded_images_are_the_files(store: Path, tmp_path: Path) -> None:
+    encoded = [image.read_bytes() for image in make_images(tmp_path)[0]]
+    assert list(FaceStore(store).encoded_images(np.array([4, 1]))) == [encoded[4], encoded[1]]
+
+
+def test_rows_of_a_split_without_the_flagged_ones_in_train() -> None:
+    labels = make_labels(5)  # splits 0 1 2 0 1, flagged 0 1 0 1 0
+    assert labels.in_split("train").tolist() == [0]
+    assert labels.in_split("val").tolist() == [1, 4]
+    assert labels.in_split("test").tolist() == [2]
+
+
+def test_join() -> None:
+    labels = make_labels(5, optional=True)
+    joined = FaceLabels.join(
+        [labels.take(np.array([0, 1])), labels.take(np.array([], int)), labels.take(np.array([4]))]
+    )
+    for name, values in joined.arrays().items():
+        np.testing.assert_array_equal(values, labels.arrays()[name][[0, 1, 4]])
 
 
 def test_images_come_out_as_8_bit_rgb_in_the_order_asked(store: Path, tmp_path: Path) -> None:
@@ -92,7 +146,7 @@ def test_the_orientation_tag_is_ignored(tmp_path: Path) -> None:
     path = tmp_path / "turned.jpg"
     path.write_bytes(jpeg[:2] + b"\xff\xe1" + (len(tag) + 2).to_bytes(2, "big") + tag + jpeg[2:])
     assert cv2.imread(str(path)).shape == (24, 8, 3)  # the tag is understood
-    write_store(tmp_path / "faces.h5", [path], make_labels(1), {})
+    write(tmp_path / "faces.h5", [path], make_labels(1), {})
     assert FaceStore(tmp_path / "faces.h5").images(np.array([0]))[0].shape == (8, 24, 3)
 
 
@@ -107,7 +161,7 @@ def test_take_by_mask_and_index() -> None:
 def test_a_failed_write_leaves_no_store(tmp_path: Path) -> None:
     images, _ = make_images(tmp_path)
     with pytest.raises(OSError, match="absent"):
-        write_store(tmp_path / "out" / "faces.h5", [*images[:4], tmp_path / "absent.png"], make_labels(5), {})
+        write(tmp_path / "out" / "faces.h5", [*images[:4], tmp_path / "absent.png"], make_labels(5), {})
     assert list(tmp_path.rglob("*.h5*")) == []
 
 
@@ -115,7 +169,7 @@ def test_a_failed_write_keeps_the_older_store(store: Path, tmp_path: Path) -> No
     images, _ = make_images(tmp_path)
     before = store.read_bytes()
     with pytest.raises(TypeError):  # found only while writing: an attribute that HDF5 cannot hold
-        write_store(store, images, make_labels(5), {"source": object()})
+        write(store, images, make_labels(5), {"source": object()})
     assert store.read_bytes() == before
     assert [p.name for p in store.parent.iterdir()] == ["faces.h5"]
 
@@ -123,7 +177,7 @@ def test_a_failed_write_keeps_the_older_store(store: Path, tmp_path: Path) -> No
 def test_images_and_labels_must_match(tmp_path: Path) -> None:
     images, _ = make_images(tmp_path)
     with pytest.raises((ValueError, AssertionError)):
-        write_store(tmp_path / "faces.h5", images, make_labels(4), {})
+        write(tmp_path / "faces.h5", images, make_labels(4), {})
     assert not (tmp_path / "faces.h5").exists()
 
 
@@ -135,8 +189,8 @@ def test_no_such_store(tmp_path: Path) -> None:
 
 def test_another_version_is_refused(store: Path) -> None:
     with h5py.File(store, "a") as file:
-        file.attrs["version"] = 2
-    with pytest.raises(FormatError, match="not a face store of version 1"):
+        file.attrs["version"] = 1
+    with pytest.raises(FormatError, match="a face store of version 1, not 2"):
         FaceStore(store)
 
 
@@ -166,6 +220,6 @@ def test_damaged_files_are_refused(store: Path) -> None:
 def test_a_damaged_image_is_named(tmp_path: Path, stored: bytes) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(stored)
-    write_store(tmp_path / "faces.h5", [path], make_labels(1), {})
+    write(tmp_path / "faces.h5", [path], make_labels(1), {})
     with pytest.raises(FormatError, match=r"image plain\.png is damaged"):
         FaceStore(tmp_path / "faces.h5").images(np.array([0]))

@@ -227,14 +227,8 @@ def test_a_nan_loss_ends_the_run_and_keeps_the_last_state(face_store: Path, tmp_
 def test_training_needs_both_splits(face_store: Path, tmp_path: Path, split: int) -> None:
     store = FaceStore(face_store)
     rows = np.flatnonzero(store.labels.split == split)
-    labels = store.labels.take(rows)
-    files = []
-    for i, image in enumerate(store.images(rows)):
-        import cv2
-
-        files.append(tmp_path / f"{i}.png")
-        files[-1].write_bytes(cv2.imencode(".png", image)[1].tobytes())
-    write_store(tmp_path / "half.h5", files, labels, {"face_model": "x"})
+    images = list(store.encoded_images(rows))
+    write_store(tmp_path / "half.h5", images, store.sizes[rows], store.labels.take(rows), {"face_model": "x"})
     with pytest.raises(
         InputError, match=rf"{18 if split == 0 else 0} faces to train on and {0 if split == 0 else 6} to"
     ):

@@ -1,33 +1,65 @@
 """`dhm prepare`."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-# Dropped faces listed by name.
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+    from dhm_cli.data.report import PrepareReport
+    from dhm_cli.data.verification import Finding
+    from dhm_cli.errors import DhmError
+    from dhm_cli.morphable.face_model import FaceModel
+    from dhm_cli.workflows.preparation import PrepareOptions
+
+# Dropped faces, and faces of a finding, listed by name.
 _LISTED = 5
+_COLOURS = {"error": "red", "warning": "yellow", "note": "dim"}
 
 
 def prepare(
     folders: Annotated[
         list[Path] | None,
-        typer.Argument(help="Folders of face images with .pts files, or points in --points.", show_default=False),
+        typer.Argument(
+            help="Datasets: 300W-LP, AFLW2000-3D, LS3D-W and its parts, 300VW-3D, MERL-RAV, images with .pts files.",
+            show_default=False,
+        ),
     ] = None,
     bfm: Annotated[
         Path | None,
-        typer.Option(help="Face model to convert and fit, a 3DDFA-style .mat file.", show_default=False),
+        typer.Option(
+            help="Face model, file or folder: BFM 2009, 2017, 2019, 3DDFA, face3d, Deep3DFaceRecon, ICT-FaceKit.",
+            show_default=False,
+        ),
+    ] = None,
+    expression: Annotated[
+        Path | None,
+        typer.Option(help="Expression basis to join with BFM 2009: Exp_Pca.bin or Model_Exp.mat.", show_default=False),
+    ] = None,
+    keypoints: Annotated[
+        Path | None,
+        typer.Option(
+            help="The 68 landmark vertices, where the face model names none: .anl or text, 0-based.", show_default=False
+        ),
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for face_model.h5 and the stores.")] = Path("data"),
+    dataset_format: Annotated[
+        str,
+        typer.Option("--format", help="Dataset layout: auto, or one of those that an unknown folder's error lists."),
+    ] = "auto",
     name: Annotated[
         str | None,
-        typer.Option(help="Name of the store, for one folder; default: the folder's name.", show_default=False),
+        typer.Option(help="Name of the store, for one dataset; default: the dataset's name.", show_default=False),
     ] = None,
     points: Annotated[
         Path | None,
         typer.Option(
-            help="Human points where there is no .pts file: .npz with names (N,) and an array (N, 68, 2) or, in AFLW's "
-            "scheme, (N, 21, 2); 0-based pixels, NaN where not labelled.",
+            help="Human points where there is no annotation file: .npz with names (N,) and an array (N, 68, 2) or, in "
+            "AFLW's scheme, (N, 21, 2); 0-based pixels, NaN where not labelled.",
             show_default=False,
         ),
     ] = None,
@@ -40,81 +72,248 @@ def prepare(
     ] = None,
     table: Annotated[
         Path | None,
-        typer.Option(help="CSV with name and, if known, split (train, val) and identity.", show_default=False),
+        typer.Option(help="CSV with name and, if known, split (train, val), identity, yaw.", show_default=False),
+    ] = None,
+    reannotated: Annotated[
+        Path | None,
+        typer.Option(
+            help="Second labels of AFLW2000-3D: .npy (N, 2, 68) in the order of the sorted names, or LS3D-W's folder.",
+            show_default=False,
+        ),
+    ] = None,
+    yaw_labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="AFLW's own yaw labels for AFLW2000-3D: .npy (N,), degrees, in the order of the sorted names.",
+            show_default=False,
+        ),
     ] = None,
     split: Annotated[
         Literal["train", "val", "test", "auto"],
-        typer.Option(help="Split of faces not in --table; auto: 5 % validation, by identity."),
+        typer.Option(help="Split of faces that no table or dataset assigns; auto: 5 % validation, by identity."),
     ] = "auto",
+    seed: Annotated[int, typer.Option(min=0, help="Of the automatic split.")] = 0,
     max_residual: Annotated[
-        float, typer.Option(help="Leave out training faces whose fit is worse, percent of the face size.")
+        float, typer.Option(min=0, help="Training faces whose fit is worse are left out, percent of the face size.")
     ] = 4.0,
+    over_residual: Annotated[
+        Literal["drop", "flag"], typer.Option(help="Leave such faces out of the store, or keep them with a flag.")
+    ] = "drop",
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse a dataset when the checks find an error or a warning.")
+    ] = False,
+    profile: Annotated[
+        int, typer.Option(min=0, help="Also make this many views at larger yaw of every training face up to 60°.")
+    ] = 0,
+    surface: Annotated[
+        Path | None,
+        typer.Option(
+            help="Dense face model for --profile, such as ICT-FaceKit, where --bfm has only landmarks.",
+            show_default=False,
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Threads; default: one per core.", show_default=False)
+    ] = None,
+    check: Annotated[
+        Path | None, typer.Option(help="Only validate this store.", show_default=False, metavar="FILE")
+    ] = None,
+    show: Annotated[
+        Path | None,
+        typer.Option(
+            help="Only print what is in this file and draw a contact sheet beside it.",
+            show_default=False,
+            metavar="FILE",
+        ),
+    ] = None,
 ) -> None:
-    """Convert a face model, and folders of annotated faces, to HDF5 with fitted 3DMM parameters.
+    """Convert a face model and datasets to HDF5 with 3DMM parameters, fitted where a dataset has none, and check them.
 
-    Example: dhm prepare faces --bfm BFM.mat
+    Example: dhm prepare --bfm BFM.mat, which also converts every known dataset below the current folder
 
-    Landmark files (.pts) are 1-based and carry the signs of MERL-RAV: both coordinates negative is occluded, exactly
-    -1 -1 not labelled. The far-side jaw of turned faces is not fitted: human points follow the silhouette there.
+    Example: dhm prepare 300W_LP AFLW2000 --bfm BFM.mat
+
+    Run again with the same arguments, a conversion that was stopped goes on where it was. What the checks found goes to
+    report.json, the worst faces to a contact sheet.
     """
     from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-    from tqdm import tqdm
+
+    console = Console()
+    if check is not None or show is not None:
+        if folders or bfm:
+            raise typer.BadParameter("--check and --show take no folders and no --bfm")
+        if show is not None:
+            _show(console, show)
+        if check is not None:
+            _check(console, check)
+        return
+
+    import torch
 
     from dhm_cli.errors import InputError
-    from dhm_cli.morphable.face_model import FaceModel
-    from dhm_cli.workflows.preparation import (
-        PrepareOptions,
-        PrepareReport,
-        prepare_face_model,
-        prepare_folder,
-        store_path,
+    from dhm_cli.workflows.preparation import PrepareOptions, name_stores
+
+    torch.set_num_threads(1)  # the workers fill the cores
+    options = PrepareOptions(
+        format=dataset_format,
+        points=points,
+        prior=prior,
+        table=table,
+        reannotated=reannotated,
+        yaw_labels=yaw_labels,
+        split=split,
+        seed=seed,
+        max_residual=max_residual,
+        over_residual=over_residual,
+        strict=strict,
+        name=name,
     )
+    if bfm is None and not folders:
+        raise InputError("nothing to do", "give a face model with --bfm BFM.mat, and folders of datasets")
+    if bfm is None and (expression or keypoints):
+        raise InputError("--expression and --keypoints belong to a face model", "name it with --bfm")
+    jobs, failed = name_stores(folders or [], out, options)
+    if folders and not jobs:
+        raise failed[0]
+    model = _face_model(bfm, expression, keypoints, out)
+    if not folders:
+        jobs = _search(out, options)
+    _convert(console, jobs, failed, model, out, workers, profile, surface)
 
-    if name is not None and len(folders or []) != 1:
-        raise InputError("--name needs exactly one folder", "run dhm prepare once per folder")
-    options = PrepareOptions(points, prior, table, split, max_residual, name)
-    targets = [store_path(folder, out, options) for folder in folders or []]
-    if len(set(targets)) < len(targets):
-        raise InputError("two folders of one name would write one store", "run them one by one, with --name")
-    if bfm is not None:
-        model = prepare_face_model(bfm, out)
-        typer.echo(f"wrote {out / 'face_model.h5'} ({bfm.name}, {model.hash()})")
-    elif folders:
-        model = FaceModel.load(out / "face_model.h5")
-    else:
-        raise InputError("nothing to do", "give a face model with --bfm BFM.mat, and folders of faces")
 
+def _face_model(bfm: Path | None, expression: Path | None, keypoints: Path | None, out: Path) -> "FaceModel":
+    """Convert the face model, or take the one converted before."""
+    from dhm_cli.morphable.face_model import FaceModel
+    from dhm_cli.workflows.preparation import FACE_MODEL, prepare_face_model
+
+    if bfm is None:
+        return FaceModel.load(out / FACE_MODEL)
+    model = prepare_face_model(bfm, out, expression, keypoints)
+    modes = f"{model.identity.shape[-1]} + {model.expression.shape[-1]} modes"
+    surface = f", {len(model.mesh.mean):,} vertices" if model.mesh else ""
+    origin = model.origin
+    assert origin is not None  # a reader tells
+    typer.echo(f"wrote {out / FACE_MODEL}: {origin.format}, {modes}{surface}, {model.hash()}")
+    for note in origin.notes:
+        typer.echo(f"note: {note}")
+    return model
+
+
+def _search(out: Path, options: "PrepareOptions") -> "list[tuple[Path, PrepareOptions]]":
+    """The known datasets below the current folder."""
+    from dhm_cli.workflows.preparation import find_datasets, name_stores
+
+    found = find_datasets(Path(), out)
+    for folder, layout in found:
+        typer.echo(f"found {layout.title} in {folder}")
+    if not found:
+        typer.echo("no known dataset below this folder; to convert one elsewhere: dhm prepare FOLDER")
+    return name_stores([folder for folder, _ in found], out, options, rename=True)[0]
+
+
+def _convert(
+    console: "Console",
+    jobs: "list[tuple[Path, PrepareOptions]]",
+    failed: "list[DhmError]",
+    model: "FaceModel",
+    out: Path,
+    workers: int | None,
+    profile: int,
+    surface: Path | None,
+) -> None:
+    """Convert datasets one by one; one that cannot be converted does not stop the others."""
+    from tqdm import tqdm
+
+    from dhm_cli.errors import DhmError
+    from dhm_cli.workflows.preparation import prepare_folder
+    from dhm_cli.workflows.profiling import load_surface, profile_store
+
+    dense = load_surface(model, out, surface) if profile else None
     reports: list[PrepareReport] = []
-    for folder in folders or []:
-        with tqdm(unit="face", smoothing=0.1, disable=None) as bar:
+    with tqdm(unit="face", smoothing=0.1, disable=None) as bar:
 
-            def show(stage: str, done: int, total: int, bar: tqdm = bar) -> None:  # type: ignore[type-arg]
-                if done == 0:
-                    bar.reset(total)
-                    bar.set_description(stage)
-                bar.update(done - bar.n)
+        def progress(stage: str, done: int, total: int) -> None:
+            if bar.total != total or bar.desc != f"{stage}: ":
+                bar.reset(total)
+                bar.set_description(stage)
+            bar.update(done - bar.n)
 
-            reports.append(prepare_folder(folder, model, out, options, show))
-    if not reports:
-        return
+        for folder, options in jobs:
+            try:
+                reports.append(prepare_folder(folder, model, out, options, progress, workers))
+                if dense is not None:
+                    reports.append(profile_store(reports[-1].store, model, dense, profile, progress, workers))
+            except KeyboardInterrupt:
+                bar.close()
+                typer.echo("stopped; the same command goes on from here", err=True)
+                raise
+            except DhmError as error:
+                failed.append(error)
+    if reports:
+        _print_reports(console, reports)
+    for failure in failed[:-1]:
+        typer.echo(f"error: {failure.message}\nhint: {failure.hint}", err=True)
+    if failed:
+        raise failed[-1]
+
+
+def _print_reports(console: "Console", reports: "list[PrepareReport]") -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
     summary = Table()
-    for column in ("folder", "store", "faces", "splits", "median residual", "left out"):
+    for column in ("dataset", "layout", "store", "faces", "splits", "median residual", "left out"):
         summary.add_column(column, overflow="fold")
     for r in reports:
-        splits = ", ".join(f"{n} {s}" for s, n in r.by_split.items())
-        summary.add_row(
-            escape(str(r.folder)),
-            escape(str(r.store)),
-            str(r.faces),
-            splits,
-            f"{r.median_residual:.2f} %",
-            str(len(r.dropped)),
-        )
-    Console().print(summary)
+        splits = ", ".join(f"{n} {count:,}" for n, count in r.by_split.items())
+        cells = [str(r.folder), r.format, str(r.store), f"{r.faces:,}", splits, f"{r.residual['p50']:.2f} %"]
+        summary.add_row(*map(escape, cells), f"{len(r.dropped):,}")
+    console.print(summary)
     for r in reports:
+        _print_findings(console, r.store.name, r.findings)
         for face, reason in r.dropped[:_LISTED]:
             typer.echo(f"left out: {face}: {reason}", err=True)
         if len(r.dropped) > _LISTED:
-            typer.echo(f"left out: {len(r.dropped) - _LISTED} more from {r.folder}", err=True)
+            typer.echo(
+                f"left out: {len(r.dropped) - _LISTED:,} more; all are in {r.store.with_name('report.json')}", err=True
+            )
+        figures = r.figures
+        speed = f"{r.store.name}: {figures['images_per_second']:,.0f} images/s"
+        if "peak_memory_mb" in figures:
+            speed += f", peak memory {figures['peak_memory_mb']:,.0f} MB"
+        typer.echo(f"{speed}; pictures: {', '.join(str(p) for p in r.pictures)}")
+
+
+def _print_findings(console: "Console", name: str, findings: "Sequence[Finding]") -> None:
+    for finding in findings:
+        names = f": {', '.join(finding.names[:_LISTED])}" if finding.names else ""
+        more = ", ..." if len(finding.names) > _LISTED else ""
+        style = _COLOURS[finding.severity]
+        text = f"{name}: {finding.severity}: {finding.message}{names}{more}"
+        console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def _show(console: "Console", path: Path) -> None:
+    from rich.table import Table
+
+    from dhm_cli.workflows.inspection import show
+
+    shown = show(path)
+    table = Table("what", "value", title=shown.title, title_justify="left")
+    for row in shown.rows:
+        table.add_row(*(cell.replace("[", r"\[") for cell in row))
+    console.print(table)
+    if shown.picture:
+        typer.echo(f"picture: {shown.picture}")
+
+
+def _check(console: "Console", path: Path) -> None:
+    from dhm_cli.errors import FormatError
+    from dhm_cli.workflows.inspection import check_store
+
+    store, findings = check_store(path)
+    _print_findings(console, path.name, findings)
+    faults = [f for f in findings if f.severity != "note"]
+    if any(f.severity == "error" for f in faults):
+        raise FormatError(f"{path}: {sum(f.severity == 'error' for f in faults)} kinds of errors", "prepare it again")
+    typer.echo(f"{path}: {len(store):,} faces, {len(faults)} warnings, no errors")

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from dhm_cli.config import TrainConfig
 from dhm_cli.data.augmentation import augmented_crop
 from dhm_cli.data.crop import crop_matrix, extract_crop, landmark_crop_square, transform_landmarks
-from dhm_cli.data.store import SPLITS, FaceStore
+from dhm_cli.data.store import FaceStore
 from dhm_cli.metrics import YAW_BINS, in_yaw_bin
 
 
@@ -44,7 +44,7 @@ class Faces:
 
 
 def load_faces(stores: Sequence[tuple[FaceStore, float]], split: str) -> Faces:
-    """Decode all faces of a split into memory.
+    """Decode all faces of a split into memory; of the training split without those that are flagged.
 
     Args:
         stores: each with its sampling weight.
@@ -53,7 +53,7 @@ def load_faces(stores: Sequence[tuple[FaceStore, float]], split: str) -> Faces:
     images: list[NDArray[np.uint8]] = []
     landmarks, yaw, weight = [], [], []
     for store, store_weight in stores:
-        rows = np.flatnonzero(store.labels.split == SPLITS.index(split))
+        rows = store.labels.in_split(split)
         images += store.images(rows)
         landmarks.append(store.labels.landmarks[rows])
         yaw.append(store.labels.yaw[rows])

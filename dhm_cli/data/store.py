@@ -5,6 +5,7 @@ compressed chunk of many images was measured to be 20 times slower to read at ra
 """
 
 import hashlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,14 @@ from dhm_cli.errors import FormatError, InputError
 from dhm_cli.files import written_atomically
 
 FILE_FORMAT = "dhm-faces"
-FILE_VERSION = 1
+FILE_VERSION = 2
 SPLITS = ("train", "val", "test")
+# Recorded in every store, so that a reader need not guess.
+PIXELS = "0-based, integer coordinates at pixel centres, x right, y down; z toward the viewer, same unit, zero mean"
+CROP = "box of the 68 landmarks, squared on its longer side, times sqrt(2) about its centre (AFLW2000-3D protocol)"
+P_LAYOUT = "f, pitch, yaw, roll (radians), t_x, t_y, 199 identity, 29 expression; 300W-LP convention, 1-based, y up"
+
+_HINT = "make one with: dhm prepare FOLDER --bfm BFM.mat"
 
 
 @dataclass(frozen=True)
@@ -28,55 +35,100 @@ class FaceLabels:
 
     Attributes:
         names: (N,) str, unique within a store.
+        source: (N,) str, the image file below the dataset's folder that a face comes from.
         identity: (N,) str, faces that must stay in one split share it.
         split: (N,) uint8, index into SPLITS.
-        landmarks: (N, 68, 3) float32, the fitted model's points: 0-based image pixels, z toward the viewer, zero mean.
-        points: (N, 68, 2) float32, the human labels, 0-based image pixels, NaN where there is none.
+        image_size: (N, 2) int32, height and width of the stored image, pixels.
+        landmarks: (N, 68, 3) float32, what networks learn and are scored on: 0-based image pixels, z toward the viewer,
+            zero mean.
+        points: (N, 68, 2) float32, the labels of the source, 0-based image pixels, NaN where there is none.
         visibility: (N, 68) uint8: no label, visible, occluded (`io.annotations`).
-        parameters: (N, 234) float32, p in the convention of 300W-LP for this image.
-        yaw: (N,) float32, degrees, of the fitted pose.
-        residual: (N,) float32, percent of the face size: fitted model against the points it was fitted to.
+        parameters: (N, 234) float32, p in the convention of 300W-LP for this image (P_LAYOUT).
+        box: (N, 4) float32, smallest box around the landmarks: left, top, width, height, pixels.
+        yaw: (N,) float32, degrees, of the pose in p; as the source gives it, so it may lie beyond 180.
+        residual: (N,) float32, percent of the face size: landmarks against the labels that were used, root mean square.
+        flagged: (N,) uint8, 1 where the fit is worse than was asked for; training leaves such faces out.
+        reannotated: (N, 68, 2) float32, a second label set, 0-based image pixels; None where the dataset has none.
+        labelled_yaw: (N,) float32, yaw of the dataset's own labels, degrees, NaN where unknown; None without any.
     """
 
     names: NDArray[np.str_]
+    source: NDArray[np.str_]
     identity: NDArray[np.str_]
     split: NDArray[np.uint8]
+    image_size: NDArray[np.int32]
     landmarks: NDArray[np.float32]
     points: NDArray[np.float32]
     visibility: NDArray[np.uint8]
     parameters: NDArray[np.float32]
+    box: NDArray[np.float32]
     yaw: NDArray[np.float32]
     residual: NDArray[np.float32]
+    flagged: NDArray[np.uint8]
+    reannotated: NDArray[np.float32] | None = None
+    labelled_yaw: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
 
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The arrays that are there, by name."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
     def take(self, rows: NDArray[Any]) -> "FaceLabels":
         """The given rows, by index or mask."""
-        return FaceLabels(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+        return FaceLabels(**{name: values[rows] for name, values in self.arrays().items()})
+
+    def in_split(self, split: str) -> NDArray[np.int64]:
+        """Rows of a split (train, val or test); flagged faces are left out of train."""
+        inside = self.split == SPLITS.index(split)
+        return np.flatnonzero(inside & (self.flagged == 0) if split == "train" else inside)
+
+    @staticmethod
+    def join(parts: "list[FaceLabels]") -> "FaceLabels":
+        """The rows of several, in order; all must have the same arrays."""
+        return FaceLabels(**{name: np.concatenate([getattr(p, name) for p in parts]) for name in parts[0].arrays()})
 
 
-def write_store(path: Path, images: list[Path], labels: FaceLabels, attributes: dict[str, Any]) -> None:
-    """Write a store atomically.
+def write_store(
+    path: Path, images: Iterable[bytes], sizes: NDArray[np.int64], labels: FaceLabels, attributes: dict[str, Any]
+) -> None:
+    """Write a store atomically; the same input gives the same bytes.
 
     Args:
         path: the file; folders are made.
-        images: N image files whose bytes go into the store.
+        images: the encoded images end to end, in pieces of any size.
+        sizes: (N,), bytes of each image.
         labels: N rows.
-        attributes: what to record beside the schema version: sources, hashes, command line.
+        attributes: what to record beside the schema version and the conventions: sources, hashes, command line.
     """
-    assert all(len(getattr(labels, field.name)) == len(images) for field in fields(labels))
-    sizes = np.array([image.stat().st_size for image in images], dtype=np.int64)
-    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    assert all(len(values) == len(sizes) for values in labels.arrays().values())
+    offsets = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
     with written_atomically(path) as partial, h5py.File(partial, "w") as file:
-        file.attrs.update(format=FILE_FORMAT, version=FILE_VERSION, splits=SPLITS, **attributes)
+        file.attrs.update(format=FILE_FORMAT, version=FILE_VERSION, splits=SPLITS)
+        file.attrs.update(pixels=PIXELS, crop=CROP, parameters=P_LAYOUT, contents=contents_hash(labels, offsets))
+        file.attrs.update(attributes)
         stored = file.create_dataset("images", shape=(int(offsets[-1]),), dtype=np.uint8)
-        for image, start, stop in zip(images, offsets[:-1], offsets[1:], strict=True):
-            stored[start:stop] = np.frombuffer(image.read_bytes(), dtype=np.uint8)
+        at = 0
+        for piece in images:
+            stored[at : at + len(piece)] = np.frombuffer(piece, dtype=np.uint8)
+            at += len(piece)
+        assert at == offsets[-1], "the images are not as long as announced"
         file["offsets"] = offsets
-        for field in fields(labels):
-            values = getattr(labels, field.name)
-            file[field.name] = values.astype(h5py.string_dtype()) if values.dtype.kind == "U" else values
+        for name, values in labels.arrays().items():
+            file[name] = values.astype(h5py.string_dtype()) if values.dtype.kind == "U" else values
+
+
+def contents_hash(labels: FaceLabels, offsets: NDArray[np.int64]) -> str:
+    """Short hash of the labels and the images' sizes, equal for stores with equal contents."""
+    digest = hashlib.sha256(offsets.astype("<i8").tobytes())
+    for name, values in labels.arrays().items():
+        digest.update(name.encode())
+        digest.update(
+            "\n".join(values).encode() if values.dtype.kind == "U" else np.ascontiguousarray(values).tobytes()
+        )
+    return digest.hexdigest()[:16]
 
 
 class FaceStore:
@@ -88,6 +140,7 @@ class FaceStore:
     Attributes:
         labels: all rows.
         attributes: what was recorded.
+        sizes: (N,), bytes of each encoded image.
 
     Raises:
         InputError: no such file.
@@ -95,30 +148,40 @@ class FaceStore:
     """
 
     def __init__(self, path: Path) -> None:
-        hint = "make one with: dhm prepare FOLDER --bfm BFM.mat"
         if not path.exists():
-            raise InputError(f"{path}: no such store", hint)
+            raise InputError(f"{path}: no such store", _HINT)
         self.path = path
         try:
             with h5py.File(path, "r") as file:
-                if file.attrs.get("format") != FILE_FORMAT or file.attrs.get("version") != FILE_VERSION:
-                    raise FormatError(f"{path}: not a face store of version {FILE_VERSION}", hint)
+                found, version = file.attrs.get("format"), file.attrs.get("version")
+                if found == FILE_FORMAT and version != FILE_VERSION:
+                    raise FormatError(
+                        f"{path}: a face store of version {version}, not {FILE_VERSION}", f"again: {_HINT}"
+                    )
+                if found != FILE_FORMAT:
+                    raise FormatError(f"{path}: not a face store ({found or 'some other HDF5 file'})", _HINT)
                 self.attributes = dict(file.attrs)
                 self._offsets = file["offsets"][()]
-                self.labels = FaceLabels(**{f.name: _read(file[f.name]) for f in fields(FaceLabels)})
+                optional = {"reannotated", "labelled_yaw"} - set(file)
+                names = [f.name for f in fields(FaceLabels) if f.name not in optional]
+                self.labels = FaceLabels(**{name: _read(file[name]) for name in names})
         except (OSError, KeyError) as error:
-            raise FormatError(f"{path}: not a readable face store ({error})", hint) from error
+            raise FormatError(f"{path}: not a readable face store ({error})", _HINT) from error
+        self.sizes = np.diff(self._offsets)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def fingerprint(self) -> str:
-        """Short hash of the labels and the images' sizes, equal for stores with equal contents."""
-        digest = hashlib.sha256(self._offsets.tobytes())
-        for field in fields(self.labels):
-            values = getattr(self.labels, field.name)
-            digest.update("\n".join(values).encode() if values.dtype.kind == "U" else values.tobytes())
-        return digest.hexdigest()[:16]
+        """Short hash of the labels and the images' sizes, computed from what is in the file."""
+        return contents_hash(self.labels, self._offsets)
+
+    def encoded_images(self, rows: NDArray[np.integer]) -> Iterator[bytes]:
+        """The images of some rows as they were stored: encoded bytes, one after the other."""
+        with h5py.File(self.path, "r") as file:
+            stored = file["images"]
+            for row in rows:
+                yield stored[self._offsets[row] : self._offsets[row + 1]].tobytes()
 
     def images(self, rows: NDArray[np.integer]) -> list[NDArray[np.uint8]]:
         """Decode images.
@@ -128,17 +191,18 @@ class FaceStore:
 
         Returns:
             Images (H, W, 3) uint8 RGB.
-        """
-        with h5py.File(self.path, "r") as file:
-            stored = file["images"]
-            return [self._decode(stored[self._offsets[r] : self._offsets[r + 1]], int(r)) for r in rows]
 
-    def _decode(self, encoded: NDArray[np.uint8], row: int) -> NDArray[np.uint8]:
+        Raises:
+            FormatError: an image is damaged.
+        """
+        return [self._decode(data, int(row)) for data, row in zip(self.encoded_images(rows), rows, strict=True)]
+
+    def _decode(self, encoded: bytes, row: int) -> NDArray[np.uint8]:
         flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-        image = cv2.imdecode(encoded, flags) if len(encoded) else None
+        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags) if encoded else None
         if image is None:
             raise FormatError(f"{self.path}: image {self.labels.names[row]} is damaged", "prepare the store again")
-        return image
+        return image  # type: ignore[return-value]
 
 
 def _read(dataset: h5py.Dataset) -> NDArray[Any]:

@@ -1,9 +1,8 @@
-"""Landmark annotations as datasets ship them: .pts files (ibug and MERL-RAV), point arrays in .npz, tables of faces."""
+"""Landmark annotations in plain files: .pts (ibug and MERL-RAV), arrays of points in .npz, tables of faces."""
 
 import csv
 import re
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -11,12 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dhm_cli.errors import InputError
-from dhm_cli.landmarks import NUM_LANDMARKS
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
+from dhm_cli.landmarks import CURVES, NUM_LANDMARKS
 
 # No photo is larger than this; beyond lie damaged numbers, NaN included.
-_FARTHEST = 1e6
+FARTHEST = 1e6
 
 # Visibility codes of a landmark.
 NO_LABEL, VISIBLE, OCCLUDED = 0, 1, 2
@@ -27,36 +24,24 @@ AFLW21_TO_68 = ((0, 17), (1, 19), (2, 21), (3, 22), (4, 24), (5, 26), (6, 36), (
                 (17, 48), (19, 54), (20, 8))  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Annotation:
-    """Human labels of one face image.
-
-    Attributes:
-        image: the image file.
-        points: (68, 2), 0-based pixels, NaN where there is no label.
-        visibility: (68,) uint8: NO_LABEL, VISIBLE or OCCLUDED (by something in front of the face, position estimated).
-    """
-
-    image: Path
-    points: NDArray[np.float32]
-    visibility: NDArray[np.uint8]
-
-
 class FaceRow(NamedTuple):
-    """What a table of faces says about one image."""
+    """What a table of faces says about one image: empty, or NaN, where it says nothing; yaw in degrees."""
 
     split: str
     identity: str
+    yaw: float
 
 
-def read_pts(path: Path) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Read a 68-point .pts file with the signs of MERL-RAV.
+def read_pts(path: Path, merl_signs: bool = True) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Read a 68-point .pts file.
 
-    On disk coordinates are 1-based. Both positive: visible; both negative: externally occluded, position |x|, |y|;
-    exactly "-1 -1": self-occluded or not labelled, no position.
+    On disk coordinates are 1-based. In files of ibug every point is labelled, wherever it lies. In those of MERL-RAV
+    (Kumar et al. 2020) signs tell the visibility. Both positive: visible; both negative: externally occluded, position
+    |x|, |y|; exactly "-1 -1": self-occluded or not labelled, no position.
 
     Args:
         path: the file.
+        merl_signs: read the signs as MERL-RAV means them; False takes every coordinate as it is.
 
     Returns:
         Points (68, 2), 0-based pixels, NaN where not labelled, and visibility codes (68,).
@@ -64,6 +49,43 @@ def read_pts(path: Path) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     Raises:
         InputError: not a .pts file of 68 points.
     """
+    raw = _read_pts_numbers(path)
+    visibility = np.full(len(raw), VISIBLE, dtype=np.uint8)
+    if merl_signs:
+        visibility[(raw < 0).all(axis=1)] = OCCLUDED
+        visibility[(raw == -1).all(axis=1)] = NO_LABEL
+    points = np.where(visibility[:, None] == OCCLUDED, -raw, raw) - 1
+    points[visibility == NO_LABEL] = np.nan
+    return points.astype(np.float32), visibility
+
+
+def has_merl_signs(path: Path) -> bool:
+    """Whether the signs in a .pts file can only be meant as MERL-RAV means them (`read_pts`).
+
+    That is so where a point is exactly "-1 -1", and where a point with two negative coordinates lies far from its
+    positive neighbour on the same curve of the face while its mirror image in the positive quarter lies near. A face
+    that is cut off by the corner of the photo has negative points too, but near their neighbours.
+
+    Raises:
+        InputError: not a .pts file of 68 points.
+    """
+    raw = _read_pts_numbers(path)
+    if (raw == -1).all(axis=1).any():
+        return True
+    positive = np.asarray((raw > 0).all(axis=1))
+    negative = np.asarray((raw < 0).all(axis=1))
+    if not positive.any() or not negative.any():
+        return False
+    near = np.ptp(raw[positive], axis=0).max() / 2
+    first = np.concatenate([np.arange(start, end) for start, end, _ in CURVES])
+    borders = (positive[first] & negative[first + 1]) | (negative[first] & positive[first + 1])
+    step = np.linalg.norm(raw[first] - raw[first + 1], axis=1)
+    folded = np.linalg.norm(np.abs(raw[first]) - np.abs(raw[first + 1]), axis=1)
+    return bool((borders & (step > near) & (folded < near)).any())
+
+
+def _read_pts_numbers(path: Path) -> NDArray[np.float64]:
+    """The 68 pairs of a .pts file as they are."""
     try:
         text = path.read_text(encoding="utf-8", errors="strict")
         body = text[text.index("{") + 1 : text.index("}")]
@@ -73,15 +95,10 @@ def read_pts(path: Path) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
             f"{path}: not a .pts file ({error})", "expected `n_points: 68` and 68 x y lines in braces"
         ) from error
     if len(raw) != NUM_LANDMARKS:
-        raise InputError(f"{path}: {len(raw)} points", "only the 68-point scheme is supported")
-    if not (np.abs(raw) < _FARTHEST).all():
+        raise InputError(f"{path}: {len(raw)} points", "only the 68-point scheme of 300-W is supported")
+    if not (np.abs(raw) < FARTHEST).all():
         raise InputError(f"{path}: holds values that are no pixel positions", "remove or repair the file")
-    missing = (raw == -1).all(axis=1)
-    visibility = np.where((raw < 0).all(axis=1), OCCLUDED, VISIBLE).astype(np.uint8)
-    visibility[missing] = NO_LABEL
-    points = np.where(visibility[:, None] == OCCLUDED, -raw, raw) - 1
-    points[missing] = np.nan
-    return points.astype(np.float32), visibility
+    return raw
 
 
 class PointTable:
@@ -137,21 +154,29 @@ def _to_68(points: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def read_face_table(path: Path) -> dict[str, FaceRow]:
-    """Read a table of faces: CSV with a column `name` and, as far as known, `split` (train, val) and `identity`.
+    """Read a table of faces: CSV with a column `name` and, as far as known, `split`, `identity` and `yaw` (degrees).
 
     A name is the image's path below its folder, with or without its suffix (see `lookup`).
 
     Raises:
-        InputError: the file is missing or has no column `name`.
+        InputError: the file is missing, has no column `name`, or a yaw is not a number.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             if "name" not in (reader.fieldnames or []):
                 raise InputError(f"{path}: no column `name`, found {reader.fieldnames}", "add a header line")
-            return {r["name"]: FaceRow(r.get("split") or "", r.get("identity") or "") for r in reader}
+            return {row["name"]: _face_row(path, row) for row in reader}
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a readable CSV file ({error})", "check the path") from error
+
+
+def _face_row(path: Path, row: dict[str, str]) -> FaceRow:
+    yaw = row.get("yaw") or "nan"
+    try:
+        return FaceRow(row.get("split") or "", row.get("identity") or "", float(yaw))
+    except ValueError as error:
+        raise InputError(f"{path}: yaw {yaw!r} of {row['name']}", "expected degrees, or nothing") from error
 
 
 def lookup(path: str) -> tuple[str, str, str]:
@@ -165,18 +190,3 @@ def lookup(path: str) -> tuple[str, str, str]:
     """
     pure = PurePosixPath(path)
     return path, pure.with_suffix("").as_posix(), pure.stem
-
-
-def find_annotations(folder: Path) -> list[tuple[Path, Path | None]]:
-    """Images below a folder, sorted by path, each with the .pts file beside it (None where there is none).
-
-    Raises:
-        InputError: no such folder, or no image in it.
-    """
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder", "check the path")
-    files = {p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")}
-    images = sorted(p for p in files if p.suffix.lower() in IMAGE_SUFFIXES)
-    if not images:
-        raise InputError(f"{folder}: no images", f"looked for {', '.join(IMAGE_SUFFIXES)}")
-    return [(image, pts if (pts := image.with_suffix(".pts")) in files else None) for image in images]

@@ -39,6 +39,20 @@ def read_image(path: str | os.PathLike[str], upright: bool = True) -> NDArray[np
         data = Path(path).read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}", hint=_CHECK_PATH) from error
+    return decode_image(data, path, upright)
+
+
+def decode_image(data: bytes, path: str | os.PathLike[str], upright: bool = True) -> NDArray[np.uint8]:
+    """Decode the content of an image file; `read_image` says how.
+
+    Args:
+        data: the whole file.
+        path: its name, for messages.
+        upright: obey the EXIF orientation.
+
+    Raises:
+        InputError: as `read_image`.
+    """
     if not data:
         raise InputError(f"{path}: the file is empty", hint=_COPY_AGAIN)
     kind = _check_complete(data, path)

@@ -1,7 +1,7 @@
 """The 3D morphable model at its 68 key vertices (Eq. 1), its file, and a toy model that anyone may share."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
@@ -18,7 +18,11 @@ from dhm_cli.morphable.parameters import NUM_EXPRESSION, NUM_IDENTITY, unpack
 from dhm_cli.morphable.rotation import euler_to_matrix
 
 FILE_FORMAT = "dhm-face-model"
-FILE_VERSION = 1
+FILE_VERSION = 2
+UNITS = "micrometre"
+_ROWS = ("mean", "identity", "expression", "identity_std", "expression_std")
+_MESH = ("mean", "identity", "expression", "keypoints", "triangles")
+_ORIGIN_LISTS = {"source_files": "files", "source_sha256": "sha256", "notes": "notes"}  # attribute -> field of Origin
 
 
 @dataclass(frozen=True)
@@ -41,17 +45,37 @@ class Mesh:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where a face model's numbers come from.
+
+    Attributes:
+        format: kind of file, such as "BFM 2009".
+        files: names of the files read, without folders.
+        sha256: their hashes, in the same order.
+        units: length unit in the files; the model itself is in micrometres.
+        notes: what was assumed or changed on the way, one sentence each.
+    """
+
+    format: str
+    files: tuple[str, ...]
+    sha256: tuple[str, ...]
+    units: str
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class FaceModel:
     """A linear face model at its 68 landmarks: S = S_mean + E_id p_id + E_exp p_exp (Eq. 1, Sun et al. 2018).
 
     Attributes:
-        mean: S_mean, model units, y up, z out of the face, (68, 3).
+        mean: S_mean, micrometres, y up, z out of the face, (68, 3).
         identity: E_id, (68, 3, K_id), K_id <= 199.
-        expression: E_exp, (68, 3, K_exp), K_exp <= 29.
+        expression: E_exp, (68, 3, K_exp), K_exp <= 29; 0 for a model without expressions.
         identity_std: standard deviation of each identity coefficient, (K_id,), > 0.
         expression_std: standard deviation of each expression coefficient, (K_exp,), > 0.
         name: where the model comes from, for messages.
         mesh: the dense surface, where it is known and loaded.
+        origin: the files that it was read from, where it was read from files.
     """
 
     mean: Tensor
@@ -61,17 +85,17 @@ class FaceModel:
     expression_std: Tensor
     name: str = "face model"
     mesh: Mesh | None = None
+    origin: Origin | None = None
 
     def hash(self) -> str:
-        """Short fingerprint of the numbers (float32), equal on every machine."""
+        """Short fingerprint of the numbers at the key vertices (float32), equal on every machine."""
         digest = hashlib.sha256()
         for array in self._arrays().values():
             digest.update(np.ascontiguousarray(array, dtype="<f4").tobytes())
         return digest.hexdigest()[:16]
 
     def _arrays(self) -> dict[str, NDArray[np.float32]]:
-        names = ("mean", "identity", "expression", "identity_std", "expression_std")
-        return {name: getattr(self, name).detach().cpu().numpy().astype(np.float32) for name in names}
+        return {name: getattr(self, name).detach().cpu().numpy().astype(np.float32) for name in _ROWS}
 
     def shape(self, identity: Tensor, expression: Tensor) -> Tensor:
         """Eq. (1): face shapes of coefficients.
@@ -81,7 +105,7 @@ class FaceModel:
             expression: p_exp, (B, 29 or K_exp).
 
         Returns:
-            (B, 68, 3), model units. Differentiable.
+            (B, 68, 3), micrometres. Differentiable.
         """
         k_id, k_exp = self.identity.shape[-1], self.expression.shape[-1]
         moved = torch.einsum("nck,bk->bnc", self.identity, identity[:, :k_id])
@@ -103,26 +127,33 @@ class FaceModel:
         return model_image_to_pixels(points, image_height)
 
     def to(self, dtype: torch.dtype) -> "FaceModel":
-        """The model in another floating type."""
-        return FaceModel(
-            self.mean.to(dtype),
-            self.identity.to(dtype),
-            self.expression.to(dtype),
-            self.identity_std.to(dtype),
-            self.expression_std.to(dtype),
-            self.name,
-        )
+        """The model in another floating type; the mesh stays float32."""
+        return replace(self, **{name: getattr(self, name).to(dtype) for name in _ROWS})
 
     def save(self, path: Path) -> None:
-        """Write the model to an HDF5 file, atomically."""
+        """Write the model to an HDF5 file, atomically; the same model gives the same bytes.
+
+        At the top are the rows of the 68 key vertices, in the group `mesh` the dense surface, in the attributes the
+        name, the hash, the units and the origin.
+        """
         with written_atomically(path) as partial, h5py.File(partial, "w") as file:
-            file.attrs.update(format=FILE_FORMAT, version=FILE_VERSION, name=self.name, hash=self.hash())
+            file.attrs.update(format=FILE_FORMAT, version=FILE_VERSION, name=self.name, hash=self.hash(), units=UNITS)
+            if self.origin is not None:
+                _write_origin(file.attrs, self.origin)
             for name, array in self._arrays().items():
                 file[name] = array
+            if self.mesh is not None:
+                for name in _MESH:
+                    file[f"mesh/{name}"] = getattr(self.mesh, name)
 
     @classmethod
-    def load(cls, path: Path) -> "FaceModel":
+    def load(cls, path: Path, mesh: bool = False) -> "FaceModel":
         """Read a file that `save` wrote.
+
+        Args:
+            path: the file.
+            mesh: read the dense surface too, where the file has one. It takes as much memory as it has numbers: 145 MB
+                for the 53,215 vertices and 228 modes of a Basel Face Model.
 
         Raises:
             InputError: there is no such file.
@@ -133,15 +164,44 @@ class FaceModel:
             raise InputError(f"{path}: no such face model", hint)
         try:
             with h5py.File(path, "r") as file:
-                if file.attrs.get("format") != FILE_FORMAT or file.attrs.get("version") != FILE_VERSION:
-                    raise FormatError(f"{path}: not a face model of version {FILE_VERSION}", hint)
-                arrays = {
-                    key: torch.from_numpy(file[key][()])
-                    for key in ("mean", "identity", "expression", "identity_std", "expression_std")
-                }
-                return cls(**arrays, name=str(file.attrs["name"]))
+                _check_version(path, file.attrs, hint)
+                rows = {name: torch.from_numpy(file[name][()]) for name in _ROWS}
+                surface = Mesh(**{name: file["mesh"][name][()] for name in _MESH}) if mesh and "mesh" in file else None
+                return cls(**rows, name=str(file.attrs["name"]), mesh=surface, origin=_read_origin(file.attrs))
         except (OSError, KeyError) as error:
             raise FormatError(f"{path}: not a readable face model ({error})", hint) from error
+
+
+def is_face_model(path: Path) -> bool:
+    """Whether a file is one that `FaceModel.save` wrote, of whatever version; False for a file that is damaged."""
+    try:
+        with h5py.File(path, "r") as file:
+            return bool(file.attrs.get("format") == FILE_FORMAT)
+    except OSError:
+        return False
+
+
+def _check_version(path: Path, attributes: h5py.AttributeManager, hint: str) -> None:
+    if attributes.get("format") != FILE_FORMAT:
+        raise FormatError(f"{path}: not a face model of version {FILE_VERSION}", hint)
+    if attributes.get("version") != FILE_VERSION:
+        raise FormatError(
+            f"{path}: not a face model of version {FILE_VERSION}, but of version {attributes.get('version')}",
+            "convert the original file again: dhm prepare --bfm BFM.mat",
+        )
+
+
+def _write_origin(attributes: h5py.AttributeManager, origin: Origin) -> None:
+    attributes.update(source_format=origin.format, source_units=origin.units)
+    for name, texts in _ORIGIN_LISTS.items():
+        attributes[name] = np.array(getattr(origin, texts), dtype=h5py.string_dtype())
+
+
+def _read_origin(attributes: h5py.AttributeManager) -> Origin | None:
+    if "source_format" not in attributes:
+        return None
+    lists = {texts: tuple(str(text) for text in attributes[name]) for name, texts in _ORIGIN_LISTS.items()}
+    return Origin(format=str(attributes["source_format"]), units=str(attributes["source_units"]), **lists)
 
 
 def toy_face_model() -> FaceModel:

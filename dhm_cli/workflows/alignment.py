@@ -4,9 +4,9 @@ import errno
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -24,6 +24,7 @@ from dhm_cli.io.images import find_images, read_image
 from dhm_cli.io.landmark_csv import BAD_BOX, NO_FACE, OK, UNREADABLE, LandmarkTable, Row, empty_row, face_row
 from dhm_cli.plotting import draw_landmarks
 from dhm_cli.pose import estimate_pose
+from dhm_cli.threads import available_cores, single_threaded_opencv
 
 OVERLAY_QUALITY = 92
 # More a JPEG cannot hold.
@@ -282,7 +283,7 @@ def align_files(
     results = [PhotoResult(p, table.finished[p], table.faces[p], "see the interrupted run") for p in map(str, kept)]
     to_do = [photo for photo in photos if str(photo) not in table.finished]
     start = time.perf_counter()
-    with closing(table), closing(_in_order(process, to_do, threads or _available_cores())) as stream:
+    with closing(table), closing(_in_order(process, to_do, threads or available_cores())) as stream:
         if progress is not None:
             progress(len(results), len(photos))
         for result, rows in stream:
@@ -339,7 +340,7 @@ def _in_order(process: Callable[[Path], T], photos: Sequence[Path], workers: int
     waiting: deque[Future[T]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="align")
     try:
-        with _single_threaded_opencv():
+        with single_threaded_opencv():
             for photo in photos:
                 waiting.append(pool.submit(process, photo))
                 if len(waiting) >= LOOK_AHEAD * workers:
@@ -348,21 +349,6 @@ def _in_order(process: Callable[[Path], T], photos: Sequence[Path], workers: int
                 yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextmanager
-def _single_threaded_opencv() -> Iterator[None]:
-    """Keep OpenCV from splitting each call over all cores: the workers fill them better."""
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)
-
-
-def _available_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _overlay_paths(photos: Sequence[Path], folder: Path) -> dict[Path, Path]:

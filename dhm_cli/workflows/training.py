@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from dhm_cli.checkpoint import read_tensors, save_checkpoint, write_tensors
 from dhm_cli.config import TrainConfig
 from dhm_cli.data.batches import TrainBatches, load_faces, validation_crops
-from dhm_cli.data.store import SPLITS, FaceStore
+from dhm_cli.data.store import FaceStore
 from dhm_cli.errors import DhmError, InputError
 from dhm_cli.files import written_atomically
 from dhm_cli.landmarks import MIRROR, bounding_box
@@ -202,7 +202,7 @@ class Trainer:
 
     @staticmethod
     def _mean_shape(stores: list[tuple[FaceStore, float]]) -> Tensor:
-        labels = [s.labels.take(s.labels.split == SPLITS.index("train")) for s, _ in stores]
+        labels = [s.labels.take(s.labels.in_split("train")) for s, _ in stores]
         return mean_frontal_shape(
             np.concatenate([x.landmarks for x in labels]), np.concatenate([x.parameters for x in labels])
         )

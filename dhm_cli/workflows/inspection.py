@@ -1,0 +1,171 @@
+"""`dhm prepare --check` and `--show`: what is in a store, and whether it can be trusted."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+
+from dhm_cli.data.crop import crop_matrix, landmark_crop_square, transform_landmarks
+from dhm_cli.data.store import SPLITS, FaceLabels, FaceStore
+from dhm_cli.data.verification import PROJECTION_TOLERANCE, Finding, by_severity, check_labels, check_projection
+from dhm_cli.errors import DhmError, FormatError, InputError
+from dhm_cli.heatmaps import draw_heatmap
+from dhm_cli.io.images import decode_image
+from dhm_cli.metrics import YAW_BINS, in_yaw_bin
+from dhm_cli.morphable import face_model
+from dhm_cli.morphable.face_model import FaceModel
+from dhm_cli.plotting import TILE, contact_sheet, face_tile, save_png
+
+_SHOWN = 24
+_CHUNK = 4096
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is in a file.
+
+    Attributes:
+        title: one line.
+        rows: name and value, for a table.
+        picture: contact sheet that was written, where there is one.
+    """
+
+    title: str
+    rows: list[tuple[str, str]]
+    picture: Path | None = None
+
+
+def check_store(path: Path, model: Path | None = None) -> tuple[FaceStore, list[Finding]]:
+    """Validate a store: its form, every image, every label, and the projection of p where the face model is at hand.
+
+    Args:
+        path: a store of `dhm prepare`.
+        model: face_model.h5; None for the one beside the store, if it is there.
+
+    Returns:
+        The store and what is wrong with it; notes are harmless.
+
+    Raises:
+        InputError, FormatError: it cannot be read as a store at all.
+    """
+    store = FaceStore(path)
+    labels = store.labels
+    shapes = {name: values.shape for name, values in labels.arrays().items()}
+    uneven = {name: shape[0] for name, shape in shapes.items() if shape[0] != len(labels)}
+    if uneven or len(store.sizes) != len(labels) or not len(labels):
+        raise FormatError(f"{path}: {len(labels)} names, but {uneven or len(store.sizes)} rows", "prepare it again")
+    findings = check_labels(labels)
+    if store.fingerprint() != store.attributes.get("contents"):
+        findings.append(Finding("contents", "error", "the labels are not those that were written (hash differs)"))
+    findings += _check_images(store)
+    findings += _check_projection(store, model or path.with_name("face_model.h5"), required=model is not None)
+    return store, by_severity(findings)
+
+
+def _check_images(store: FaceStore) -> list[Finding]:
+    """Images that cannot be decoded or have another size than recorded."""
+    bad = []
+    rows = np.arange(len(store))
+    for row, encoded in zip(rows, store.encoded_images(rows), strict=True):
+        try:
+            shape = decode_image(encoded, store.labels.names[row], upright=False).shape[:2]
+        except DhmError:
+            shape = (0, 0)
+        if tuple(store.labels.image_size[row]) != shape:
+            bad.append(str(store.labels.names[row]))
+    if not bad:
+        return []
+    return [
+        Finding("images", "error", f"{len(bad):,} images are damaged or of another size than recorded", tuple(bad[:20]))
+    ]
+
+
+def _check_projection(store: FaceStore, path: Path, required: bool) -> list[Finding]:
+    wanted = str(store.attributes.get("face_model"))
+    if not path.exists() and not required:
+        return [Finding("face-model", "note", f"no {path.name} beside the store: the projection of p was not checked")]
+    model = FaceModel.load(path)
+    if model.hash() != wanted:
+        text = f"{path.name} is {model.hash()}, the store was made with {wanted}: the projection of p was not checked"
+        return [Finding("face-model", "warning", text)]
+    labels, parts = store.labels, []
+    for start in range(0, len(labels), _CHUNK):
+        p = torch.from_numpy(labels.parameters[start : start + _CHUNK]).double()
+        heights = torch.from_numpy(labels.image_size[start : start + _CHUNK, 0]).double()
+        parts.append(model.to(torch.float64).landmarks(p, heights).float().numpy())
+    finding = check_projection(labels, np.concatenate(parts), PROJECTION_TOLERANCE)
+    return [finding] if finding else []
+
+
+def show(path: Path) -> Description:
+    """Describe a store, with a contact sheet `<name>.png` beside it, or a face model.
+
+    Raises:
+        InputError: no such file.
+        FormatError: it is neither.
+    """
+    if not path.exists():
+        raise InputError(f"{path}: no such file", "give a store or a face model that dhm prepare wrote")
+    try:
+        with h5py.File(path, "r") as file:
+            kind = file.attrs.get("format")
+    except OSError as error:
+        raise FormatError(f"{path}: not an HDF5 file ({error})", "give a file that dhm prepare wrote") from error
+    return _show_model(path) if kind == face_model.FILE_FORMAT else _show_store(path)
+
+
+def _show_model(path: Path) -> Description:
+    FaceModel.load(path)
+    rows = []
+    with h5py.File(path, "r") as file:
+        rows += [(name, _text(value)) for name, value in sorted(file.attrs.items())]
+        file.visititems(
+            lambda name, item: rows.append((name, _shape(item))) if isinstance(item, h5py.Dataset) else None
+        )
+    return Description(f"{path}: face model", rows)
+
+
+def _show_store(path: Path) -> Description:
+    store = FaceStore(path)
+    labels = store.labels
+    rows = [(name, _text(value)) for name, value in sorted(store.attributes.items())]
+    with h5py.File(path, "r") as file:
+        rows += [(name, _shape(item)) for name, item in file.items()]
+    splits = {name: int((labels.split == i).sum()) for i, name in enumerate(SPLITS)}
+    rows.append(("faces by split", ", ".join(f"{name} {count:,}" for name, count in splits.items() if count)))
+    rows.append(("faces by |yaw|", ", ".join(f"{b} {in_yaw_bin(labels.yaw, b).sum():,}" for b in YAW_BINS)))
+    rows.append(("identities", f"{len(set(labels.identity)):,}"))
+    levels = np.percentile(labels.residual, (5, 50, 95, 100))
+    rows.append(("residual, % of face size", "5th {:.2f}, median {:.2f}, 95th {:.2f}, worst {:.2f}".format(*levels)))
+    rows.append(("flagged", f"{int(labels.flagged.sum()):,}"))
+    picture = path.with_suffix(".png")
+    save_png(picture, _sheet(store))
+    return Description(f"{path}: {len(store):,} faces", rows, picture)
+
+
+def _sheet(store: FaceStore) -> "np.typing.NDArray[np.uint8]":
+    """Faces from all yaws with their landmarks and heat maps."""
+    labels = store.labels
+    by_yaw = np.argsort(labels.yaw, kind="stable")
+    rows = np.unique(np.linspace(0, len(labels) - 1, min(_SHOWN, len(labels))).astype(int))
+    chosen = by_yaw[rows]
+    tiles = []
+    for row, image, heatmap in zip(chosen, store.images(chosen), _heatmaps(labels.take(chosen)), strict=True):
+        caption = f"{labels.yaw[row]:+.0f} deg  {SPLITS[labels.split[row]]}  {labels.names[row].rpartition('/')[2]}"
+        tiles.append(face_tile(image, labels.landmarks[row], caption, heatmap=heatmap))
+    return contact_sheet(tiles, columns=4)
+
+
+def _heatmaps(labels: FaceLabels) -> "np.typing.NDArray[np.float32]":
+    crops = [transform_landmarks(p, crop_matrix(*landmark_crop_square(p), TILE)) for p in labels.landmarks]
+    return draw_heatmap(torch.from_numpy(np.stack(crops)).float(), TILE).numpy()
+
+
+def _shape(item: h5py.Dataset) -> str:
+    return f"{' x '.join(map(str, item.shape))} {'text' if h5py.check_string_dtype(item.dtype) else item.dtype}"
+
+
+def _text(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, np.ndarray) else str(value)

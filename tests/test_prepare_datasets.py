@@ -1,0 +1,291 @@
+"""`dhm prepare` on small copies of the known datasets, good and faulty."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import scipy.io
+from dataset_examples import write_t7, write_video
+from numpy.typing import NDArray
+from synthetic_faces import SIDE, draw_300w_lp, draw_aflw2000
+
+from dhm_cli.data.store import SPLITS, FaceStore
+from dhm_cli.errors import InputError
+from dhm_cli.io.mat_datasets import W300_LP
+from dhm_cli.landmarks import MIRROR, face_size
+from dhm_cli.morphable.face_model import FaceModel
+from dhm_cli.workflows import preparation
+from dhm_cli.workflows.preparation import PrepareOptions, name_stores, prepare_folder
+
+
+@pytest.fixture(scope="module")
+def lp(tmp_path_factory: pytest.TempPathFactory, toy_model: FaceModel) -> tuple[Path, dict[str, NDArray[np.float32]]]:
+    """A small 300W-LP, not to be changed."""
+    root = tmp_path_factory.mktemp("lp") / "300W_LP"
+    return root, draw_300w_lp(root, toy_model)
+
+
+@pytest.fixture
+def lp_copy(lp: tuple[Path, dict[str, NDArray[np.float32]]], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(lp[0], tmp_path / "copy"))
+
+
+@pytest.fixture
+def aflw(tmp_path: Path, toy_model: FaceModel) -> tuple[Path, NDArray[np.float32]]:
+    return tmp_path / "AFLW2000", draw_aflw2000(tmp_path / "AFLW2000", toy_model)
+
+
+def checks(report: preparation.PrepareReport) -> dict[str, str]:
+    return {finding.check: finding.severity for finding in report.findings}
+
+
+def test_300w_lp(lp: tuple[Path, dict[str, NDArray[np.float32]]], toy_model: FaceModel, tmp_path: Path) -> None:
+    root, truth = lp
+    report = prepare_folder(root, toy_model, tmp_path, PrepareOptions())
+    assert report.store == tmp_path / "300w-lp.h5"
+    labels = FaceStore(report.store).labels
+    assert labels.names.tolist() == sorted(truth)
+    for name, landmarks, size in zip(labels.names, labels.landmarks, labels.image_size, strict=True):
+        np.testing.assert_allclose(landmarks[:, :2], truth[name][:, :2], atol=1e-3)
+        depth = truth[name][:, 2] - truth[name][:, 2].mean()
+        np.testing.assert_allclose(landmarks[:, 2], depth, atol=1e-3)
+        assert size.tolist() == [SIDE, SIDE]
+    assert checks(report) == {"counts": "warning"}
+    assert "AFW 6 of 5,207" in report.findings[0].message
+
+
+def test_flips_of_300w_lp_are_the_mirrored_faces(
+    lp: tuple[Path, dict[str, NDArray[np.float32]]], toy_model: FaceModel, tmp_path: Path
+) -> None:
+    labels = FaceStore(prepare_folder(lp[0], toy_model, tmp_path, PrepareOptions()).store).labels
+    row = {name: i for i, name in enumerate(labels.names)}
+    pairs = [(i, row[name.replace("/", "_Flip/", 1)]) for name, i in row.items() if "_Flip" not in name]
+    assert len(pairs) == 12
+    for plain, flip in pairs:
+        mirrored = labels.landmarks[plain][MIRROR] * [-1, 1, 1] + [SIDE - 1, 0, 0]
+        np.testing.assert_allclose(labels.landmarks[flip], mirrored, atol=1e-2)
+        points = labels.points[plain][MIRROR] * [-1, 1] + [SIDE - 1, 0]
+        np.testing.assert_allclose(labels.points[flip], points, atol=2.1)  # the human's offset is not mirrored
+
+
+def test_the_split_goes_by_source_face(
+    lp: tuple[Path, dict[str, NDArray[np.float32]]], toy_model: FaceModel, tmp_path: Path
+) -> None:
+    labels = FaceStore(prepare_folder(lp[0], toy_model, tmp_path, PrepareOptions()).store).labels
+    for identity in set(labels.identity):
+        rows = labels.identity == identity
+        assert rows.sum() == 6
+        assert len(set(labels.split[rows])) == 1
+    assert (labels.split == SPLITS.index("val")).sum() == 6
+    other = prepare_folder(lp[0], toy_model, tmp_path, PrepareOptions(seed=3, name="other"))
+    assert FaceStore(other.store).attributes["seed"] == 3
+    assert FaceStore(other.store).labels.split.tolist() != labels.split.tolist()
+
+
+def test_a_complete_300w_lp_gets_the_published_number(
+    lp: tuple[Path, dict[str, NDArray[np.float32]]],
+    toy_model: FaceModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    published = {"AFW": 6, "HELEN": 6, "AFW_Flip": 6, "HELEN_Flip": 6}
+    layout = replace(W300_LP, published=published, validation_faces=9)
+    monkeypatch.setattr(preparation, "find_layout", lambda *_, **__: layout)
+    report = prepare_folder(lp[0], toy_model, tmp_path, PrepareOptions())
+    assert report.by_split == {"train": 6, "val": 18}  # with the mirrored ones
+    assert report.findings == []
+
+
+def test_a_copy_with_one_set_of_landmarks_for_all_views_is_refused(
+    lp_copy: Path, toy_model: FaceModel, tmp_path: Path
+) -> None:
+    for mat in lp_copy.rglob("*_[12].mat"):
+        shutil.copy(mat.with_name(mat.stem[:-1] + "0.mat"), mat)
+    with pytest.raises(InputError, match=r"16 of 24 images carry the landmarks of another view") as caught:
+        prepare_folder(lp_copy, toy_model, tmp_path, PrepareOptions())
+    assert "faulty copy" in caught.value.hint
+    assert not (tmp_path / "300w-lp.h5").exists()
+
+
+def test_another_face_model_is_refused(lp_copy: Path, toy_model: FaceModel, tmp_path: Path) -> None:
+    other = replace(toy_model, mean=toy_model.mean * 2, name="another.mat")
+    with pytest.raises(InputError, match=r"the parameters do not fit another\.mat") as caught:
+        prepare_folder(lp_copy, other, tmp_path, PrepareOptions())
+    assert "3DDFA" in caught.value.hint
+
+
+def spoil(mat: Path, **changes: object) -> None:
+    """Change or (with None) remove fields of a .mat file."""
+    fields = {k: v for k, v in scipy.io.loadmat(mat).items() if not k.startswith("__")} | changes
+    scipy.io.savemat(mat, {k: v for k, v in fields.items() if v is not None})
+
+
+def test_broken_faces_are_named_and_left_out(lp_copy: Path, toy_model: FaceModel, tmp_path: Path) -> None:
+    afw = lp_copy / "AFW"
+    spoil(afw / "AFW_0_1_0.mat", Pose_Para=np.full((1, 7), np.nan))
+    spoil(afw / "AFW_0_1_1.mat", Shape_Para=None)
+    spoil(afw / "AFW_0_1_2.mat", Exp_Para=np.zeros((10, 1)))
+    (afw / "AFW_2_1_0.mat").write_bytes((afw / "AFW_2_1_0.mat").read_bytes()[:300])
+    (afw / "AFW_2_1_1.mat").unlink()
+    jpg = afw / "AFW_2_1_2.jpg"
+    jpg.write_bytes(jpg.read_bytes()[:2000])
+    report = prepare_folder(lp_copy, toy_model, tmp_path, PrepareOptions())
+    reasons = {Path(name).name: reason for name, reason in report.dropped}
+    assert set(reasons) == {f"AFW_{face}_1_{view}.jpg" for face in (0, 2) for view in range(3)}
+    assert "NaN" in reasons["AFW_0_1_0.jpg"]
+    assert "Shape_Para" in reasons["AFW_0_1_1.jpg"]
+    assert "Exp_Para" in reasons["AFW_0_1_2.jpg"]
+    assert "MATLAB" in reasons["AFW_2_1_0.jpg"]
+    assert "no annotation" in reasons["AFW_2_1_1.jpg"]
+    assert "truncated" in reasons["AFW_2_1_2.jpg"]
+    assert len(FaceStore(report.store)) == 18
+    assert checks(report)["unusable"] == "warning"
+    written = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["datasets"]["300w-lp"]
+    assert len(written["dropped"]) == 6
+    assert written["faces"] == 18
+
+
+def test_aflw2000(aflw: tuple[Path, NDArray[np.float32]], toy_model: FaceModel, tmp_path: Path) -> None:
+    root, truth = aflw
+    report = prepare_folder(root, toy_model, tmp_path, PrepareOptions())
+    assert report.store.name == "aflw2000-3d.h5"
+    assert report.by_split == {"test": 4}
+    labels = FaceStore(report.store).labels
+    np.testing.assert_allclose(labels.landmarks[..., :2], truth[..., :2], atol=1e-4)
+    assert report.figures["projection_px_max"] < 1e-3
+    np.testing.assert_allclose(labels.yaw, [-75, -20, 3, 40], atol=1e-3)
+    assert labels.reannotated is None
+    assert labels.labelled_yaw is None
+
+
+def test_second_labels_of_aflw2000(
+    aflw: tuple[Path, NDArray[np.float32]], toy_model: FaceModel, tmp_path: Path
+) -> None:
+    root, truth = aflw
+    again = truth[..., :2] + np.arange(4, dtype=np.float32)[:, None, None]
+    np.save(tmp_path / "again.npy", np.moveaxis(again + 1, 1, 2))
+    np.save(tmp_path / "yaw.npy", np.array([-70.0, -25.0, 0.0, 35.0]))
+    options = PrepareOptions(reannotated=tmp_path / "again.npy", yaw_labels=tmp_path / "yaw.npy")
+    # A face that cannot be used must not shift the labels of those after it.
+    (root / "image00010.jpg").write_bytes(b"")
+    labels = FaceStore(prepare_folder(root, toy_model, tmp_path, options).store).labels
+    assert labels.reannotated is not None
+    assert labels.labelled_yaw is not None
+    np.testing.assert_allclose(labels.reannotated, again[[0, 2, 3]], atol=1e-4)
+    assert labels.labelled_yaw.tolist() == [-70.0, 0.0, 35.0]
+    np.save(tmp_path / "again.npy", np.zeros((3, 2, 68)))
+    with pytest.raises(InputError, match=r"again\.npy: labels of 3 images, but the dataset has 4"):
+        prepare_folder(root, toy_model, tmp_path, options)
+
+
+def test_strict_refuses_and_says_why(
+    aflw: tuple[Path, NDArray[np.float32]], toy_model: FaceModel, tmp_path: Path
+) -> None:
+    root, _ = aflw
+    fields = scipy.io.loadmat(root / "image00020.mat")
+    spoil(root / "image00020.mat", pt3d_68=fields["pt3d_68"] + 3)
+    report = prepare_folder(root, toy_model, tmp_path / "a", PrepareOptions())
+    assert checks(report) == {"projection": "error", "counts": "warning"}
+    assert report.findings[0].names == ("image00020.jpg",)
+    with pytest.raises(InputError, match=r"1 face whose landmarks are not the projection of p \(up to 3") as caught:
+        prepare_folder(root, toy_model, tmp_path / "b", PrepareOptions(strict=True))
+    assert "report.json" in caught.value.hint
+    assert not (tmp_path / "b" / "aflw2000-3d.h5").exists()
+    assert (tmp_path / "b" / "report.json").exists()
+    # Without --strict the work that was done is not done again, and the result is the same.
+    prepare_folder(root, toy_model, tmp_path / "b", PrepareOptions())
+    names = ("a/aflw2000-3d.h5", "b/aflw2000-3d.h5")
+    first, second = ((tmp_path / name).read_bytes() for name in names)
+    assert first == second
+
+
+def test_a_yaw_beyond_a_turn_is_kept_and_noted(tmp_path: Path, toy_model: FaceModel) -> None:
+    draw_aflw2000(tmp_path / "set", toy_model, (10.0, -351.2))
+    report = prepare_folder(tmp_path / "set", toy_model, tmp_path, PrepareOptions())
+    assert FaceStore(report.store).labels.yaw[1] == pytest.approx(-351.2, abs=1e-3)
+    assert checks(report)["yaw-wrap"] == "note"
+    assert report.by_yaw == {"0-30": 1, "30-60": 0, "60-90": 1}  # as the benchmark counts it
+
+
+def write_ls3d(root: Path, landmarks: NDArray[np.float32]) -> None:
+    for i, points in enumerate(landmarks):
+        image = root / f"face {i}.png"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        image.write_bytes(cv2.imencode(".png", np.full((SIDE, SIDE, 3), 90, np.uint8))[1].tobytes())
+        write_t7(image.with_suffix(".t7"), (points[:, :2] + 1).astype(np.float32))
+
+
+def test_ls3d_w_is_fitted_with_every_jaw_point(
+    aflw: tuple[Path, NDArray[np.float32]], toy_model: FaceModel, tmp_path: Path
+) -> None:
+    """Its points are projections of 3D ones, so the far side of the jaw is no silhouette."""
+    _, truth = aflw
+    write_ls3d(tmp_path / "LS3D-W", truth)
+    report = prepare_folder(tmp_path / "LS3D-W", toy_model, tmp_path, PrepareOptions(split="train"))
+    labels = FaceStore(report.store).labels
+    np.testing.assert_allclose(labels.points, truth[..., :2], atol=1e-3)
+    error = np.linalg.norm((labels.landmarks - truth)[..., :2], axis=-1) / face_size(truth)[:, None]
+    assert error[:, :17].mean() < 0.02
+    assert error.mean() < 0.015
+    assert np.abs(labels.yaw - [-75, -20, 3, 40]).max() < 12
+
+
+def test_frames_of_a_video(tmp_path: Path, toy_model: FaceModel) -> None:
+    folder = tmp_path / "300VW-3D" / "001"
+    levels = write_video(folder / "vid.avi")
+    points = toy_model.mean[:, :2].numpy() * [3e-4, -3e-4] + [60, 45]
+    for number in (2, 3, 12, 40):
+        write_t7(folder / "annot" / f"{number:06d}.t7", (points + 1).astype(np.float32))
+    report = prepare_folder(tmp_path / "300VW-3D", toy_model, tmp_path, PrepareOptions(split="val", max_residual=50))
+    store = FaceStore(report.store)
+    assert [name.rpartition("#")[2] for name in store.labels.names] == ["000002", "000003", "000012"]
+    assert set(store.labels.source) == {"001/vid.avi"}
+    for image, number in zip(store.images(np.arange(3)), (2, 3, 12), strict=True):
+        assert abs(float(image.mean()) - levels[number - 1]) < 4
+    ((name, reason),) = report.dropped
+    assert name.endswith("#000040")
+    assert "ends after 12 frames" in reason
+
+
+def test_names_of_stores(tmp_path: Path, toy_model: FaceModel, lp_copy: Path) -> None:
+    shutil.copytree(lp_copy / "AFW", tmp_path / "b" / "AFW")
+    folders = [lp_copy, tmp_path / "b", tmp_path / "absent"]
+    jobs, failed = name_stores(folders, tmp_path, PrepareOptions())
+    assert jobs == [(lp_copy, PrepareOptions())]
+    assert "would write one store" in failed[0].message
+    assert "absent: no such folder" in failed[1].message
+    jobs, _ = name_stores(folders, tmp_path, PrepareOptions(), rename=True)
+    assert [options.name for _, options in jobs] == [None, "300w-lp-2"]
+    with pytest.raises(InputError, match="--name needs exactly one folder"):
+        name_stores(folders, tmp_path, PrepareOptions(name="x"))
+
+
+def test_an_unknown_folder(tmp_path: Path, toy_model: FaceModel) -> None:
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "a.jpg").write_bytes(b"")
+    (tmp_path / "odd" / "a.txt").write_text("1 2 3")
+    with pytest.raises(InputError, match=r"1 \.jpg, 1 \.txt") as caught:
+        prepare_folder(tmp_path / "odd", toy_model, tmp_path, PrepareOptions())
+    assert "300w-lp" in caught.value.hint
+
+
+def test_a_changed_image_is_read_again(lp_copy: Path, toy_model: FaceModel, tmp_path: Path) -> None:
+    """Parts that were left by a stopped run are used only while their files are the same."""
+    (lp_copy / "AFW" / "AFW_0_1_0.jpg").write_bytes(b"")
+    with pytest.raises(InputError):  # strict: the parts stay
+        prepare_folder(lp_copy, toy_model, tmp_path, PrepareOptions(strict=True))
+    source = lp_copy / "AFW" / "AFW_0_1_1.jpg"
+    shutil.copy(source, lp_copy / "AFW" / "AFW_0_1_0.jpg")
+    report = prepare_folder(lp_copy, toy_model, tmp_path, PrepareOptions())
+    assert report.dropped == []
+    assert len(FaceStore(report.store)) == 24
+
+
+def test_the_command_line_is_the_same_on_every_machine(tmp_path: Path) -> None:
+    options = PrepareOptions(table=tmp_path / "my table.csv", max_residual=3.0, strict=True)
+    command = options.command(tmp_path / "a folder")
+    assert command == "dhm prepare 'a folder' --table 'my table.csv' --max-residual 3.0"
