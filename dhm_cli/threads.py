@@ -1,4 +1,4 @@
-"""How many threads there are to use, and keeping OpenCV from using them all."""
+"""How many threads there are to use, and keeping the libraries from using them all."""
 
 import os
 from collections.abc import Iterator
@@ -21,3 +21,15 @@ def single_threaded_opencv() -> Iterator[None]:
         yield
     finally:
         cv2.setNumThreads(before)
+
+
+def single_threaded_mathematics() -> None:
+    """Have torch and numpy use one thread a call in this process, for work that several workers share.
+
+    The setting is of the process, so it is the commands' to make; numpy obeys only when it is not loaded yet.
+    """
+    for library in ("OMP", "OPENBLAS", "MKL"):
+        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+    import torch
+
+    torch.set_num_threads(1)

@@ -14,16 +14,9 @@ from numpy.typing import NDArray
 
 from dhm_cli.errors import InputError
 from dhm_cli.io.annotations import NO_LABEL, OCCLUDED, VISIBLE
-from dhm_cli.io.datasets import (
-    LAYOUTS,
-    Sample,
-    discover,
-    find_layout,
-    load_image,
-    load_images,
-    read_reannotated,
-    read_yaw_labels,
-)
+from dhm_cli.io.benchmark_labels import read_reannotated, read_yaw_labels
+from dhm_cli.io.datasets import LAYOUTS, discover, find_layout
+from dhm_cli.io.samples import Encoded, Sample, load_images
 from dhm_cli.io.torch7 import read_t7
 from dhm_cli.landmarks import MIRROR, face_size
 
@@ -32,6 +25,14 @@ DATA = Path(os.environ.get("DHM_SHARED_DATA", Path(__file__).resolve().parents[2
 needs_data = pytest.mark.skipif(
     not (DATA / "300w_lp_format").is_dir(), reason="no shared data; name its folder in DHM_SHARED_DATA"
 )
+
+
+def load_image(sample: Sample) -> Encoded:
+    """The image of one face alone."""
+    (loaded,) = load_images([sample])
+    if isinstance(loaded, InputError):
+        raise loaded
+    return loaded
 
 
 def by_name(folder: Path, format: str = "auto") -> dict[str, Sample]:

@@ -1,14 +1,26 @@
 """Fitting p: what the toy model drew is found again."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from dhm_cli.landmarks import face_size
+from dhm_cli.landmarks import JAW, MIRROR, face_size
 from dhm_cli.morphable.face_model import FaceModel, toy_face_model
-from dhm_cli.morphable.fitting import NOISE, far_side_jaw, fit_parameters
-from dhm_cli.morphable.parameters import Parameters, pack
+from dhm_cli.morphable.fitting import (
+    NOISE,
+    OCCLUDED_WEIGHT,
+    OUTLIER,
+    PRIOR_JAW_WEIGHT,
+    PRIOR_WEIGHT,
+    far_side_jaw,
+    fit_face_labels,
+    fit_parameters,
+)
+from dhm_cli.morphable.parameters import LAYOUT, Parameters, pack
+from dhm_cli.morphable.rotation import euler_to_matrix
 
 YAWS = (-88.0, -70.0, -45.0, -20.0, 0.0, 20.0, 45.0, 70.0, 88.0)
 
@@ -18,12 +30,19 @@ def model() -> FaceModel:
     return toy_face_model()
 
 
-def random_parameters(model: FaceModel, yaws: tuple[float, ...], seed: int = 0) -> Tensor:
+def random_parameters(
+    model: FaceModel,
+    yaws: tuple[float, ...],
+    seed: int = 0,
+    pitch: float = 15.0,
+    roll: float = 30.0,
+    variety: float = 0.7,
+) -> Tensor:
     """Faces of about 80 pixels in images 120 high, with mild pitch and roll."""
     rng = np.random.default_rng(seed)
     n = len(yaws)
-    angles = np.deg2rad(np.stack([rng.uniform(-15, 15, n), yaws, rng.uniform(-30, 30, n)], axis=1))
-    draw = lambda std: torch.from_numpy(rng.normal(size=(n, len(std))) * std.numpy() * 0.7).float()  # noqa: E731
+    angles = np.deg2rad(np.stack([rng.uniform(-pitch, pitch, n), yaws, rng.uniform(-roll, roll, n)], axis=1))
+    draw = lambda std: torch.from_numpy(rng.normal(size=(n, len(std))) * std.numpy() * variety).float()  # noqa: E731
     return pack(
         Parameters(
             scale=torch.full((n,), 5.5e-4),
@@ -170,3 +189,185 @@ def test_the_far_side_of_the_jaw_is_behind(model: FaceModel, yaw: float) -> None
     near[:17] = ~hidden[:17]
     assert hidden.any()
     assert points[hidden, 2].mean() < points[near, 2].mean()
+
+
+def rotation_error(fitted: Tensor, truth: Tensor) -> Tensor:
+    """Angle between the rotations of two parameter vectors, degrees."""
+    a, b = (euler_to_matrix(p[:, LAYOUT["angles"]].double()) for p in (fitted, truth))
+    cosine = ((a * b).sum((1, 2)) - 1) / 2
+    return cosine.clamp(-1, 1).acos().rad2deg()
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_every_pose_is_found(model: FaceModel, dims: int) -> None:
+    """Upside down, looking up or down, beyond profile. The faces vary little: the toy model's own faces vary so much
+    that points in 2D leave the pose open."""
+    yaws = tuple(np.linspace(-115, 115, 48))
+    p = random_parameters(model, yaws, seed=7, pitch=45, roll=180, variety=0.2)
+    truth = model.landmarks(p, 120.0)
+    fit = fit_parameters(model, truth[..., :dims] + 30.0, torch.ones(len(p), 68), 120.0)
+    error = rotation_error(fit.parameters, p)
+    assert error.median() < (4.0 if dims == 2 else 2.0)
+    assert error.max() < 15.0
+    assert nme(fit.landmarks - 30.0, truth).max() < 1.0
+
+
+def test_a_few_visible_points_are_enough(model: FaceModel) -> None:
+    """Eight points of the near half; the model says where the rest is, roughly."""
+    p = random_parameters(model, YAWS, variety=0.2)
+    truth = model.landmarks(p, 120.0)
+    near = torch.tensor([[8, 14, 26, 30, 35, 45, 54, 57], [8, 2, 17, 30, 31, 36, 48, 57]])
+    chosen = near[(p[:, 2] < 0).long()]
+    weights = torch.zeros(len(p), 68).scatter(1, chosen, 1.0)
+    points = torch.where(weights[..., None] > 0, truth[..., :2], torch.nan)
+    fit = fit_parameters(model, points, weights, 120.0)
+    assert np.median(nme(fit.landmarks, truth)) < 5.0
+    assert nme(fit.landmarks, truth).max() < 12.0
+    assert fit.residual.max() < 1.5
+
+
+def test_the_most_probable_coefficients_of_all_modes(model: FaceModel) -> None:
+    """At the fit the posterior's gradient vanishes in all 228 coefficients, though fewer axes were moved."""
+    truth = model.landmarks(random_parameters(model, YAWS), 120.0)
+    points = truth[..., :2] + torch.randn(truth[..., :2].shape, generator=torch.Generator().manual_seed(5))
+    fit = fit_parameters(model, points, torch.ones(len(points), 68), 120.0, iterations=40)
+
+    def gradient(share: float) -> Tensor:
+        """Of the negative log posterior, where the coefficients are `share` times those of the fit."""
+        std = torch.cat([model.identity_std, model.expression_std])
+        c = (share * fit.parameters[:, 6:] / std).requires_grad_()
+        placed = model.landmarks(torch.cat([fit.parameters[:, :6], c * std], dim=1), 120.0)[..., :2]
+        size = fit.parameters[:, 0] * float(face_size(model.mean.numpy()))
+        scaled = ((placed - points) / size[:, None, None]).square().sum(-1) / (OUTLIER * NOISE) ** 2
+        cost = OUTLIER**2 / 2 * scaled.log1p().sum() + c.square().sum() / 2
+        return torch.autograd.grad(cost, c)[0].norm(dim=1)
+
+    assert (gradient(1.0) < 0.02 * gradient(0.9)).all()
+
+
+@pytest.mark.parametrize("modes", [0, 5])
+def test_a_model_with_few_expressions(model: FaceModel, modes: int) -> None:
+    small = replace(model, expression=model.expression[..., :modes], expression_std=model.expression_std[:modes])
+    p = random_parameters(small, YAWS)
+    truth = small.landmarks(p, 120.0)
+    fit = fit_parameters(small, truth[..., :2], torch.ones(len(p), 68), 120.0)
+    assert nme(fit.landmarks, truth).max() < 1.0
+    assert not fit.parameters[:, 205 + modes :].any()
+
+
+def test_the_unit_of_the_model_does_not_matter(model: FaceModel) -> None:
+    truth = model.landmarks(random_parameters(model, YAWS), 120.0)[..., :2]
+    decimetres = replace(
+        model,
+        mean=model.mean * 1e-5,
+        identity_std=model.identity_std * 1e-5,
+        expression_std=model.expression_std * 1e-5,
+    )
+    a, b = (fit_parameters(m, truth, torch.ones(len(truth), 68), 120.0) for m in (model, decimetres))
+    torch.testing.assert_close(a.landmarks, b.landmarks, atol=1e-2, rtol=0)
+    torch.testing.assert_close(a.parameters[:, 0] * 1e5, b.parameters[:, 0], atol=0, rtol=1e-3)
+
+
+def test_absurd_points_harm_no_other_face(model: FaceModel) -> None:
+    truth = model.landmarks(random_parameters(model, YAWS), 120.0)[..., :2]
+    weights = torch.ones(len(YAWS), 68)
+    alone = fit_parameters(model, truth[5:], weights[5:], 120.0)
+    points = truth.clone()
+    points[0], points[1], points[2], points[3] = 40.0, 1e30, float("nan"), float("inf")
+    points[4, ::2] = -1e6
+    weights[2] = 0
+    fit = fit_parameters(model, points, weights, 120.0)
+    torch.testing.assert_close(fit.landmarks[5:], alone.landmarks, atol=1e-2, rtol=0)
+    assert fit.landmarks.isfinite().all()
+    assert fit.parameters.isfinite().all()
+    assert fit.residual[2] == torch.inf  # nothing to go by is no perfect fit
+    assert not fit.residual.isnan().any()
+    assert fit.residual[4] > 10
+
+
+def labels_of(model: FaceModel, variety: float = 0.5) -> tuple[Tensor, Tensor, Tensor]:
+    """Parameters, true landmarks, and codes that call all of them visible."""
+    p = random_parameters(model, YAWS, variety=variety)
+    return p, model.landmarks(p, 120.0), torch.ones(len(YAWS), 68, dtype=torch.uint8)
+
+
+def test_a_jaw_along_the_outline_is_not_believed(model: FaceModel) -> None:
+    _, truth, visible = labels_of(model)
+    hidden = far_side_jaw(torch.deg2rad(torch.tensor(YAWS)))
+    human = torch.where(hidden[..., None], truth[..., :2] + torch.tensor([0.0, 12.0]), truth[..., :2])
+    nothing = torch.full_like(human, torch.nan)
+    fit = fit_face_labels(model, human, visible, nothing, 120.0)
+    inner = slice(JAW.stop, 68)
+    error = lambda f: (f.landmarks - truth)[:, inner, :2].norm(dim=-1).mean(1)  # noqa: E731
+    assert error(fit).max() < 1.0
+    assert fit.residual.max() < 1.0  # only of the points used
+    believed = fit_face_labels(model, human, visible, nothing, 120.0, silhouette_jaw=False)
+    turned = hidden.any(1)
+    assert (believed.residual[turned] > 2 * fit.residual[turned]).all()
+    torch.testing.assert_close(believed.landmarks[~turned], fit.landmarks[~turned], atol=1e-2, rtol=0)
+
+
+def test_prior_points_fill_what_is_not_labelled(model: FaceModel) -> None:
+    _, truth, visibility = labels_of(model)
+    visibility[:, ::2] = 0
+    human = torch.where(visibility[..., None] > 0, truth[..., :2], torch.nan)
+    fit = fit_face_labels(model, human, visibility, truth[..., :2], 120.0)
+    assert nme(fit.landmarks, truth).max() < 1.0
+    only_prior = fit_face_labels(
+        model, torch.full_like(human, torch.nan), torch.zeros_like(visibility), truth[..., :2], 120.0
+    )
+    assert nme(only_prior.landmarks, truth).max() < 3.0
+
+
+def test_labels_outweigh_the_prior(model: FaceModel) -> None:
+    """Both pull at every point; the fitted face follows the weighted mean of the two."""
+    _, truth, visibility = labels_of(model, variety=0.3)
+    visibility[:] = torch.tensor([1, 2]).repeat(34)
+    human, prior = truth[..., :2], truth[..., :2] + 6.0
+    fit = fit_face_labels(model, human, visibility, prior, 120.0, silhouette_jaw=False)
+    trust = torch.tensor([1.0, OCCLUDED_WEIGHT]).repeat(34)
+    prior_trust = torch.tensor([PRIOR_JAW_WEIGHT] * 17 + [PRIOR_WEIGHT] * 51)
+    total = trust + prior_trust
+    expected = (human * trust[:, None] + prior * prior_trust[:, None]) / total[:, None]
+    distance_sq = (fit.landmarks[..., :2] - expected).square().sum(-1)
+    residual = 100 * ((distance_sq * total).sum(-1) / total.sum()).sqrt().numpy() / face_size(fit.landmarks.numpy())
+    np.testing.assert_allclose(fit.residual.numpy(), residual, rtol=1e-3)
+    shift = (fit.landmarks[..., :2] - human).mean((1, 2))
+    torch.testing.assert_close(shift, (expected - human).mean((1, 2)), atol=0.4, rtol=0)
+
+
+def test_labels_are_fitted_repeatably_and_independently(model: FaceModel) -> None:
+    """More faces than are fitted at once, so that chunks differ too."""
+    _, truth, visibility = labels_of(model)
+    many = [x.repeat(9, *[1] * (x.ndim - 1)) for x in (truth[..., :2], visibility, truth[..., :2] + 1.0)]
+    before = [x.clone() for x in many]
+    fit, again = (fit_face_labels(model, *many, 120.0) for _ in range(2))
+    assert torch.equal(fit.parameters, again.parameters)
+    assert all(torch.equal(a, b) for a, b in zip(many, before, strict=True))
+    alone = fit_face_labels(model, *(x[3:4] for x in many), 120.0)
+    # The order in which sums are added depends on the size of the batch, no more.
+    torch.testing.assert_close(fit.landmarks[3 :: len(YAWS)], alone.landmarks.expand(9, 68, 3), atol=1e-3, rtol=0)
+
+
+def test_mirrored_labels_give_the_mirrored_face(model: FaceModel) -> None:
+    """With a model whose modes are all symmetric: fails where the sides of the jaw, or of the starts, are mixed up."""
+    keep_id, keep_exp = (torch.tensor([k for k in range(n) if k % m != m - 1]) for n, m in ((199, 4), (29, 3)))
+    symmetric = replace(
+        model,
+        identity=model.identity[..., keep_id],
+        identity_std=model.identity_std[keep_id],
+        expression=model.expression[..., keep_exp],
+        expression_std=model.expression_std[keep_exp],
+    )
+    _, truth, visibility = labels_of(model)
+    human = truth[..., :2] + torch.randn(truth[..., :2].shape, generator=torch.Generator().manual_seed(6))
+    prior = human + 0.5
+    order = torch.from_numpy(MIRROR)
+
+    def mirrored(points: Tensor) -> Tensor:
+        return torch.cat([119 - points[:, order, :1], points[:, order, 1:]], dim=-1)
+
+    fit = fit_face_labels(symmetric, human, visibility, prior, 120.0)
+    other = fit_face_labels(symmetric, mirrored(human), visibility[:, order], mirrored(prior), 120.0)
+    torch.testing.assert_close(mirrored(other.landmarks), fit.landmarks, atol=0.02, rtol=0)
+    torch.testing.assert_close(other.parameters[:, 2], -fit.parameters[:, 2], atol=0.01, rtol=0)

@@ -11,7 +11,7 @@ import pytest
 import scipy.io
 from dataset_examples import write_t7, write_video
 from numpy.typing import NDArray
-from synthetic_faces import SIDE, draw_300w_lp, draw_aflw2000
+from synthetic_faces import SIDE, SyntheticFaces, draw_300w_lp, draw_aflw2000
 
 from dhm_cli.data.store import SPLITS, FaceStore
 from dhm_cli.errors import InputError
@@ -245,10 +245,25 @@ def test_frames_of_a_video(tmp_path: Path, toy_model: FaceModel) -> None:
     assert [name.rpartition("#")[2] for name in store.labels.names] == ["000002", "000003", "000012"]
     assert set(store.labels.source) == {"001/vid.avi"}
     for image, number in zip(store.images(np.arange(3)), (2, 3, 12), strict=True):
-        assert abs(float(image.mean()) - levels[number - 1]) < 4
+        assert abs(image[..., 2].mean() - float(levels[number - 1])) < 4
     ((name, reason),) = report.dropped
     assert name.endswith("#000040")
     assert "ends after 12 frames" in reason
+
+
+def test_a_dataset_without_validation_faces_gets_some(
+    drawn_faces: SyntheticFaces, toy_model: FaceModel, tmp_path: Path
+) -> None:
+    for i, name in enumerate(drawn_faces.names[:12]):
+        for suffix in (Path(name).suffix, ".pts"):
+            target = tmp_path / "set" / ("testset" if i < 4 else "trainset") / f"{i}{suffix}"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy((drawn_faces.folder / name).with_suffix(suffix), target)
+    report = prepare_folder(tmp_path / "set", toy_model, tmp_path, PrepareOptions())
+    assert report.by_split == {"train": 7, "val": 1, "test": 4}
+    (tmp_path / "set" / "testset").rename(tmp_path / "set" / "val")
+    report = prepare_folder(tmp_path / "set", toy_model, tmp_path, PrepareOptions())
+    assert report.by_split == {"train": 8, "val": 4}
 
 
 def test_names_of_stores(tmp_path: Path, toy_model: FaceModel, lp_copy: Path) -> None:

@@ -15,8 +15,9 @@ from scipy.spatial.transform import Rotation
 from dhm_cli.data.store import FaceStore
 from dhm_cli.metrics import normalised_mean_error
 from dhm_cli.morphable.face_model import FaceModel
+from dhm_cli.morphable.matlab import read_mat
 from dhm_cli.morphable.parameters import Parameters, pack
-from dhm_cli.morphable.readers import read_face_model, read_mat
+from dhm_cli.morphable.readers import read_face_model
 from dhm_cli.morphable.rotation import euler_to_matrix
 from dhm_cli.pose import estimate_pose, matrix_to_euler
 from dhm_cli.workflows.preparation import PrepareOptions, prepare_folder

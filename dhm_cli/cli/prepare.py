@@ -148,12 +148,12 @@ def prepare(
             _check(console, check)
         return
 
-    import torch
-
     from dhm_cli.errors import InputError
+    from dhm_cli.threads import single_threaded_mathematics
+
+    single_threaded_mathematics()
     from dhm_cli.workflows.preparation import PrepareOptions, name_stores
 
-    torch.set_num_threads(1)  # the workers fill the cores
     options = PrepareOptions(
         format=dataset_format,
         points=points,

@@ -154,7 +154,8 @@ def _to_68(points: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def read_face_table(path: Path) -> dict[str, FaceRow]:
-    """Read a table of faces: CSV with a column `name` and, as far as known, `split`, `identity` and `yaw` (degrees).
+    """Read a table of faces: CSV with a column `name` and, as far as known, `split`, `identity` and `yaw` (degrees,
+    also as `aflw_yaw_deg`).
 
     A name is the image's path below its folder, with or without its suffix (see `lookup`).
 
@@ -172,7 +173,7 @@ def read_face_table(path: Path) -> dict[str, FaceRow]:
 
 
 def _face_row(path: Path, row: dict[str, str]) -> FaceRow:
-    yaw = row.get("yaw") or "nan"
+    yaw = row.get("yaw") or row.get("aflw_yaw_deg") or "nan"
     try:
         return FaceRow(row.get("split") or "", row.get("identity") or "", float(yaw))
     except ValueError as error:

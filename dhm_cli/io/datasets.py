@@ -4,28 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dhm_cli.errors import InputError
-from dhm_cli.io.benchmark_labels import read_reannotated, read_yaw_labels
 from dhm_cli.io.folders import has_any_below, subfolders, survey
 from dhm_cli.io.images import EXTENSIONS
 from dhm_cli.io.layout import Layout
 from dhm_cli.io.ls3d_w import LS3D_W, W300_VW
 from dhm_cli.io.mat_datasets import AFLW2000_3D, W300_LP
 from dhm_cli.io.pts_datasets import MERL_RAV, POINTS, PTS
-from dhm_cli.io.samples import Encoded, Sample, Truth, load_image, load_images
-
-__all__ = [
-    "LAYOUTS",
-    "Encoded",
-    "Layout",
-    "Sample",
-    "Truth",
-    "discover",
-    "find_layout",
-    "load_image",
-    "load_images",
-    "read_reannotated",
-    "read_yaw_labels",
-]
 
 # The first that recognises a folder is taken.
 LAYOUTS = (W300_LP, AFLW2000_3D, LS3D_W, W300_VW, MERL_RAV, PTS, POINTS)

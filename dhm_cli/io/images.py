@@ -35,11 +35,19 @@ def read_image(path: str | os.PathLike[str], upright: bool = True) -> NDArray[np
     Raises:
         InputError: the file cannot be read, is empty, truncated, damaged or not an image.
     """
+    return decode_image(read_bytes(path), path, upright)
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """The whole content of a file.
+
+    Raises:
+        InputError: it cannot be read.
+    """
     try:
-        data = Path(path).read_bytes()
+        return Path(path).read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}", hint=_CHECK_PATH) from error
-    return decode_image(data, path, upright)
 
 
 def decode_image(data: bytes, path: str | os.PathLike[str], upright: bool = True) -> NDArray[np.uint8]:

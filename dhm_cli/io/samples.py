@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dhm_cli.errors import InputError
 from dhm_cli.io.annotations import VISIBLE
-from dhm_cli.io.images import read_image
+from dhm_cli.io.images import decode_image, read_bytes
 from dhm_cli.io.video import read_frames
 from dhm_cli.landmarks import NUM_LANDMARKS
 
@@ -78,25 +78,6 @@ class Truth:
         return cls(points.astype(np.float32), np.full(NUM_LANDMARKS, VISIBLE, np.uint8))
 
 
-def load_image(sample: Sample) -> Encoded:
-    """Read the image of one face; for the frames of a video `load_images` is faster.
-
-    Args:
-        sample: the face.
-
-    Returns:
-        The bytes of the image file (a frame as JPEG), and height and width of the stored pixels: labels belong to
-        these, so the EXIF orientation is not obeyed.
-
-    Raises:
-        InputError: the image or the frame cannot be decoded to its end.
-    """
-    loaded = next(load_images([sample]))
-    if isinstance(loaded, InputError):
-        raise loaded
-    return loaded
-
-
 def load_images(samples: Sequence[Sample]) -> Iterator[Encoded | InputError]:
     """Read the images of several faces; a video is decoded once for all its frames.
 
@@ -104,7 +85,9 @@ def load_images(samples: Sequence[Sample]) -> Iterator[Encoded | InputError]:
         samples: the faces, frames of one video next to each other and in order, as `Layout.samples` gives them.
 
     Yields:
-        For each face in turn what `load_image` returns, or the error that it raises.
+        For each face in turn the bytes of the image file (a frame as JPEG), and height and width of the stored pixels:
+        labels belong to these, so the EXIF orientation is not obeyed. Or an error, where the image or the frame cannot
+        be decoded to its end.
     """
     for (image, is_video), group in groupby(samples, key=lambda s: (s.image, s.frame is not None)):
         if is_video:
@@ -116,8 +99,9 @@ def load_images(samples: Sequence[Sample]) -> Iterator[Encoded | InputError]:
 
 def _load_file(path: Path) -> Encoded | InputError:
     try:
-        height, width = read_image(path, upright=False).shape[:2]
-        return path.read_bytes(), height, width
+        data = read_bytes(path)
+        height, width = decode_image(data, path, upright=False).shape[:2]
+        return data, height, width
     except InputError as error:
         return error
 

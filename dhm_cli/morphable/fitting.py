@@ -39,7 +39,7 @@ ROUGH_JAW = 0.1
 
 # Principal axes are left out once all of them move the landmarks by less than this share of the face, root mean square.
 _NEGLIGIBLE = 1e-3
-# Steps of the mean face, then with the first axes to learn the yaw, then with all. Where the last stop, the landmarks of
+# Steps of the mean face, then with the first axes to learn the yaw, then with all. When they stop, the landmarks of
 # 1,000 MERL-RAV faces are 0.002 % of the face from where they would end, 0.02 % at the 99th percentile.
 _RIGID_STEPS, _ROUGH_STEPS, _FINAL_STEPS = 3, 3, 5
 _ROUGH_AXES = 20

@@ -231,7 +231,10 @@ def read_expression_mat(path: Path) -> ExpressionBasis:
         )
     mean = _points(path, "mu_exp", fields["mu_exp"])
     return ExpressionBasis(
-        mean, _basis(path, "w_exp", fields["w_exp"], len(mean)), _numbers(path, "sigma_exp", fields.get("sigma_exp")), [path]
+        mean,
+        _basis(path, "w_exp", fields["w_exp"], len(mean)),
+        _numbers(path, "sigma_exp", fields.get("sigma_exp")),
+        [path],
     )
 
 

@@ -67,7 +67,7 @@ class PrepareOptions:
         points: .npz of human points, for faces without an annotation file (`io.annotations.PointTable`).
         prior: .npz of approximate points of all 68 landmarks, which pull at low weight beside human ones.
         table: CSV with `name` and optionally `split`, `identity` and `yaw`.
-        reannotated: second label set of AFLW2000-3D (`io.datasets.read_reannotated`).
+        reannotated: second label set of AFLW2000-3D (`io.benchmark_labels.read_reannotated`).
         yaw_labels: .npy of the dataset's own yaw labels, degrees, in the order of the sorted names.
         split: split of faces that neither table nor dataset says anything of: train, val, test, or auto (5 % of the
             faces for validation, by identity).
@@ -391,9 +391,13 @@ def _table_rows(samples: list[Sample], options: PrepareOptions) -> list[FaceRow]
 def _assign_splits(
     labels: FaceLabels, samples: list[Sample], rows: list[FaceRow], layout: Layout, options: PrepareOptions
 ) -> FaceLabels:
-    """Split of each face: the table's word, else the option's, else the dataset's, else drawn by identity."""
+    """Split of each face: the table's word, else the option's, else the dataset's, else drawn by identity.
+
+    Where a dataset knows train and test only, the validation faces are drawn from its training faces.
+    """
+    own = {"train": "train" if any(s.split == "val" for s in samples) else "auto"}
     wished = options.split if options.split != "auto" else ""
-    said = {s.name: row.split or wished or s.split for s, row in zip(samples, rows, strict=True)}
+    said = {s.name: row.split or wished or own.get(s.split, s.split) for s, row in zip(samples, rows, strict=True)}
     # Mirrored copies follow their originals and do not count.
     flips = layout.flips or (lambda name: False)
     open_ = {n: str(i) for n, i in zip(labels.names, labels.identity, strict=True) if said[n] == "auto"}

@@ -10,7 +10,7 @@ import numpy as np
 
 from dhm_cli import __version__
 from dhm_cli.data.parts import PartContent, Parts, Progress
-from dhm_cli.data.profiling import Profiler, View, name_generator, target_yaws
+from dhm_cli.data.profiling import Profiler, View, name_generator, target_yaws, upright_yaw
 from dhm_cli.data.report import PrepareReport
 from dhm_cli.data.store import FILE_VERSION, SPLITS, FaceLabels, FaceStore
 from dhm_cli.errors import InputError
@@ -96,7 +96,8 @@ class _Maker:
     def __init__(self, store: FaceStore, model: FaceModel, surface: FaceModel, count: int) -> None:
         self.store, self.model, self.surface, self.count = store, model, surface, count
         train = store.labels.in_split("train")
-        self.rows = train[np.abs(store.labels.yaw[train]) <= STEEPEST_PHOTO]
+        self._yaw = upright_yaw(store.labels.parameters)
+        self.rows = train[np.abs(self._yaw[train]) <= STEEPEST_PHOTO]
         self._profiler = Profiler(surface, model)
         settings = [__version__, FILE_VERSION, store.fingerprint(), model.hash(), surface.hash(), count]
         self._settings = json.dumps(settings)
@@ -123,7 +124,7 @@ class _Maker:
             labels = self.store.labels.take(rows)
             yaws = [
                 target_yaws(float(yaw), self.count, name_generator(str(name)))
-                for name, yaw in zip(labels.names, labels.yaw, strict=True)
+                for name, yaw in zip(labels.names, self._yaw[rows], strict=True)
             ]
             for row, name, made in zip(
                 rows, labels.names, self._profiler.turn(self.store.images(rows), labels.parameters, yaws), strict=True
