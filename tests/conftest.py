@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -97,6 +98,37 @@ def toy_model() -> "FaceModel":
     from dhm_cli.morphable.face_model import toy_face_model
 
     return toy_face_model()
+
+
+@pytest.fixture(scope="session")
+def dense_model(toy_model: "FaceModel") -> "FaceModel":
+    """The toy model with a mask-like surface through its 68 points; the modes of a vertex are smooth in x and y."""
+    import torch
+    from scipy.interpolate import RBFInterpolator
+
+    from dhm_cli.morphable.face_model import FaceModel, Mesh
+
+    points = toy_model.mean.double().numpy()
+    modes = torch.cat([toy_model.identity, toy_model.expression], dim=-1).double().numpy()
+    x, y = np.meshgrid(np.linspace(-80e3, 80e3, 130), np.linspace(-90e3, 75e3, 130))
+    grid = np.stack([x.ravel(), y.ravel()], axis=1)
+    around = cv2.convexHull(points[:, :2].astype(np.float32))[:, 0]
+    inside = [cv2.pointPolygonTest(around, (float(a), float(b)), False) > 0 for a, b in grid]
+    grid = grid[inside]
+    values = np.concatenate([points[:, 2:], modes.reshape(68, -1)], axis=1)
+    spread = RBFInterpolator(points[:, :2], values, kernel="thin_plate_spline")(grid)
+    mean = np.concatenate([points, np.concatenate([grid, spread[:, :1]], axis=1)])
+    fields = np.concatenate([modes, spread[:, 1:].reshape(len(grid), 3, -1)]).astype(np.float32)
+    split = toy_model.identity.shape[-1]
+    mesh = Mesh(
+        mean=mean.astype(np.float32),
+        identity=fields[..., :split],
+        expression=fields[..., split:],
+        keypoints=np.arange(68),
+        triangles=np.zeros((0, 3), np.int32),
+    )
+    parts = (toy_model.mean, toy_model.identity, toy_model.expression, toy_model.identity_std, toy_model.expression_std)
+    return FaceModel(*parts, name="toy mask", mesh=mesh)
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from dhm_cli.cli.main import app
 from dhm_cli.data.store import FaceStore
+from dhm_cli.io.datasets import LAYOUTS
 from dhm_cli.morphable.face_model import FaceModel
 from dhm_cli.morphable.readers import write_face_model_mat
 
@@ -93,7 +94,6 @@ def test_check_and_show(workplace: Path) -> None:
         (("--bfm", "absent.mat"), "absent.mat"),
         (("absent",), "absent: no such folder"),
         (("datasets/AFLW2000",), "face_model.h5: no such face model"),
-        (("datasets/AFLW2000", "--format", "nonsense", "--bfm", "BFM.mat"), "unknown format 'nonsense'"),
         (("datasets/AFLW2000", "--format", "300w-lp", "--bfm", "BFM.mat"), "not the layout 300w-lp"),
         (("datasets/AFLW2000", "--expression", "x.mat"), "belong to a face model"),
         (("datasets/AFLW2000", "--bfm", "BFM.mat", "--profile", "1"), "name a dense one with --surface"),
@@ -107,6 +107,12 @@ def test_what_users_see_when_something_is_wrong(workplace: Path, arguments: tupl
     assert message in output
     assert "hint: " in output
     assert "Traceback" not in output
+
+
+def test_the_formats_are_the_layouts() -> None:
+    output = dhm("prepare", "x", "--format", "nonsense", expect=2)
+    assert all(f"'{layout.name}'" in output for layout in LAYOUTS)
+    assert output.count("', '") == len(LAYOUTS)
 
 
 def start(workplace: Path, faces: SyntheticFaces, out: str) -> "subprocess.Popen[str]":

@@ -1,6 +1,7 @@
 """The README's training commands on the sample data, and what users see when something is wrong."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -70,7 +71,8 @@ def test_prepare_of_a_face_model_alone(tmp_path: Path, monkeypatch: pytest.Monke
     ("arguments", "message", "hint"),
     [
         (("prepare",), "nothing to do", "--bfm"),
-        (("prepare", "faces"), "no such face model", "dhm prepare --bfm"),
+        (("prepare", "faces"), "faces: no such folder", "path"),
+        (("prepare", str(SAMPLE_DATA / "faces")), "no such face model", "dhm prepare --bfm"),
         (("prepare", "--bfm", "missing.mat"), "missing.mat: no such file", "check"),
         (("prepare", "a", "b", "--name", "x", "--bfm", "missing.mat"), "--name needs exactly one folder", "once"),
         (("train", "--arch", "fats"), "unknown architecture 'fats'", "fast, fast-x2"),
@@ -129,8 +131,10 @@ def test_ctrl_c_saves_and_resume_goes_on(workplace: Path, tmp_path: Path) -> Non
 
 
 def test_two_folders_of_one_name_do_not_overwrite_each_other(tmp_path: Path) -> None:
-    output = dhm("prepare", tmp_path / "a" / "faces", tmp_path / "b" / "faces", "--out", tmp_path, expect=1)
-    assert "would write one store" in output
+    folders = [Path(shutil.copytree(SAMPLE_DATA / "faces", tmp_path / name / "faces")) for name in "ab"]
+    output = dhm("prepare", *folders, "--bfm", SAMPLE_DATA / "toy_bfm.mat", "--out", tmp_path, expect=1)
+    assert f"error: {folders[1]}: would write one store" in output
+    assert len(FaceStore(tmp_path / "faces.h5")) == 16
 
 
 def test_what_the_disk_says_is_an_error_not_a_traceback(tmp_path: Path) -> None:

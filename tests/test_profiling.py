@@ -5,13 +5,12 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from scipy.interpolate import RBFInterpolator
 
 from dhm_cli.data.profiling import Profiler, View, name_generator, target_yaws, upright_yaw
 from dhm_cli.data.scene import Scene, photograph
 from dhm_cli.errors import InputError
 from dhm_cli.landmarks import MIRROR
-from dhm_cli.morphable.face_model import FaceModel, Mesh
+from dhm_cli.morphable.face_model import FaceModel
 from dhm_cli.morphable.parameters import Parameters, pack
 
 SIZE = 160
@@ -19,32 +18,6 @@ SIZE = 160
 SPARSE = [2, 5, 8, 11, 14, 17, 21, 22, 26, 30, 36, 45, 48, 54]
 FACING = [8, 11, 14, 21, 22, 26, 45, 54]  # those that no outline cuts when the nose points left
 NEAR = [9, 10, 11, 12, 13, 14, 15, 16, 22, 23, 24, 25, 26, 42, 43, 44, 45, 54]  # seen when the nose points left
-
-
-@pytest.fixture(scope="module")
-def dense_model(toy_model: FaceModel) -> FaceModel:
-    """The toy model with a mask-like surface through its 68 points; the modes of a vertex are smooth in x and y."""
-    points = toy_model.mean.double().numpy()
-    modes = torch.cat([toy_model.identity, toy_model.expression], dim=-1).double().numpy()
-    x, y = np.meshgrid(np.linspace(-80e3, 80e3, 130), np.linspace(-90e3, 75e3, 130))
-    grid = np.stack([x.ravel(), y.ravel()], axis=1)
-    around = cv2.convexHull(points[:, :2].astype(np.float32))[:, 0]
-    inside = [cv2.pointPolygonTest(around, (float(a), float(b)), False) > 0 for a, b in grid]
-    grid = grid[inside]
-    values = np.concatenate([points[:, 2:], modes.reshape(68, -1)], axis=1)
-    spread = RBFInterpolator(points[:, :2], values, kernel="thin_plate_spline")(grid)
-    mean = np.concatenate([points, np.concatenate([grid, spread[:, :1]], axis=1)])
-    fields = np.concatenate([modes, spread[:, 1:].reshape(len(grid), 3, -1)]).astype(np.float32)
-    split = toy_model.identity.shape[-1]
-    mesh = Mesh(
-        mean=mean.astype(np.float32),
-        identity=fields[..., :split],
-        expression=fields[..., split:],
-        keypoints=np.arange(68),
-        triangles=np.zeros((0, 3), np.int32),
-    )
-    parts = (toy_model.mean, toy_model.identity, toy_model.expression, toy_model.identity_std, toy_model.expression_std)
-    return FaceModel(*parts, name="toy mask", mesh=mesh)
 
 
 def parameters(pitch: float = 5.0, yaw: float = 15.0, roll: float = 12.0, x: float = 80.0) -> NDArray[np.float32]:

@@ -48,8 +48,8 @@ def prepare(
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for face_model.h5 and the stores.")] = Path("data"),
     dataset_format: Annotated[
-        str,
-        typer.Option("--format", help="Dataset layout: auto, or one of those that an unknown folder's error lists."),
+        Literal["auto", "300w-lp", "aflw2000-3d", "ls3d-w", "300vw", "merl-rav", "pts", "points"],
+        typer.Option("--format", help="Dataset layout; points: images whose labels are in --points or --prior."),
     ] = "auto",
     name: Annotated[
         str | None,

@@ -20,7 +20,7 @@ from dhm_cli.data.store import FaceLabels, FaceStore, write_store
 from dhm_cli.threads import single_threaded_opencv
 
 # Faces in a part: enough for a batched fit, little enough to lose.
-PART = 256
+PART = 512
 
 Progress = Callable[[str, int, int], None]
 

@@ -391,13 +391,13 @@ def _table_rows(samples: list[Sample], options: PrepareOptions) -> list[FaceRow]
 def _assign_splits(
     labels: FaceLabels, samples: list[Sample], rows: list[FaceRow], layout: Layout, options: PrepareOptions
 ) -> FaceLabels:
-    """Split of each face: the table's word, else the option's, else the dataset's, else drawn by identity.
+    """Split of each face: the table's word, else the dataset's, else the option's, else drawn by identity.
 
     Where a dataset knows train and test only, the validation faces are drawn from its training faces.
     """
-    own = {"train": "train" if any(s.split == "val" for s in samples) else "auto"}
-    wished = options.split if options.split != "auto" else ""
-    said = {s.name: row.split or wished or own.get(s.split, s.split) for s, row in zip(samples, rows, strict=True)}
+    undecided = {"auto"} if any(s.split == "val" for s in samples) else {"auto", "train"}
+    own = {s.name: options.split if s.split in undecided else s.split for s in samples}
+    said = {s.name: row.split or own[s.name] for s, row in zip(samples, rows, strict=True)}
     # Mirrored copies follow their originals and do not count.
     flips = layout.flips or (lambda name: False)
     open_ = {n: str(i) for n, i in zip(labels.names, labels.identity, strict=True) if said[n] == "auto"}
