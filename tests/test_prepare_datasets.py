@@ -143,6 +143,7 @@ def test_broken_faces_are_named_and_left_out(lp_copy: Path, toy_model: FaceModel
     assert "no annotation" in reasons["AFW_2_1_1.jpg"]
     assert "truncated" in reasons["AFW_2_1_2.jpg"]
     assert len(FaceStore(report.store)) == 18
+    assert all(reason.endswith(")") for reason in reasons.values())  # the next step
     assert checks(report)["unusable"] == "warning"
     written = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["datasets"]["300w-lp"]
     assert len(written["dropped"]) == 6

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from dhm_cli.data.store import FaceStore
+from dhm_cli.errors import InputError
+from dhm_cli.landmarks import MIRROR
 from dhm_cli.metrics import normalised_mean_error
 from dhm_cli.morphable.face_model import FaceModel
 from dhm_cli.morphable.matlab import read_mat
@@ -125,3 +127,51 @@ def test_merl_pose_agrees_with_the_reference(merl: FaceStore) -> None:
     difference = np.abs(merl.labels.yaw - np.rad2deg(euler[:, 1]))
     assert np.median(difference) < 4
     assert np.corrcoef(merl.labels.yaw, euler[:, 1])[0, 1] > 0.99
+
+
+@pytest.fixture(scope="module")
+def fixtures_300w_lp(bfm: FaceModel, tmp_path_factory: pytest.TempPathFactory) -> FaceStore:
+    out = tmp_path_factory.mktemp("lp")
+    report = prepare_folder(DATA / "300w_lp_format", bfm, out, PrepareOptions())
+    assert report.dropped == []
+    assert [f.check for f in report.findings if f.severity != "note"] == ["counts"]
+    return FaceStore(report.store)
+
+
+def test_300w_lp_files_convert(fixtures_300w_lp: FaceStore, bfm: FaceModel) -> None:
+    labels = fixtures_300w_lp.labels
+    assert len(labels) == 10
+    assert len(set(labels.identity)) == 4
+    heights = torch.from_numpy(labels.image_size[:, 0])
+    points = bfm.to(torch.float64).landmarks(torch.from_numpy(labels.parameters).double(), heights.double()).numpy()
+    np.testing.assert_allclose(labels.landmarks[..., :2], points[..., :2], atol=1e-3)
+    # The files' own 2D points are near: a wrong convention would be tens of percent off.
+    assert labels.residual.max() < 9
+
+
+def test_300w_lp_flips_are_the_mirrored_landmarks_of_their_partners(fixtures_300w_lp: FaceStore) -> None:
+    labels = fixtures_300w_lp.labels
+    row = {name: i for i, name in enumerate(labels.names)}
+    pairs = [(row[name.replace("_Flip/", "/")], i) for name, i in row.items() if "_Flip/" in name]
+    assert len(pairs) == 4
+    for plain, flip in pairs:
+        width = labels.image_size[plain, 1]
+        mirrored = labels.landmarks[plain][MIRROR] * [-1, 1, 1] + [width - 1, 0, 0]
+        assert normalised_mean_error(labels.landmarks[flip][None], mirrored[None])[0] < 1.5
+        assert labels.yaw[flip] == pytest.approx(-labels.yaw[plain], abs=1.5)
+
+
+def test_aflw2000_files_convert(bfm: FaceModel, tmp_path: Path) -> None:
+    report = prepare_folder(DATA / "aflw2000_format", bfm, tmp_path, PrepareOptions())
+    assert report.dropped == []
+    assert report.figures["projection_px_max"] < 1e-3
+    labels = FaceStore(report.store).labels
+    for name, landmarks in zip(labels.names, labels.landmarks, strict=True):
+        truth = scipy.io.loadmat(DATA / "aflw2000_format" / Path(name).with_suffix(".mat"))["pt3d_68"].T
+        np.testing.assert_allclose(landmarks[:, :2], truth[:, :2] - 1, atol=1e-3)
+
+
+def test_parameters_of_another_face_model_are_refused(tmp_path: Path) -> None:
+    ict = read_face_model(DATA / "ict_face" / "ict_face.npz")
+    with pytest.raises(InputError, match="the parameters do not fit"):
+        prepare_folder(DATA / "300w_lp_format", ict, tmp_path, PrepareOptions())

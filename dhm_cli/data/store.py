@@ -156,7 +156,8 @@ class FaceStore:
                 found, version = file.attrs.get("format"), file.attrs.get("version")
                 if found == FILE_FORMAT and version != FILE_VERSION:
                     raise FormatError(
-                        f"{path}: a face store of version {version}, not {FILE_VERSION}", f"again: {_HINT}"
+                        f"{path}: a face store of version {version}, not {FILE_VERSION}",
+                        "prepare it again: dhm prepare FOLDER --bfm BFM.mat",
                     )
                 if found != FILE_FORMAT:
                     raise FormatError(f"{path}: not a face store ({found or 'some other HDF5 file'})", _HINT)

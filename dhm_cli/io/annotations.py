@@ -88,7 +88,10 @@ def _read_pts_numbers(path: Path) -> NDArray[np.float64]:
     """The 68 pairs of a .pts file as they are."""
     try:
         text = path.read_text(encoding="utf-8", errors="strict")
-        body = text[text.index("{") + 1 : text.index("}")]
+        _, opened, rest = text.partition("{")
+        body, closed, _ = rest.partition("}")
+        if not (opened and closed):
+            raise ValueError("no numbers in braces")
         raw = np.array(body.split(), dtype=np.float64).reshape(-1, 2)
     except (OSError, ValueError) as error:
         raise InputError(
@@ -113,6 +116,8 @@ class PointTable:
 
     def __init__(self, path: Path) -> None:
         try:
+            if path.is_file() and not zipfile.is_zipfile(path):  # numpy would speak of pickles
+                raise ValueError("no archive of arrays")
             data = np.load(path, allow_pickle=False)
             if not isinstance(data, np.lib.npyio.NpzFile):
                 raise ValueError("a single array")

@@ -276,7 +276,7 @@ class _Converter:
                     raise image
                 faces.append(self._read(number, sample, *image))
             except DhmError as error:
-                dropped.append((sample.name, error.message))
+                dropped.append((sample.name, f"{error.message} ({error.hint})" if error.hint else error.message))
         read = time.perf_counter()
         labels = self._label(faces)
         seconds = (read - began, time.perf_counter() - read)
@@ -290,7 +290,10 @@ class _Converter:
         prior = self.prior.get(sample.name, width, height) if self.prior else np.full((68, 2), np.nan, np.float32)
         labelled = int((truth.visibility != NO_LABEL).sum())
         if truth.parameters is None and labelled < _FEWEST_POINTS and np.isnan(prior).any():
-            raise InputError(f"{sample.image}: fewer than {_FEWEST_POINTS} labelled landmarks and no prior")
+            raise InputError(
+                f"{sample.image}: fewer than {_FEWEST_POINTS} labelled landmarks and no prior",
+                "add a .pts file, or name tables with --points or --prior",
+            )
         for name, values in (("parameters", truth.parameters), ("pt3d_68", truth.landmarks)):
             if values is not None and not np.isfinite(values).all():
                 raise InputError(f"{sample.annotation}: NaN or infinite numbers in its {name}")
@@ -427,9 +430,8 @@ def _check(labels: FaceLabels, converter: _Converter, report: PrepareReport) -> 
     findings.append(check_projection(labels, projected, PROJECTION_TOLERANCE))
     if report.dropped:
         names = tuple(name for name, _ in report.dropped[:20])
-        findings.append(
-            Finding("unusable", "warning", f"{len(report.dropped):,} faces left out: {report.first_reasons()}", names)
-        )
+        text = f"{len(report.dropped):,} face{'s' if len(report.dropped) > 1 else ''} that cannot be used"
+        findings.append(Finding("unusable", "warning", text, names))
     if layout.has_parameters:
         off = np.abs(projected[..., :2] - labels.landmarks[..., :2]).max(axis=(1, 2))
         report.figures["projection_px_max"] = float(off.max())
