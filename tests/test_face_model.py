@@ -10,6 +10,7 @@ import torch
 
 from dhm_cli.errors import FormatError, InputError
 from dhm_cli.landmarks import MIRROR
+from dhm_cli.morphable import face_model
 from dhm_cli.morphable.face_model import FaceModel, Mesh, Origin, is_face_model, toy_face_model
 from dhm_cli.morphable.parameters import Parameters, pack
 
@@ -233,3 +234,13 @@ def test_foreign_and_truncated_files_are_refused(tmp_path: Path) -> None:
         path.write_bytes(damaged)
         with pytest.raises(FormatError, match="not a readable face model"):
             FaceModel.load(path)
+
+
+def test_project_is_landmarks_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(face_model, "_CHUNK", 2)
+    model, rng = toy_face_model(), np.random.default_rng(0)
+    p = np.concatenate([rng.uniform(1e-4, 1e-3, (5, 1)), rng.normal(size=(5, 3)), rng.uniform(0, 99, (5, 230))], axis=1)
+    heights = rng.integers(50, 500, 5)
+    expected = model.to(torch.float64).landmarks(torch.from_numpy(p), torch.from_numpy(heights).double())
+    np.testing.assert_allclose(model.project(p, heights), expected.numpy(), rtol=1e-6)
+    assert model.project(p[:0], heights[:0]).shape == (0, 68, 3)

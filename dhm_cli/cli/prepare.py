@@ -1,7 +1,7 @@
 """`dhm prepare`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
@@ -9,7 +9,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rich.console import Console
+    from tqdm import tqdm
 
+    from dhm_cli.data.parts import Progress
     from dhm_cli.data.report import PrepareReport
     from dhm_cli.data.verification import Finding
     from dhm_cli.errors import DhmError
@@ -231,13 +233,7 @@ def _convert(
     dense = load_surface(model, out, surface) if profile else None
     reports: list[PrepareReport] = []
     with tqdm(unit="face", smoothing=0.1, disable=None) as bar:
-
-        def progress(stage: str, done: int, total: int) -> None:
-            if bar.total != total or bar.desc != f"{stage}: ":
-                bar.reset(total)
-                bar.set_description(stage)
-            bar.update(done - bar.n)
-
+        progress = _shown_on(bar)
         for folder, options in jobs:
             try:
                 reports.append(prepare_folder(folder, model, out, options, progress, workers))
@@ -255,6 +251,18 @@ def _convert(
         typer.echo(f"error: {failure.message}\nhint: {failure.hint}", err=True)
     if failed:
         raise failed[-1]
+
+
+def _shown_on(bar: "tqdm[NoReturn]") -> "Progress":
+    """A callback that shows the progress of each stage on a bar."""
+
+    def show(stage: str, done: int, total: int) -> None:
+        if bar.total != total or bar.desc != f"{stage}: ":
+            bar.reset(total)
+            bar.set_description(stage)
+        bar.update(done - bar.n)
+
+    return show
 
 
 def _print_reports(console: "Console", reports: "list[PrepareReport]") -> None:
@@ -308,10 +316,13 @@ def _show(console: "Console", path: Path) -> None:
 
 
 def _check(console: "Console", path: Path) -> None:
+    from tqdm import tqdm
+
     from dhm_cli.errors import FormatError
     from dhm_cli.workflows.inspection import check_store
 
-    store, findings = check_store(path)
+    with tqdm(unit="face", disable=None) as bar:
+        store, findings = check_store(path, _shown_on(bar))
     _print_findings(console, path.name, findings)
     faults = [f for f in findings if f.severity != "note"]
     if any(f.severity == "error" for f in faults):

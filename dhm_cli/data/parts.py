@@ -59,15 +59,16 @@ class Parts:
         self._ranges = [(start, min(start + PART, total)) for start in range(0, total, PART)]
         self.paths = [self.folder / f"{number:05d}.h5" for number in range(len(self._ranges))]
 
-    def convert(self, stage: str, progress: Progress, workers: int) -> None:
-        """Make the parts that are not there yet."""
+    def convert(self, stage: str, progress: Progress, workers: int) -> int:
+        """Make the parts that are not there yet; returns the number of items that were converted."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for stray in set(self.folder.iterdir()) - set(
             self.paths
         ):  # of a larger dataset, or cut off while it was written
             stray.unlink()
         missing = [number for number in range(len(self.paths)) if not self._is_there(number)]
-        done = self._total - sum(stop - start for start, stop in (self._ranges[n] for n in missing))
+        items = sum(stop - start for start, stop in (self._ranges[n] for n in missing))
+        done = self._total - items
         progress(stage, done, self._total)
         pool = ThreadPoolExecutor(workers, thread_name_prefix="prepare")
         try:
@@ -80,6 +81,7 @@ class Parts:
                     progress(stage, done, self._total)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+        return items
 
     def _is_there(self, number: int) -> bool:
         """Whether a part is whole and made of what is there now."""

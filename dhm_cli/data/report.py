@@ -65,7 +65,7 @@ class PrepareReport:
 
         Args:
             seconds: wall time.
-            items: images that went in.
+            items: images that were read in that time.
             thread_seconds: spent reading and computing, all threads together; of earlier runs too, if this one resumed.
         """
         self.figures |= {"seconds": seconds, "images_per_second": items / seconds}

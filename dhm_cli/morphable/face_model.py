@@ -19,6 +19,8 @@ from dhm_cli.morphable.rotation import euler_to_matrix
 
 FILE_FORMAT = "dhm-face-model"
 FILE_VERSION = 2
+# Faces that `project` holds in double precision at a time.
+_CHUNK = 4096
 UNITS = "micrometre"
 _ROWS = ("mean", "identity", "expression", "identity_std", "expression_std")
 _MESH = ("mean", "identity", "expression", "keypoints", "triangles")
@@ -125,6 +127,23 @@ class FaceModel:
         shape = self.shape(parts.identity, parts.expression)
         points = transform_weak_perspective(shape, parts.scale, euler_to_matrix(parts.angles), parts.translation)
         return model_image_to_pixels(points, image_height)
+
+    def project(self, parameters: NDArray[np.floating], heights: NDArray[np.integer]) -> NDArray[np.float32]:
+        """Landmarks of many stored parameters: `landmarks` in double precision, in chunks, from numpy to numpy.
+
+        Args:
+            parameters: (N, 234).
+            heights: (N,), of the images, pixels.
+
+        Returns:
+            (N, 68, 3) float32, as `landmarks`.
+        """
+        model = self.to(torch.float64)
+        points = np.empty((len(parameters), NUM_LANDMARKS, 3), np.float32)
+        for part in (slice(i, i + _CHUNK) for i in range(0, len(parameters), _CHUNK)):
+            p, height = (torch.from_numpy(np.asarray(a[part], np.float64)) for a in (parameters, heights))
+            points[part] = model.landmarks(p, height).numpy()
+        return points
 
     def to(self, dtype: torch.dtype) -> "FaceModel":
         """The model in another floating type; the mesh stays float32."""

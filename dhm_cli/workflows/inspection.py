@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from dhm_cli.data.crop import crop_matrix, landmark_crop_square, transform_landmarks
+from dhm_cli.data.parts import Progress
 from dhm_cli.data.store import SPLITS, FaceLabels, FaceStore
 from dhm_cli.data.verification import PROJECTION_TOLERANCE, Finding, by_severity, check_labels, check_projection
 from dhm_cli.errors import DhmError, FormatError, InputError
@@ -19,7 +20,6 @@ from dhm_cli.morphable.face_model import FaceModel
 from dhm_cli.plotting import TILE, contact_sheet, face_tile, save_png
 
 _SHOWN = 24
-_CHUNK = 4096
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Description:
     picture: Path | None = None
 
 
-def check_store(path: Path, model: Path | None = None) -> tuple[FaceStore, list[Finding]]:
-    """Validate a store: its form, every image, every label, and the projection of p where the face model is at hand.
+def check_store(path: Path, progress: Progress = lambda *_: None) -> tuple[FaceStore, list[Finding]]:
+    """Validate a store: its form, every image, every label, and the projection of p by the face model beside it.
 
     Args:
         path: a store of `dhm prepare`.
-        model: face_model.h5; None for the one beside the store, if it is there.
+        progress: called with a stage name, the number of images checked and the total.
 
     Returns:
         The store and what is wrong with it; notes are harmless.
@@ -59,16 +59,17 @@ def check_store(path: Path, model: Path | None = None) -> tuple[FaceStore, list[
     findings = check_labels(labels)
     if store.fingerprint() != store.attributes.get("contents"):
         findings.append(Finding("contents", "error", "the labels are not those that were written (hash differs)"))
-    findings += _check_images(store)
-    findings += _check_projection(store, model or path.with_name("face_model.h5"), required=model is not None)
+    findings += _check_images(store, progress)
+    findings += _check_projection(store, path.with_name("face_model.h5"))
     return store, by_severity(findings)
 
 
-def _check_images(store: FaceStore) -> list[Finding]:
+def _check_images(store: FaceStore, progress: Progress) -> list[Finding]:
     """Images that cannot be decoded or have another size than recorded."""
     bad = []
     rows = np.arange(len(store))
     for row, encoded in zip(rows, store.encoded_images(rows), strict=True):
+        progress("checking", int(row) + 1, len(store))
         try:
             shape = decode_image(encoded, store.labels.names[row], upright=False).shape[:2]
         except DhmError:
@@ -82,20 +83,16 @@ def _check_images(store: FaceStore) -> list[Finding]:
     ]
 
 
-def _check_projection(store: FaceStore, path: Path, required: bool) -> list[Finding]:
+def _check_projection(store: FaceStore, path: Path) -> list[Finding]:
     wanted = str(store.attributes.get("face_model"))
-    if not path.exists() and not required:
+    if not path.exists():
         return [Finding("face-model", "note", f"no {path.name} beside the store: the projection of p was not checked")]
     model = FaceModel.load(path)
     if model.hash() != wanted:
         text = f"{path.name} is {model.hash()}, the store was made with {wanted}: the projection of p was not checked"
         return [Finding("face-model", "warning", text)]
-    labels, parts = store.labels, []
-    for start in range(0, len(labels), _CHUNK):
-        p = torch.from_numpy(labels.parameters[start : start + _CHUNK]).double()
-        heights = torch.from_numpy(labels.image_size[start : start + _CHUNK, 0]).double()
-        parts.append(model.to(torch.float64).landmarks(p, heights).float().numpy())
-    finding = check_projection(labels, np.concatenate(parts), PROJECTION_TOLERANCE)
+    projected = model.project(store.labels.parameters, store.labels.image_size[:, 0])
+    finding = check_projection(store.labels, projected, PROJECTION_TOLERANCE)
     return [finding] if finding else []
 
 

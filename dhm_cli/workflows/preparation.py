@@ -204,7 +204,7 @@ def prepare_folder(
     report = PrepareReport(folder, store_path(folder, out, options), layout.name)
     converter = _Converter(folder, layout, model, options)
     parts = Parts(report.store, len(converter.samples), converter.key, converter.convert)
-    parts.convert(folder.resolve().name, progress, workers or available_cores())
+    converted = parts.convert(folder.resolve().name, progress, workers or available_cores())
     labels, report.dropped = parts.labels(), parts.dropped()
     if not len(labels):
         raise InputError(f"{folder}: no usable face ({report.first_reasons()})", layout.remedy)
@@ -213,7 +213,7 @@ def prepare_folder(
     keep, labels = _settle(labels, layout, options, report)
     report.describe(labels.take(keep))
     report.pictures = [_draw_worst(labels, parts, report.store)]
-    report.measure(time.perf_counter() - start, len(converter.samples), parts.seconds())
+    report.measure(time.perf_counter() - start, converted, parts.seconds())
     face_model = {"name": model.name, "hash": model.hash()}
     if options.strict and any(f.severity != "note" for f in report.findings):
         report.write(out, face_model)
@@ -331,17 +331,12 @@ class _Converter:
     def _project(self, faces: list["_Face"]) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
         """Landmarks of faces whose parameters come with the dataset: its own 3D points, else the model's projection."""
         parameters = np.stack([f.truth.parameters for f in faces if f.truth.parameters is not None]).astype(np.float32)
-        landmarks = self.project(parameters, np.array([f.size[0] for f in faces]))
+        landmarks = self.model.project(parameters, np.array([f.size[0] for f in faces]))
         for i, face in enumerate(faces):
             if face.truth.landmarks is not None:
                 landmarks[i] = face.truth.landmarks
         landmarks[..., 2] -= landmarks[..., 2].mean(axis=1, keepdims=True)
         return parameters, landmarks, _distance(landmarks, np.stack([f.truth.points for f in faces]))
-
-    def project(self, parameters: NDArray[np.float32], heights: NDArray[np.integer]) -> NDArray[np.float32]:
-        """Eq. (1) and (2), (N, 68, 3), image pixels, in double precision inside."""
-        p = torch.from_numpy(parameters).double()
-        return self.model.to(torch.float64).landmarks(p, torch.from_numpy(heights).double()).float().numpy()
 
     def _fit(self, faces: list["_Face"]) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
         heights = torch.tensor([f.size[0] for f in faces])
@@ -426,7 +421,7 @@ def _check(labels: FaceLabels, converter: _Converter, report: PrepareReport) -> 
     findings: list[Finding | None] = list(check_labels(labels))
     subsets = Counter(sample.subset for sample in converter.samples)
     findings.append(check_counts(dict(subsets), dict(layout.published)))
-    projected = converter.project(labels.parameters, labels.image_size[:, 0])
+    projected = converter.model.project(labels.parameters, labels.image_size[:, 0])
     findings.append(check_projection(labels, projected, PROJECTION_TOLERANCE))
     if report.dropped:
         names = tuple(name for name, _ in report.dropped[:20])

@@ -79,11 +79,11 @@ def profile_store(
             "prepare a dataset with training faces, or leave out --profile",
         )
     parts = Parts(report.store, len(maker.rows), maker.key, maker.make)
-    parts.convert(report.store.stem, progress, workers or available_cores())
+    converted = parts.convert(report.store.stem, progress, workers or available_cores())
     labels = parts.labels()
     report.describe(labels)
     report.pictures = [_draw_sample(labels, parts, report.store)]
-    report.measure(time.perf_counter() - start, len(labels), parts.seconds())
+    report.measure(time.perf_counter() - start, converted * count, parts.seconds())
     parts.write(report.store, labels, np.ones(len(labels), bool), maker.attributes())
     report.write(path.parent, {"name": model.name, "hash": model.hash()})
     parts.remove()
