@@ -86,18 +86,15 @@ def test_the_split_goes_by_source_face(
     assert FaceStore(other.store).labels.split.tolist() != labels.split.tolist()
 
 
-def test_a_complete_300w_lp_gets_the_published_number(
+def test_a_complete_300w_lp_has_no_finding(
     lp: tuple[Path, dict[str, NDArray[np.float32]]],
     toy_model: FaceModel,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    published = {"AFW": 6, "HELEN": 6, "AFW_Flip": 6, "HELEN_Flip": 6}
-    layout = replace(W300_LP, published=published, validation_faces=9)
+    layout = replace(W300_LP, published={"AFW": 6, "HELEN": 6, "AFW_Flip": 6, "HELEN_Flip": 6})
     monkeypatch.setattr(preparation, "find_layout", lambda *_, **__: layout)
-    report = prepare_folder(lp[0], toy_model, tmp_path, PrepareOptions())
-    assert report.by_split == {"train": 6, "val": 18}  # with the mirrored ones
-    assert report.findings == []
+    assert prepare_folder(lp[0], toy_model, tmp_path, PrepareOptions(strict=True)).findings == []
 
 
 def test_a_copy_with_one_set_of_landmarks_for_all_views_is_refused(
@@ -109,6 +106,32 @@ def test_a_copy_with_one_set_of_landmarks_for_all_views_is_refused(
         prepare_folder(lp_copy, toy_model, tmp_path, PrepareOptions())
     assert "faulty copy" in caught.value.hint
     assert not (tmp_path / "300w-lp.h5").exists()
+
+
+def test_a_few_repeated_landmarks_are_left_out(
+    lp_copy: Path, toy_model: FaceModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preparation, "_FAULTY_SHARE", 0.1)
+    shutil.copy(lp_copy / "AFW" / "AFW_0_1_0.mat", lp_copy / "AFW" / "AFW_0_1_1.mat")
+    report = prepare_folder(lp_copy, toy_model, tmp_path, PrepareOptions())
+    assert report.dropped == [("AFW/AFW_0_1_1.jpg", "has the landmarks of another view of its face")]
+    assert len(FaceStore(report.store)) == 23
+
+
+def test_absurd_parameters_do_not_reach_the_store(lp_copy: Path, toy_model: FaceModel, tmp_path: Path) -> None:
+    """Finite in the file, but their landmarks are not."""
+    pose = scipy.io.loadmat(lp_copy / "AFW" / "AFW_0_1_0.mat")["Pose_Para"]
+    for view, scale in enumerate((1e38, 1e3)):
+        pose[0, 6] = scale
+        spoil(lp_copy / "AFW" / f"AFW_0_1_{view}.mat", Pose_Para=pose)
+    spoil(lp_copy / "AFW" / "AFW_0_1_2.mat", Shape_Para=np.full((199, 1), 1e300))
+    report = prepare_folder(lp_copy, toy_model, tmp_path, PrepareOptions())
+    reasons = {Path(name).name: reason for name, reason in report.dropped}
+    assert set(reasons) == {f"AFW_0_1_{view}.jpg" for view in range(3)}
+    assert "no pixel positions" in reasons["AFW_0_1_0.jpg"]
+    assert "no pixel positions" in reasons["AFW_0_1_1.jpg"]
+    assert "NaN or infinite numbers in its Shape_Para" in reasons["AFW_0_1_2.jpg"]
+    assert np.abs(FaceStore(report.store).labels.landmarks).max() < 1000
 
 
 def test_another_face_model_is_refused(lp_copy: Path, toy_model: FaceModel, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from dhm_cli.data.splits import held_out, validation_identities
+from dhm_cli.workflows.preparation import VALIDATION_SHARE
 
 
 def groups(sizes: list[int]) -> list[str]:
@@ -50,6 +51,15 @@ def test_the_draw_is_not_of_one_size_or_place() -> None:
     numbers = [int(name[1:]) for name in chosen]
     assert min(numbers) < 60
     assert max(numbers) > 340
+
+
+def test_300w_lp_gets_the_published_split() -> None:
+    """58,164 + 3,061 images without the mirrored ones (Sun et al. 2018)."""
+    rng = np.random.default_rng(0)
+    sizes: list[int] = []
+    while sum(sizes) < 61_225:
+        sizes.append(min(int(rng.integers(5, 19)), 61_225 - sum(sizes)))
+    assert count(groups(sizes), validation_identities(groups(sizes), VALIDATION_SHARE)) == 3_061
 
 
 def test_validation_never_lacks_a_face() -> None:

@@ -64,8 +64,28 @@ def test_names_that_stand_twice() -> None:
 
 
 def test_identities_in_two_splits() -> None:
-    (finding,) = verification.check_labels(with_cell(good_labels(), "split", (3,), 0))
+    assert verification.check_identities(good_labels()) is None
+    finding = verification.check_identities(with_cell(good_labels(), "split", (3,), 0))
+    assert finding is not None
     assert (finding.check, finding.severity, finding.names) == ("identity-leak", "warning", ("person 1",))
+
+
+def test_unusable_faces() -> None:
+    assert verification.check_unusable([]) is None
+    finding = verification.check_unusable([f"face {i}" for i in range(30)])
+    assert finding is not None
+    assert finding.message == "30 faces that cannot be used"
+    assert len(finding.names) == 20
+
+
+def test_bad_fits() -> None:
+    labels, none = good_labels(), np.zeros(6, bool)
+    assert verification.check_residual(labels, none, none, 4.0) is None
+    bad = np.array([0, 1, 0, 1, 0, 0], bool)
+    finding = verification.check_residual(labels, bad, bad & (np.arange(6) < 2), 4.0)
+    assert finding is not None
+    assert finding.message == "2 fits are worse than 4 % of the face size; 1 left out"
+    assert finding.names == ("face 1", "face 3")
 
 
 def test_findings_come_with_the_gravest_first() -> None:

@@ -237,7 +237,7 @@ def _convert(
         for folder, options in jobs:
             try:
                 reports.append(prepare_folder(folder, model, out, options, progress, workers))
-                if dense is not None:
+                if dense is not None and "train" in reports[-1].by_split:
                     reports.append(profile_store(reports[-1].store, model, dense, profile, progress, workers))
             except KeyboardInterrupt:
                 bar.close()

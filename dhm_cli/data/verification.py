@@ -4,7 +4,7 @@ Every check returns a `Finding` or None. The checks come from faults seen in cir
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,7 +43,7 @@ class Finding:
     names: tuple[str, ...] = ()
 
 
-def check_counts(found: dict[str, int], published: dict[str, int]) -> Finding | None:
+def check_counts(found: Mapping[str, int], published: Mapping[str, int]) -> Finding | None:
     """Compare the number of faces in each subset with the published one; a subset that is missing counts as 0."""
     wrong = [
         f"{name} {found.get(name, 0):,} of {count:,}" for name, count in published.items() if found.get(name) != count
@@ -144,6 +144,24 @@ def check_identities(labels: FaceLabels) -> Finding | None:
     )
 
 
+def check_unusable(names: Sequence[str]) -> Finding | None:
+    """Faces whose image or annotation cannot be used."""
+    if not names:
+        return None
+    text = f"{len(names):,} face{'s' if len(names) > 1 else ''} that cannot be used"
+    return Finding("unusable", "warning", text, tuple(names[:_NAMED]))
+
+
+def check_residual(
+    labels: FaceLabels, bad: NDArray[np.bool_], dropped: NDArray[np.bool_], limit: float
+) -> Finding | None:
+    """Fits that are worse than a limit (percent of the face size), and how many of them were left out."""
+    if not bad.any():
+        return None
+    text = f"{bad.sum():,} fits are worse than {limit:g} % of the face size; {dropped.sum():,} left out"
+    return Finding("residual", "note", text, tuple(str(n) for n in labels.names[bad][:_NAMED]))
+
+
 def check_codes(labels: FaceLabels) -> Finding | None:
     """Codes that mean nothing, and points without a label or labels without a point."""
     bad = labels.split >= len(SPLITS)
@@ -161,8 +179,8 @@ def check_names(labels: FaceLabels) -> Finding | None:
 
 def check_labels(labels: FaceLabels) -> list[Finding]:
     """All checks that need nothing but the labels, the gravest first."""
-    checks = (check_finite, check_box, check_codes, check_names, check_identities, check_inside, check_yaw)
-    found = [check(labels) for check in (*checks, check_partly_inside)]
+    checks = (check_finite, check_box, check_codes, check_names, check_inside, check_yaw, check_partly_inside)
+    found = [check(labels) for check in checks]
     return by_severity([f for f in found if f])
 
 

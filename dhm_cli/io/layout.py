@@ -27,7 +27,6 @@ class Layout:
         has_parameters: the annotations hold 3DMM parameters.
         silhouette_jaw: jaw points on the far side follow the visible outline, not the jaw of the 3D face.
         published: faces of each subset as published; empty where not known.
-        validation_faces: faces that the published split holds out, mirrored copies not counted; 0 where there is none.
         flips: whether the face of a name is the mirrored copy of another; None where the dataset has no such copies.
     """
 
@@ -43,13 +42,7 @@ class Layout:
     has_parameters: bool = False
     silhouette_jaw: bool = False
     published: Mapping[str, int] = field(default_factory=dict)
-    validation_faces: int = 0
     flips: Callable[[str], bool] | None = None
-
-    @property
-    def published_total(self) -> int:
-        """Published number of faces, mirrored copies not counted; 0 where it is not known."""
-        return sum(count for subset, count in self.published.items() if not subset.endswith("_Flip"))
 
     def samples(self, folder: Path) -> list[Sample]:
         """All faces below a folder, sorted by name; frames of a video in their order.

@@ -10,8 +10,6 @@ from dhm_cli.io.samples import Sample, Truth
 
 # Zhu et al. 2016; the mirrored copies are as many. With them they are the 122,450 images of 300W-LP.
 _FACES = {"AFW": 5_207, "HELEN": 37_676, "IBUG": 1_786, "LFPW": 16_556}
-# Sun et al. 2018 train on 58,164 of the 61,225 and validate on the others.
-_VALIDATION_FACES = 3_061
 
 
 def _subset(folder_name: str) -> str:
@@ -78,7 +76,6 @@ W300_LP = Layout(
     store="300w-lp",
     has_parameters=True,
     published=_FACES | {f"{part}_Flip": count for part, count in _FACES.items()},
-    validation_faces=_VALIDATION_FACES,
     flips=_is_flip,
 )
 

@@ -83,7 +83,7 @@ def _numbers(path: Path, fields: dict[str, Any], name: str) -> NDArray[np.float6
         values = np.asarray(fields[name]).astype(np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(f"{path}: {name} is not numeric", _COPY_AGAIN) from error
-    if not np.isfinite(values).all():
+    if not (np.abs(values) <= np.finfo(np.float32).max).all():
         raise InputError(f"{path}: NaN or infinite numbers in its {name}", "remove or repair the file")
     return values
 

@@ -10,7 +10,14 @@ import torch
 from dhm_cli.data.crop import crop_matrix, landmark_crop_square, transform_landmarks
 from dhm_cli.data.parts import Progress
 from dhm_cli.data.store import SPLITS, FaceLabels, FaceStore
-from dhm_cli.data.verification import PROJECTION_TOLERANCE, Finding, by_severity, check_labels, check_projection
+from dhm_cli.data.verification import (
+    PROJECTION_TOLERANCE,
+    Finding,
+    by_severity,
+    check_identities,
+    check_labels,
+    check_projection,
+)
 from dhm_cli.errors import DhmError, FormatError, InputError
 from dhm_cli.heatmaps import draw_heatmap
 from dhm_cli.io.images import decode_image
@@ -57,6 +64,7 @@ def check_store(path: Path, progress: Progress = lambda *_: None) -> tuple[FaceS
     if uneven or len(store.sizes) != len(labels) or not len(labels):
         raise FormatError(f"{path}: {len(labels)} names, but {uneven or len(store.sizes)} rows", "prepare it again")
     findings = check_labels(labels)
+    findings += filter(None, [check_identities(labels)])
     if store.fingerprint() != store.attributes.get("contents"):
         findings.append(Finding("contents", "error", "the labels are not those that were written (hash differs)"))
     findings += _check_images(store, progress)

@@ -170,6 +170,6 @@ def _draw_sample(labels: FaceLabels, parts: Parts, store: Path) -> Path:
         face_tile(parts.image(int(row)), labels.landmarks[row], f"{labels.yaw[row]:+.0f} {labels.names[row]}")
         for row in chosen
     ]
-    picture = store.with_suffix(".png")
+    picture = store.with_name(f"{store.stem}-views.png")
     save_png(picture, contact_sheet(tiles, columns=6))
     return picture
