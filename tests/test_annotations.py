@@ -197,7 +197,7 @@ def test_21_points_go_to_their_places(tmp_path: Path) -> None:
     [
         {"pts": np.zeros((2, 68, 2))},  # no names
         {"names": np.array(["a"]), "pts": np.zeros((2, 68, 2))},  # lengths differ
-        {"names": np.array(["a", "b"]), "pts": np.zeros((2, 68, 3))},  # 3D
+        {"names": np.array(["a", "b"]), "pts": np.zeros((2, 68, 4))},  # neither 2D nor 3D
         {"names": np.array(["a", "b"]), "pts": np.zeros((2, 68, 2)), "more": np.zeros((2, 68, 2))},  # which?
         {"names": np.array(["a", "b"], dtype=object), "pts": np.zeros((2, 68, 2))},  # would need pickle
     ],

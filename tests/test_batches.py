@@ -1,6 +1,7 @@
 """Batches: pure functions of seed and step, and balanced over yaw."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 import torch
 
 from dhm_cli.config import TrainConfig
-from dhm_cli.data.batches import Faces, TrainBatches, validation_crops, yaw_balanced_probabilities
+from dhm_cli.data.batches import Faces, TrainBatches, load_faces, validation_crops, yaw_balanced_probabilities
+from dhm_cli.data.store import SPLITS, FaceStore, write_store
 from dhm_cli.models.input import image_tensor
 
 CONFIG = TrainConfig(batch=4, seed=7)
@@ -112,3 +114,20 @@ def test_validation_crops_follow_the_test_protocol() -> None:
         scale = SIZE / (np.ptp(original[:, :2], axis=0).max() * np.sqrt(2))
         np.testing.assert_allclose(points - points[0], (original - original[0]) * scale, atol=1e-4)
     assert all(np.array_equal(a, b) for a, b in zip(faces.images, before, strict=True))
+
+
+def test_flagged_faces_are_not_trained_on(face_store: Path, tmp_path: Path) -> None:
+    store = FaceStore(face_store)
+    train = store.labels.in_split("train")
+    flagged = np.zeros(len(store), np.uint8)
+    flagged[train[:5]] = 1
+    rows = np.arange(len(store))
+    labels = replace(store.labels, flagged=flagged)
+    write_store(tmp_path / "a.h5", store.encoded_images(rows), store.sizes, labels, {})
+    faces = load_faces([(FaceStore(tmp_path / "a.h5"), 0.5)], "train")
+    np.testing.assert_array_equal(faces.landmarks, store.labels.landmarks[train[5:]])
+    assert faces.weight.tolist() == [0.5] * (len(train) - 5)
+    # Those of other splits stay.
+    validation = replace(labels, split=np.full(len(store), SPLITS.index("val"), np.uint8))
+    write_store(tmp_path / "b.h5", store.encoded_images(rows), store.sizes, validation, {})
+    assert len(load_faces([(FaceStore(tmp_path / "b.h5"), 1.0)], "val")) == len(store)

@@ -85,6 +85,21 @@ def test_check_and_show(workplace: Path) -> None:
     assert "image00020.jpg" in output
 
 
+def test_views_from_the_side(drawn_faces: SyntheticFaces, dense_model: FaceModel, workplace: Path) -> None:
+    """The dense model, once as --surface and once as the face model itself."""
+    dense_model.save(workplace / "dense.h5")
+    folder = ("prepare", drawn_faces.folder, "--split", "train", "--profile", "1")
+    output = dhm(*folder, "--bfm", "BFM.mat", "--surface", "dense.h5", "--out", "a")
+    assert "drawn faces-profile.h5" in output
+    views = FaceStore(workplace / "a" / "drawn faces-profile.h5")
+    assert len(views) > 8
+    assert "--profile 1 --surface 'toy mask'" in str(views.attributes["command"])
+    dhm(*folder, "--bfm", "dense.h5", "--out", "b")
+    assert len(FaceStore(workplace / "b" / "drawn faces-profile.h5")) == len(views)
+    # A dataset without training faces has none to turn, and that is no error.
+    dhm("prepare", "datasets/AFLW2000", "--bfm", "dense.h5", "--out", "b", "--profile", "1")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -336,7 +336,7 @@ def test_300vw(tmp_path: Path) -> None:
     numbers = [1, 3, 12]
     assert [s.name for s in samples] == [f"{v}/vid.avi#{n:06d}" for v in ("001", "002") for n in numbers]
     assert [s.frame for s in samples[:3]] == [0, 2, 11]
-    assert {(s.identity, s.source, s.split) for s in samples[:3]} == {("001", "001/vid.avi", "test")}
+    assert {(s.identity, s.source, s.split) for s in samples[:3]} == {("001", "001/vid.avi", "auto")}
     for sample, loaded in zip(samples, load_images(samples), strict=True):
         assert not isinstance(loaded, InputError)
         assert loaded[1:] == SIZE

@@ -102,7 +102,7 @@ def test_show_a_store(store: Path) -> None:
     rows = dict(shown.rows)
     assert rows["faces by split"] == "train 18, val 6"
     assert rows["landmarks"] == "24 x 68 x 3 float32"
-    assert rows["command"].startswith("dhm prepare 'drawn faces'")
+    assert rows["command"].startswith("dhm prepare 'drawn faces' --bfm toy")
     assert shown.picture == store.with_suffix(".png")
     picture = cv2.imread(str(shown.picture))
     assert picture.shape == (6 * 174, 4 * 320, 3)

@@ -42,7 +42,7 @@ class Source:
 def finish(store: Path, source: Source, workers: int = 1) -> Parts:
     parts = Parts(store, TOTAL, source.key, source.make)
     parts.convert("converting", lambda *_: None, workers)
-    labels = parts.labels()
+    labels, _, _ = parts.read()
     parts.write(store, labels, labels.names != "face 9", {"note": "x"})
     return parts
 
@@ -53,11 +53,12 @@ def test_all_items_arrive_in_order(tmp_path: Path) -> None:
     expected = [i for i in range(TOTAL) if i not in (7, 9)]
     assert store.labels.names.tolist() == [f"face {i}" for i in expected]
     assert [int(image[0, 0, 0]) for image in store.images(np.arange(len(store)))] == expected
-    assert parts.dropped() == [("item 7", "broken")]
-    assert parts.seconds() == (6.0, 12.0)
-    assert parts.image(8)[0, 0, 0] == 9  # row 8 is item 9: item 7 is not there
-    with pytest.raises(IndexError):
-        parts.image(TOTAL)
+    labels, dropped, seconds = parts.read()
+    assert len(labels) == TOTAL - 1
+    assert dropped == [("item 7", "broken")]
+    assert seconds == (6.0, 12.0)
+    # Row 8 is item 9, since item 7 is not there.
+    assert [int(image[0, 0, 0]) for image in parts.images(np.array([8, 21, 0, 3, 7]))] == [9, 22, 0, 3, 8]
     parts.remove()
     assert [p.name for p in tmp_path.iterdir()] == ["a.h5"]
 
@@ -116,5 +117,6 @@ def test_a_part_may_be_empty(tmp_path: Path) -> None:
     source = Source()
     parts = Parts(tmp_path / "a.h5", 4, source.key, lambda start, stop: source.make(7, 8))
     parts.convert("x", lambda *_: None, 1)
-    assert len(parts.labels()) == 0
-    assert parts.dropped() == [("item 7", "broken")]
+    labels, dropped, _ = parts.read()
+    assert len(labels) == 0
+    assert dropped == [("item 7", "broken")]

@@ -13,6 +13,7 @@ from dataset_examples import write_t7, write_video
 from numpy.typing import NDArray
 from synthetic_faces import SIDE, SyntheticFaces, draw_300w_lp, draw_aflw2000
 
+from dhm_cli.data import parts
 from dhm_cli.data.store import SPLITS, FaceStore
 from dhm_cli.errors import InputError
 from dhm_cli.io.mat_datasets import W300_LP
@@ -324,7 +325,106 @@ def test_a_changed_image_is_read_again(lp_copy: Path, toy_model: FaceModel, tmp_
     assert len(FaceStore(report.store)) == 24
 
 
-def test_the_command_line_is_the_same_on_every_machine(tmp_path: Path) -> None:
+def test_the_command_line_is_the_same_on_every_machine(tmp_path: Path, toy_model: FaceModel) -> None:
     options = PrepareOptions(table=tmp_path / "my table.csv", max_residual=3.0, strict=True)
-    command = options.command(tmp_path / "a folder")
-    assert command == "dhm prepare 'a folder' --table 'my table.csv' --max-residual 3.0"
+    command = options.command(tmp_path / "a folder", toy_model)
+    assert command == "dhm prepare 'a folder' --bfm toy --table 'my table.csv' --max-residual 3.0"
+
+
+def test_the_number_of_workers_does_not_matter(
+    drawn_faces: SyntheticFaces, toy_model: FaceModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "PART", 5)
+    stores = [
+        prepare_folder(drawn_faces.folder, toy_model, tmp_path / str(n), PrepareOptions(), workers=n).store
+        for n in (1, 3)
+    ]
+    first, second = (store.read_bytes() for store in stores)
+    assert first == second
+
+
+def test_parts_of_other_tables_are_not_used(drawn_faces: SyntheticFaces, toy_model: FaceModel, tmp_path: Path) -> None:
+    """One file as human points, then as a prior: a stopped run with the one must not serve the other."""
+    names = [Path(name).stem for name in drawn_faces.names]
+    np.savez(tmp_path / "table.npz", names=np.array(names), points=drawn_faces.landmarks[..., :2])
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name in drawn_faces.names:
+        shutil.copy(drawn_faces.folder / name, folder)
+    points, prior = (PrepareOptions(**{option: tmp_path / "table.npz"}) for option in ("points", "prior"))
+    (folder / "broken.jpg").write_bytes(b"")
+    with pytest.raises(InputError):  # strict leaves its parts behind
+        prepare_folder(folder, toy_model, tmp_path, replace(points, strict=True))
+    labels = FaceStore(prepare_folder(folder, toy_model, tmp_path, prior).store).labels
+    assert (labels.visibility == 0).all()
+
+
+def test_the_option_does_not_overrule_the_datasets_own_split(
+    drawn_faces: SyntheticFaces, toy_model: FaceModel, tmp_path: Path
+) -> None:
+    for i, name in enumerate(drawn_faces.names[:9]):
+        for suffix in (Path(name).suffix, ".pts"):
+            target = tmp_path / "set" / ("testset" if i < 3 else "trainset") / f"{i}{suffix}"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy((drawn_faces.folder / name).with_suffix(suffix), target)
+    for split, expected in (("test", {"train": 5, "val": 1, "test": 3}), ("train", {"train": 6, "test": 3})):
+        assert prepare_folder(tmp_path / "set", toy_model, tmp_path, PrepareOptions(split=split)).by_split == expected
+
+
+def test_a_copy_with_one_set_of_points_for_all_views_is_refused(
+    lp_copy: Path, toy_model: FaceModel, tmp_path: Path
+) -> None:
+    for mat in lp_copy.rglob("*_[12].mat"):
+        first = scipy.io.loadmat(mat.with_name(mat.stem[:-1] + "0.mat"))
+        spoil(mat, pt2d=first["pt2d"])
+    with pytest.raises(InputError, match=r"16 of 24 images carry the landmarks of another view"):
+        prepare_folder(lp_copy, toy_model, tmp_path, PrepareOptions())
+
+
+def test_profiles_in_large_photos_agree_with_their_parameters(toy_model: FaceModel, tmp_path: Path) -> None:
+    """Near 90 degrees angles of a float32 rotation are off by a share that is pixels in a large photo."""
+    truth = draw_aflw2000(tmp_path / "small", toy_model, tuple(np.linspace(87, 93, 13)))
+    folder = tmp_path / "large"
+    folder.mkdir()
+    for i, points in enumerate(truth * 15):
+        blank = cv2.imencode(".png", np.zeros((SIDE * 15, SIDE * 15), np.uint8))[1]
+        (folder / f"{i}.png").write_bytes(blank.tobytes())
+        write_t7(folder / f"{i}.t7", (points[:, :2] + 1).astype(np.float32))
+    report = prepare_folder(folder, toy_model, tmp_path, PrepareOptions(split="train", max_residual=100))
+    assert "projection" not in checks(report)
+    labels = FaceStore(report.store).labels
+    assert (np.abs(labels.yaw) > 80).all()
+    projected = toy_model.project(labels.parameters, labels.image_size[:, 0])
+    np.testing.assert_allclose(labels.landmarks[..., :2], projected[..., :2], atol=1e-3)
+
+
+def test_points_with_depth(aflw: tuple[Path, NDArray[np.float32]], toy_model: FaceModel, tmp_path: Path) -> None:
+    """3D points leave no doubt about the depth of the toy model's faces."""
+    root, truth = aflw
+    for mat in root.glob("*.mat"):
+        mat.unlink()
+    names = np.array([path.stem for path in sorted(root.glob("*.jpg"))])
+    np.savez(tmp_path / "solid.npz", names=names, points=truth + np.float32([0, 0, 77]))
+    options = PrepareOptions(points=tmp_path / "solid.npz", split="train")
+    labels = FaceStore(prepare_folder(root, toy_model, tmp_path, options).store).labels
+    depth = truth[..., 2] - truth[..., 2].mean(1, keepdims=True)
+    np.testing.assert_allclose(labels.landmarks[..., :2], truth[..., :2], atol=0.5)
+    np.testing.assert_allclose(labels.landmarks[..., 2], depth, atol=1.0)
+    np.testing.assert_allclose(labels.yaw, [-75, -20, 3, 40], atol=0.5)
+
+
+def test_the_report_says_what_is_in_the_store(lp_copy: Path, toy_model: FaceModel, tmp_path: Path) -> None:
+    report = prepare_folder(lp_copy, toy_model, tmp_path, PrepareOptions())
+    labels = FaceStore(report.store).labels
+    (written,) = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["datasets"].values()
+    assert written["by_split"] == {"train": 18, "val": 6}
+    assert written["residual"]["p50"] == pytest.approx(np.median(labels.residual), abs=1e-3)
+    assert written["residual"]["p100"] == pytest.approx(labels.residual.max(), abs=1e-3)
+    assert [f["check"] for f in written["findings"]] == ["counts"]
+    assert written["figures"]["images_per_second"] == pytest.approx(24 / written["figures"]["seconds"])
+    assert written["face_model"] == {"name": "toy", "hash": toy_model.hash()}
+    # A second dataset joins the first.
+    draw_aflw2000(tmp_path / "set", toy_model)
+    prepare_folder(tmp_path / "set", toy_model, tmp_path, PrepareOptions())
+    datasets = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["datasets"]
+    assert set(datasets) == {"300w-lp", "aflw2000-3d"}

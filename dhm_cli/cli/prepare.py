@@ -185,18 +185,17 @@ def prepare(
 
 def _face_model(bfm: Path | None, expression: Path | None, keypoints: Path | None, out: Path) -> "FaceModel":
     """Convert the face model, or take the one converted before."""
-    from dhm_cli.morphable.face_model import FaceModel
-    from dhm_cli.workflows.preparation import FACE_MODEL, prepare_face_model
+    from dhm_cli.morphable.face_model import FACE_MODEL, FaceModel
+    from dhm_cli.workflows.preparation import prepare_face_model
 
     if bfm is None:
         return FaceModel.load(out / FACE_MODEL)
     model = prepare_face_model(bfm, out, expression, keypoints)
     modes = f"{model.identity.shape[-1]} + {model.expression.shape[-1]} modes"
     surface = f", {len(model.mesh.mean):,} vertices" if model.mesh else ""
-    origin = model.origin
-    assert origin is not None  # a reader tells
-    typer.echo(f"wrote {out / FACE_MODEL}: {origin.format}, {modes}{surface}, {model.hash()}")
-    for note in origin.notes:
+    kind = model.origin.format if model.origin else model.name
+    typer.echo(f"wrote {out / FACE_MODEL}: {kind}, {modes}{surface}, {model.hash()}")
+    for note in model.origin.notes if model.origin else ():
         typer.echo(f"note: {note}")
     return model
 
@@ -230,7 +229,7 @@ def _convert(
     from dhm_cli.workflows.preparation import prepare_folder
     from dhm_cli.workflows.profiling import load_surface, profile_store
 
-    dense = load_surface(model, out, surface) if profile else None
+    dense = load_surface(out, surface) if profile else None
     reports: list[PrepareReport] = []
     with tqdm(unit="face", smoothing=0.1, disable=None) as bar:
         progress = _shown_on(bar)
@@ -302,6 +301,7 @@ def _print_findings(console: "Console", name: str, findings: "Sequence[Finding]"
 
 
 def _show(console: "Console", path: Path) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     from dhm_cli.workflows.inspection import show
@@ -309,7 +309,7 @@ def _show(console: "Console", path: Path) -> None:
     shown = show(path)
     table = Table("what", "value", title=shown.title, title_justify="left")
     for row in shown.rows:
-        table.add_row(*(cell.replace("[", r"\[") for cell in row))
+        table.add_row(*map(escape, row))
     console.print(table)
     if shown.picture:
         typer.echo(f"picture: {shown.picture}")

@@ -16,7 +16,7 @@ from dhm_cli.io.layout import Layout
 from dhm_cli.io.samples import Sample, Truth, load_images
 from dhm_cli.landmarks import NUM_LANDMARKS, bounding_box, face_size
 from dhm_cli.morphable.face_model import FaceModel
-from dhm_cli.morphable.fitting import fit_face_labels, fit_parameters
+from dhm_cli.morphable.fitting import Fit, fit_face_labels, fit_parameters
 from dhm_cli.morphable.parameters import NUM_PARAMETERS
 
 # A pose alone has six numbers; with less than eight points there is nothing left to tell a face from an accident.
@@ -84,10 +84,12 @@ class Labeller:
     def _read(self, number: int, sample: Sample, encoded: bytes, height: int, width: int) -> _Face:
         truth = self.layout.read(sample, height, width)
         if self.points is not None and not (truth.visibility != NO_LABEL).any():
-            xy = self.points.get(sample.name, width, height)
-            truth = Truth(xy, np.where(np.isnan(xy).any(axis=1), NO_LABEL, VISIBLE).astype(np.uint8))
+            given = self.points.get(sample.name, width, height)
+            visibility = np.where(np.isnan(given).any(axis=1), NO_LABEL, VISIBLE).astype(np.uint8)
+            solid = given if given.shape[1] == 3 and visibility.all() else None
+            truth = Truth(given[:, :2], visibility, solid if truth.landmarks is None else None, truth.parameters)
         nothing = np.full((NUM_LANDMARKS, 2), np.nan, np.float32)
-        prior = self.prior.get(sample.name, width, height) if self.prior else nothing
+        prior = self.prior.get(sample.name, width, height)[:, :2] if self.prior else nothing
         labelled = int((truth.visibility != NO_LABEL).sum())
         if truth.parameters is None and labelled < _FEWEST_POINTS and np.isnan(prior).any():
             raise InputError(
@@ -98,12 +100,15 @@ class Labeller:
 
     def _solve(self, faces: list[_Face]) -> FaceLabels:
         given = np.array([f.truth.parameters is not None for f in faces], dtype=bool)
+        solid = np.array([f.truth.landmarks is not None for f in faces], dtype=bool)
         parameters = np.zeros((len(faces), NUM_PARAMETERS), np.float32)
         landmarks = np.zeros((len(faces), NUM_LANDMARKS, 3), np.float32)
         residual = np.zeros(len(faces), np.float32)
-        for rows, solve in ((np.flatnonzero(given), self._project), (np.flatnonzero(~given), self._fit)):
+        for mask, solve in ((given, self._project), (~given & solid, self._fit_3d), (~given & ~solid, self._fit)):
+            rows = np.flatnonzero(mask)
             if len(rows):
                 parameters[rows], landmarks[rows], residual[rows] = solve([faces[i] for i in rows])
+        landmarks[..., 2] -= landmarks[..., 2].mean(axis=1, keepdims=True)
         numbers = np.array([f.number for f in faces], dtype=np.int64)
         identities = [self.rows[f.number].identity or f.sample.identity for f in faces]
         return FaceLabels(
@@ -131,21 +136,25 @@ class Labeller:
         for i, face in enumerate(faces):
             if face.truth.landmarks is not None:
                 landmarks[i] = face.truth.landmarks
-        landmarks[..., 2] -= landmarks[..., 2].mean(axis=1, keepdims=True)
         return parameters, landmarks, residual_of(landmarks, np.stack([f.truth.points for f in faces]))
 
     def _fit(self, faces: list[_Face]) -> _Solved:
         heights = torch.tensor([f.size[0] for f in faces])
-        solids = [f.truth.landmarks for f in faces if f.truth.landmarks is not None]
-        if len(solids) == len(faces):
-            solid = torch.from_numpy(np.stack(solids))
-            fit = fit_parameters(self.model, solid, torch.ones(len(faces), NUM_LANDMARKS), heights)
-        else:
-            points = torch.from_numpy(np.stack([f.truth.points for f in faces]))
-            visibility = torch.from_numpy(np.stack([f.truth.visibility for f in faces]))
-            prior = torch.from_numpy(np.stack([f.prior for f in faces]))
-            fit = fit_face_labels(self.model, points, visibility, prior, heights, self.layout.silhouette_jaw)
-        return fit.parameters.numpy(), fit.landmarks.numpy(), fit.residual.numpy()
+        points = torch.from_numpy(np.stack([f.truth.points for f in faces]))
+        visibility = torch.from_numpy(np.stack([f.truth.visibility for f in faces]))
+        prior = torch.from_numpy(np.stack([f.prior for f in faces]))
+        fit = fit_face_labels(self.model, points, visibility, prior, heights, self.layout.silhouette_jaw)
+        return self._of_fit(fit, heights)
+
+    def _fit_3d(self, faces: list[_Face]) -> _Solved:
+        heights = torch.tensor([f.size[0] for f in faces])
+        solid = torch.from_numpy(np.stack([f.truth.landmarks for f in faces if f.truth.landmarks is not None]))
+        return self._of_fit(fit_parameters(self.model, solid, torch.ones(len(faces), NUM_LANDMARKS), heights), heights)
+
+    def _of_fit(self, fit: Fit, heights: torch.Tensor) -> _Solved:
+        """The fit with landmarks projected anew: near 90 degrees its float32 rotation and its angles differ."""
+        parameters = fit.parameters.numpy()
+        return parameters, self.model.project(parameters, heights.numpy()), fit.residual.numpy()
 
 
 def residual_of(landmarks: NDArray[np.float32], points: NDArray[np.float32]) -> NDArray[np.float32]:

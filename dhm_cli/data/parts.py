@@ -98,28 +98,23 @@ class Parts:
         record = {"key": key, "dropped": json.dumps(content.dropped), "seconds": np.array(content.seconds)}
         write_store(self.paths[number], content.images, sizes, content.labels, record)
 
-    def labels(self) -> FaceLabels:
-        """The labels of all parts, in order."""
-        return FaceLabels.join([FaceStore(path).labels for path in self.paths])
+    def read(self) -> tuple[FaceLabels, list[tuple[str, str]], tuple[float, float]]:
+        """All parts together, once they are converted.
 
-    def dropped(self) -> list[tuple[str, str]]:
-        """Faces that the parts left out, with the reason."""
-        found = [json.loads(FaceStore(path).attributes["dropped"]) for path in self.paths]
-        return [(name, reason) for part in found for name, reason in part]
+        Returns:
+            The labels in order; faces left out, with the reason; thread time of reading and of computing, seconds.
+        """
+        stores = [FaceStore(path) for path in self.paths]
+        dropped = [(name, reason) for s in stores for name, reason in json.loads(s.attributes["dropped"])]
+        reading, computing = np.sum([s.attributes["seconds"] for s in stores], axis=0)
+        return FaceLabels.join([s.labels for s in stores]), dropped, (float(reading), float(computing))
 
-    def seconds(self) -> tuple[float, float]:
-        """Thread time of reading and of computing, seconds, all parts together."""
-        reading, computing = np.sum([FaceStore(path).attributes["seconds"] for path in self.paths], axis=0)
-        return float(reading), float(computing)
-
-    def image(self, row: int) -> NDArray[np.uint8]:
-        """The image of a row of `labels`, (H, W, 3) uint8 RGB."""
-        for path in self.paths:
-            store = FaceStore(path)
-            if row < len(store):
-                return store.images(np.array([row]))[0]
-            row -= len(store)
-        raise IndexError(row)
+    def images(self, rows: NDArray[np.integer]) -> list[NDArray[np.uint8]]:
+        """The images of some rows of the labels, (H, W, 3) uint8 RGB."""
+        starts = np.cumsum([0, *(len(FaceStore(path)) for path in self.paths)])
+        parts = np.searchsorted(starts, rows, side="right") - 1
+        pairs = zip(rows, parts, strict=True)
+        return [FaceStore(self.paths[part]).images(np.array([row - starts[part]]))[0] for row, part in pairs]
 
     def write(self, store: Path, labels: FaceLabels, keep: NDArray[np.bool_], attributes: dict[str, Any]) -> None:
         """Write the store with the kept rows.

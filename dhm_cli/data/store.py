@@ -26,6 +26,16 @@ PIXELS = "0-based, integer coordinates at pixel centres, x right, y down; z towa
 CROP = "box of the 68 landmarks, squared on its longer side, times sqrt(2) about its centre (AFLW2000-3D protocol)"
 P_LAYOUT = "f, pitch, yaw, roll (radians), t_x, t_y, 199 identity, 29 expression; 300W-LP convention, 1-based, y up"
 
+# Shapes of the label arrays after their first axis; the others have that axis only.
+_SHAPES = {
+    "image_size": (2,),
+    "landmarks": (68, 3),
+    "points": (68, 2),
+    "visibility": (68,),
+    "parameters": (234,),
+    "box": (4,),
+    "reannotated": (68, 2),
+}
 _HINT = "make one with: dhm prepare FOLDER --bfm BFM.mat"
 
 
@@ -166,7 +176,8 @@ class FaceStore:
                 optional = {"reannotated", "labelled_yaw"} - set(file)
                 names = [f.name for f in fields(FaceLabels) if f.name not in optional]
                 self.labels = FaceLabels(**{name: _read(file[name]) for name in names})
-        except (OSError, KeyError) as error:
+                _check_shapes(self.labels.arrays(), len(self._offsets) - 1)
+        except (OSError, KeyError, ValueError, AttributeError, TypeError) as error:
             raise FormatError(f"{path}: not a readable face store ({error})", _HINT) from error
         self.sizes = np.diff(self._offsets)
 
@@ -204,6 +215,14 @@ class FaceStore:
         if image is None:
             raise FormatError(f"{self.path}: image {self.labels.names[row]} is damaged", "prepare the store again")
         return image  # type: ignore[return-value]
+
+
+def _check_shapes(arrays: dict[str, NDArray[Any]], count: int) -> None:
+    """Raise a ValueError where an array has not the shape that `FaceLabels` says."""
+    for name, values in arrays.items():
+        expected = (count, *_SHAPES.get(name, ()))
+        if values.shape != expected:
+            raise ValueError(f"{name} has shape {values.shape}, expected {expected}")
 
 
 def _read(dataset: h5py.Dataset) -> NDArray[Any]:

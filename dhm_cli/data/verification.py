@@ -54,7 +54,7 @@ def check_counts(found: Mapping[str, int], published: Mapping[str, int]) -> Find
 
 
 def duplicated_landmarks(labels: FaceLabels) -> NDArray[np.int64]:
-    """Rows whose landmarks repeat those of another image of the same source face.
+    """Rows whose landmarks, or whose labelled points, repeat those of another image of the same source face.
 
     In faulty copies of 300W-LP every rotated view of a face carries the landmarks of one of them.
 
@@ -68,17 +68,21 @@ def duplicated_landmarks(labels: FaceLabels) -> NDArray[np.int64]:
     for rows in groups.values():
         kept: list[int] = []
         for row in rows:
-            distance = [np.abs(labels.landmarks[row] - labels.landmarks[k]).max() for k in kept]
-            if distance and min(distance) < _SAME:
+            if any(_same(labels.landmarks, row, k) or _same(labels.points, row, k) for k in kept):
                 repeated.append(row)
             else:
                 kept.append(row)
     return np.array(sorted(repeated), dtype=np.int64)
 
 
+def _same(points: NDArray[np.float32], a: int, b: int) -> bool:
+    """Whether two rows are the same points; never where one is not labelled (NaN)."""
+    return bool(np.abs(points[a] - points[b]).max() < _SAME)
+
+
 def check_finite(labels: FaceLabels) -> Finding | None:
     """NaN or infinite numbers in landmarks, parameters, box or yaw."""
-    arrays = (labels.landmarks, labels.parameters, labels.box, labels.yaw[:, None])
+    arrays = (labels.landmarks, labels.parameters, labels.box, labels.yaw[:, None], labels.residual[:, None])
     bad = ~np.all([np.isfinite(a.reshape(len(labels), -1)).all(axis=1) for a in arrays], axis=0)
     return _finding("not-finite", "error", bad, labels, "{} with NaN or infinite labels")
 

@@ -105,10 +105,10 @@ def _read_pts_numbers(path: Path) -> NDArray[np.float64]:
 
 
 class PointTable:
-    """Points of many faces from one .npz file: `names` (N,) and one array of shape (N, 21 or 68, 2).
+    """Points of many faces from one .npz file: `names` (N,) and one array of shape (N, 68, 2 or 3) or (N, 21, 2).
 
-    Coordinates are 0-based image pixels. An array whose name ends in `_in_<number>` is in pixels of the image resized
-    to a square of that side. NaN means no label.
+    x and y are 0-based image pixels. An array whose name ends in `_in_<number>` is in pixels of the image resized
+    to a square of that side. z, toward the viewer from any origin, is in the unit of x. NaN means no label.
 
     Raises:
         InputError: the file is not of that kind.
@@ -125,11 +125,12 @@ class PointTable:
                 arrays = {key: np.asarray(data[key]) for key in data.files}
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise InputError(f"{path}: not a readable .npz file ({error})", "check the path") from error
-        found = [k for k, a in arrays.items() if a.ndim == 3 and a.shape[1] in (21, NUM_LANDMARKS) and a.shape[2] == 2]
+        shapes = ((21, 2), (NUM_LANDMARKS, 2), (NUM_LANDMARKS, 3))
+        found = [k for k, a in arrays.items() if a.ndim == 3 and a.shape[1:] in shapes]
         if "names" not in arrays or len(found) != 1 or len(arrays[found[0]]) != len(arrays["names"]):
             raise InputError(
                 f"{path}: holds {', '.join(f'{k} {a.shape}' for k, a in arrays.items())}",
-                "expected names (N,) and one array of points (N, 68, 2) or (N, 21, 2)",
+                "expected names (N,) and one array of points (N, 68, 2), (N, 68, 3) or (N, 21, 2)",
             )
         self.path = path
         self._points = _to_68(arrays[found[0]].astype(np.float32))
@@ -138,15 +139,16 @@ class PointTable:
         self._side = int(side.group(1)) if side else None
 
     def get(self, path: str, width: int, height: int) -> NDArray[np.float32]:
-        """Points of an image by its path (`lookup`), (68, 2), pixels of that size; all NaN where the table lacks it."""
+        """Points of an image by its path (`lookup`), (68, 2 or 3), pixels of that size; NaN if not known."""
         row = next((self._rows[name] for name in lookup(path) if name in self._rows), None)
         if row is None:
-            return np.full((NUM_LANDMARKS, 2), np.nan, dtype=np.float32)
-        points = self._points[row]
-        if self._side is None:
-            return points
-        scale = np.array([width, height], dtype=np.float32) / self._side
-        return (points + 0.5) * scale - 0.5
+            return np.full(self._points.shape[1:], np.nan, dtype=np.float32)
+        points = self._points[row].copy()
+        if self._side is not None:
+            scale = np.array([width, height], dtype=np.float32) / self._side
+            points[:, :2] = (points[:, :2] + 0.5) * scale - 0.5
+            points[:, 2:] *= scale[0]
+        return points
 
 
 def _to_68(points: NDArray[np.float32]) -> NDArray[np.float32]:

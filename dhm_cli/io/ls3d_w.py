@@ -25,7 +25,7 @@ def _is_ls3d_w(folder: Path) -> bool:
     inside = subfolders(folder)
     if is_paired(folder, ".t7") or _frame_files(folder, ".t7"):
         return True
-    if {path.name.lower() for path in inside} <= _PARTS:
+    if inside and {path.name.lower() for path in inside} <= _PARTS:
         return has_any_below(folder, (".t7",))
     return any(is_paired(path, ".t7") or _frame_files(path, ".t7") for path in _video_folders(inside))
 
@@ -75,7 +75,7 @@ def _split(names: list[str]) -> str:
     for name in reversed([name.lower() for name in names]):
         if "trainset" in name:
             return "train"
-        if _TEST_WORDS & set(re.split(r"[^a-z]+", name)) or name.startswith(("aflw2000", "300vw")):
+        if _TEST_WORDS & set(re.split(r"[^a-z]+", name)) or name.startswith(("aflw2000", "300vw-3d")):
             return "test"
     return "auto"
 

@@ -1,5 +1,6 @@
 """Datasets of images with .pts files (ibug's, MERL-RAV), and images whose labels come from tables."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -105,7 +106,7 @@ POINTS = Layout(
     description="images without annotation files, whose labels come from --points or --prior",
     remedy="give the table with --points or --prior",
     recognise=lambda folder: False,  # any folder of photos would do, so only with a table (find_layout)
-    list_samples=_list_samples,
+    list_samples=lambda folder: [replace(sample, annotation=None) for sample in _list_samples(folder)],
     read_file=partial(_read, True),
     labels_required=False,
     silhouette_jaw=True,

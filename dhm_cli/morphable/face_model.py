@@ -19,6 +19,8 @@ from dhm_cli.morphable.rotation import euler_to_matrix
 
 FILE_FORMAT = "dhm-face-model"
 FILE_VERSION = 2
+# Its name in the folder of `dhm prepare`, where the other commands look.
+FACE_MODEL = "face_model.h5"
 # Faces that `project` holds in double precision at a time.
 _CHUNK = 4096
 UNITS = "micrometre"

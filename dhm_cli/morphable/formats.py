@@ -280,7 +280,7 @@ def read_trim_table(path: Path) -> TrimTable | None:
     keypoints = _keypoints(path, "keypoints", fields.get("keypoints"))
     return TrimTable(
         path,
-        _whole(path, "trimIndex", fields["trimIndex"]).ravel() - 1,
+        vertex_numbers(path, "trimIndex", fields["trimIndex"]).ravel() - 1,
         keypoints if keypoints is not None and len(keypoints) == NUM_LANDMARKS else None,
     )
 
@@ -350,7 +350,7 @@ def _numbers(path: Path, name: str, values: Any) -> NDArray[np.float64] | None:
     return _numeric(path, name, values).astype(np.float64).ravel()
 
 
-def _whole(path: Path, name: str, values: Any) -> NDArray[np.int64]:
+def vertex_numbers(path: Path, name: str, values: Any) -> NDArray[np.int64]:
     """Vertex numbers, which MATLAB keeps as floating point."""
     numbers = _numeric(path, name, values)
     if not np.all((numbers >= 0) & (numbers < 2**31) & (numbers == np.round(numbers))):
@@ -362,7 +362,7 @@ def _keypoints(path: Path, name: str, values: Any) -> NDArray[np.int64] | None:
     """Vertex numbers of a MATLAB file, 1-based; a file that names vertex 0 was written 0-based."""
     if values is None or np.size(values) == 0:
         return None
-    numbers = _whole(path, name, values).ravel()
+    numbers = vertex_numbers(path, name, values).ravel()
     return numbers if numbers.min() == 0 else numbers - 1
 
 
@@ -370,7 +370,7 @@ def _triangles(path: Path, name: str, values: Any, vertices: int, first: int) ->
     """Triangles of shape (F, 3) or (3, F) whose vertex numbers begin at `first`."""
     if values is None or np.size(values) == 0:
         return np.zeros((0, 3), np.int32)
-    numbers = _whole(path, name, values)
+    numbers = vertex_numbers(path, name, values)
     if numbers.ndim != 2 or 3 not in numbers.shape:
         raise InputError(f"{path}: {name} must name three vertices a triangle, found shape {numbers.shape}", _COMPLETE)
     numbers = (numbers if numbers.shape[1] == 3 else numbers.T) - first

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dhm_cli.errors import InputError
+from dhm_cli.morphable.formats import vertex_numbers
 from dhm_cli.morphable.surface import Surface
 from dhm_cli.morphable.wavefront import read_obj, read_obj_vertices
 
@@ -60,7 +61,9 @@ def read_ict_folder(folder: Path) -> Surface:
         expression=_modes(expressions, neutral, count),
         identity_std=np.ones(len(identities)),
         expression_std=np.full(len(expressions), EXPRESSION_STD),
-        keypoints=None if landmarks is None else np.array(landmarks, dtype=np.int64),
+        keypoints=None
+        if landmarks is None
+        else vertex_numbers(folder / "vertex_indices.json", "idx_to_landmark_verts", landmarks).ravel(),
         triangles=triangles[(triangles < count).all(axis=1)],
         notes=[*notes, _std_note()],
     )
@@ -94,7 +97,7 @@ def read_ict_npz(path: Path) -> Surface:
         expression=np.ascontiguousarray(expression),
         identity_std=np.ones(identity.shape[-1]),
         expression_std=np.full(expression.shape[-1], EXPRESSION_STD),
-        keypoints=arrays["landmarks68"].ravel().astype(np.int64),
+        keypoints=vertex_numbers(path, "landmarks68", arrays["landmarks68"]).ravel(),
         notes=[_std_note()],
     )
 

@@ -82,6 +82,11 @@ def read_face_model(path: Path, expression: Path | None = None, keypoints: Path 
     if not path.exists():
         raise InputError(f"{path}: no such file or folder", "check the path")
     if path.is_file() and is_face_model(path):
+        if expression or keypoints:
+            raise InputError(
+                f"{expression or keypoints}: not needed, {path} is a complete model",
+                "leave out --expression and --keypoints, or name the original file with --bfm",
+            )
         return FaceModel.load(path, mesh=True)
     surface = _read_surface(path)
     if keypoints is not None:

@@ -59,16 +59,14 @@ def check_store(path: Path, progress: Progress = lambda *_: None) -> tuple[FaceS
     """
     store = FaceStore(path)
     labels = store.labels
-    shapes = {name: values.shape for name, values in labels.arrays().items()}
-    uneven = {name: shape[0] for name, shape in shapes.items() if shape[0] != len(labels)}
-    if uneven or len(store.sizes) != len(labels) or not len(labels):
-        raise FormatError(f"{path}: {len(labels)} names, but {uneven or len(store.sizes)} rows", "prepare it again")
+    if not len(labels):
+        raise FormatError(f"{path}: no face in this store", "prepare it again")
     findings = check_labels(labels)
     findings += filter(None, [check_identities(labels)])
     if store.fingerprint() != store.attributes.get("contents"):
         findings.append(Finding("contents", "error", "the labels are not those that were written (hash differs)"))
     findings += _check_images(store, progress)
-    findings += _check_projection(store, path.with_name("face_model.h5"))
+    findings += _check_projection(store, path.with_name(face_model.FACE_MODEL))
     return store, by_severity(findings)
 
 

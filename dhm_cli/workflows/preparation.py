@@ -41,12 +41,11 @@ from dhm_cli.io.benchmark_labels import read_reannotated, read_yaw_labels
 from dhm_cli.io.datasets import discover, find_layout
 from dhm_cli.io.layout import Layout
 from dhm_cli.io.samples import Sample
-from dhm_cli.morphable.face_model import FaceModel
+from dhm_cli.morphable.face_model import FACE_MODEL, FaceModel
 from dhm_cli.morphable.readers import read_face_model
 from dhm_cli.plotting import contact_sheet, face_tile, save_png
 from dhm_cli.threads import available_cores
 
-FACE_MODEL = "face_model.h5"
 # Share of the faces held out for validation where nothing else is said; 3,061 of 61,225 in 300W-LP (Sun et al. 2018).
 VALIDATION_SHARE = 0.05
 # More repeated landmarks than this among the views of 300W-LP, and the copy is a faulty one.
@@ -91,13 +90,14 @@ class PrepareOptions:
     strict: bool = False
     name: str | None = None
 
-    def files(self) -> list[Path]:
-        """The files named in the options."""
-        return [value for value in asdict(self).values() if isinstance(value, Path)]
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of each file named in the options, by the option's name."""
+        files = {name: value for name, value in asdict(self).items() if isinstance(value, Path) and value.is_file()}
+        return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
 
-    def command(self, folder: Path) -> str:
-        """The command line that gives the same store, with names in place of paths: the same on every machine."""
-        words = ["dhm", "prepare", shlex.quote(folder.resolve().name)]
+    def command(self, folder: Path, model: FaceModel) -> str:
+        """The command line, with names in place of paths: the same on every machine."""
+        words = ["dhm", "prepare", shlex.quote(folder.resolve().name), "--bfm", shlex.quote(model.name)]
         for option in fields(self):
             value = getattr(self, option.name)
             if value != option.default and option.name != "strict":
@@ -204,7 +204,7 @@ def prepare_folder(
     labeller = _make_labeller(folder, layout, model, options)
     parts = Parts(report.store, len(labeller.samples), _part_key(labeller, options), labeller.label)
     converted = parts.convert(folder.resolve().name, progress, workers or available_cores())
-    labels, report.dropped = parts.labels(), parts.dropped()
+    labels, report.dropped, thread_seconds = parts.read()
     try:
         if not len(labels):
             raise InputError(f"{folder}: no usable face ({report.first_reasons()})", layout.remedy)
@@ -216,7 +216,7 @@ def prepare_folder(
     keep, labels = _settle(labels, repeated, layout, options, report)
     report.describe(labels.take(keep))
     report.pictures = [_draw_worst(labels, parts, report.store)]
-    report.measure(time.perf_counter() - start, converted, parts.seconds())
+    report.measure(time.perf_counter() - start, converted, thread_seconds)
     face_model = {"name": model.name, "hash": model.hash()}
     if options.strict and any(f.severity != "note" for f in report.findings):
         report.write(out, face_model)
@@ -253,9 +253,8 @@ def _yaw_labels(options: PrepareOptions, rows: list[FaceRow], names: list[str]) 
 
 def _part_key(labeller: Labeller, options: PrepareOptions) -> Callable[[int, int], str]:
     """Hash of all that a part depends on: settings, what other files say, names, sizes and times of its own files."""
-    tables = [hashlib.sha256(path.read_bytes()).hexdigest() for path in options.files() if path.is_file()]
     second = None if labeller.reannotated is None else hashlib.sha256(labeller.reannotated.tobytes()).hexdigest()
-    settings = [__version__, FILE_VERSION, labeller.layout.name, labeller.model.hash(), tables, second]
+    settings = [__version__, FILE_VERSION, labeller.layout.name, labeller.model.hash(), options.hashes(), second]
 
     def key(start: int, stop: int) -> str:
         files = [[s.name, _stamp(s.image), _stamp(s.annotation)] for s in labeller.samples[start:stop]]
@@ -268,7 +267,7 @@ def _attributes(folder: Path, labeller: Labeller, options: PrepareOptions, repor
     """What the store records."""
     return {
         "tool": f"dhm {__version__}",
-        "command": options.command(folder),
+        "command": options.command(folder, labeller.model),
         "source": folder.resolve().name,
         "dataset": labeller.layout.title,
         "layout": labeller.layout.name,
@@ -308,9 +307,10 @@ def _assign_splits(labels: FaceLabels, labeller: Labeller, options: PrepareOptio
 
     Where a dataset knows train and test only, the validation faces are drawn from its training faces.
     """
-    undecided = {"auto"} if any(s.split == "val" for s in labeller.samples) else {"auto", "train"}
+    complete = any(sample.split == "val" for sample in labeller.samples)
+    own = {"auto": options.split, "train": "train" if complete or options.split == "train" else "auto"}
     said = {
-        sample.name: row.split or (options.split if sample.split in undecided else sample.split)
+        sample.name: row.split or own.get(sample.split, sample.split)
         for sample, row in zip(labeller.samples, labeller.rows, strict=True)
     }
     unsaid = [(n, i) for n, i in zip(labels.names, labels.identity.tolist(), strict=True) if said[n] == "auto"]
@@ -344,9 +344,9 @@ def _check(labels: FaceLabels, labeller: Labeller, report: PrepareReport) -> NDA
     if labeller.layout.has_parameters:
         off = np.abs(projected[..., :2] - labels.landmarks[..., :2]).max(axis=(1, 2))
         report.figures["projection_px_max"] = float(off.max())
-        _refuse_foreign_model(report.folder, residual_of(projected, labels.points), labeller)
         repeated[duplicated_landmarks(labels)] = True
         _refuse_faulty_copy(report.folder, labels.names[repeated], len(labels))
+        _refuse_foreign_model(report.folder, residual_of(projected, labels.points), labeller)
     report.findings = findings
     return repeated
 
@@ -405,9 +405,10 @@ def _settle(
 def _draw_worst(labels: FaceLabels, parts: Parts, store: Path) -> Path:
     """Contact sheet of the faces whose landmarks are farthest from the labels of their source."""
     tiles = []
-    for row in np.argsort(-labels.residual, kind="stable")[:_WORST]:
+    worst = np.argsort(-labels.residual, kind="stable")[:_WORST]
+    for row, image in zip(worst, parts.images(worst), strict=True):
         caption = f"{labels.residual[row]:.1f}% {labels.yaw[row]:+.0f} {Path(labels.names[row]).name}"
-        tiles.append(face_tile(parts.image(row), labels.landmarks[row], caption))
+        tiles.append(face_tile(image, labels.landmarks[row], caption))
     picture = store.with_name(f"{store.stem}-worst.png")
     save_png(picture, contact_sheet(tiles, columns=6))
     return picture

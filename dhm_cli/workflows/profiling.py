@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 import time
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from dhm_cli.data.report import PrepareReport
 from dhm_cli.data.store import FILE_VERSION, SPLITS, FaceLabels, FaceStore
 from dhm_cli.errors import InputError
 from dhm_cli.landmarks import bounding_box
-from dhm_cli.morphable.face_model import FaceModel
+from dhm_cli.morphable.face_model import FACE_MODEL, FaceModel
 from dhm_cli.morphable.readers import read_face_model
 from dhm_cli.plotting import contact_sheet, face_tile, save_png
 from dhm_cli.threads import available_cores
@@ -27,18 +28,17 @@ _BATCH = 32
 _SHOWN = 24
 
 
-def load_surface(model: FaceModel, out: Path, source: Path | None) -> FaceModel:
+def load_surface(out: Path, source: Path | None) -> FaceModel:
     """The dense face model that gives the depth.
 
     Args:
-        model: the face model of the parameters, whose mesh is used where no other model is given.
-        out: folder with its face_model.h5.
+        out: folder with the face_model.h5 of the parameters, whose mesh is used where no other model is given.
         source: a dense face model as its authors ship it, or None.
 
     Raises:
         InputError: neither has a mesh.
     """
-    surface = read_face_model(source) if source else FaceModel.load(out / "face_model.h5", mesh=True)
+    surface = read_face_model(source) if source else FaceModel.load(out / FACE_MODEL, mesh=True)
     if surface.mesh is None:
         raise InputError(
             f"{surface.name}: only the 68 landmarks are in this face model, no surface to turn",
@@ -80,10 +80,10 @@ def profile_store(
         )
     parts = Parts(report.store, len(maker.rows), maker.key, maker.make)
     converted = parts.convert(report.store.stem, progress, workers or available_cores())
-    labels = parts.labels()
+    labels, _, thread_seconds = parts.read()
     report.describe(labels)
     report.pictures = [_draw_sample(labels, parts, report.store)]
-    report.measure(time.perf_counter() - start, converted * count, parts.seconds())
+    report.measure(time.perf_counter() - start, converted * count, thread_seconds)
     parts.write(report.store, labels, np.ones(len(labels), bool), maker.attributes())
     report.write(path.parent, {"name": model.name, "hash": model.hash()})
     parts.remove()
@@ -110,6 +110,7 @@ class _Maker:
         """What the store records: its source's, and how the views were made."""
         kept = ("source", "dataset", "face_model", "face_model_name", "command")
         record = {name: self.store.attributes[name] for name in kept}
+        record["command"] += f" --profile {self.count} --surface {shlex.quote(self.surface.name)}"
         made = {"tool": f"dhm {__version__}", "layout": "profile", "surface": self.surface.name, "views": self.count}
         return record | made | {"profiled": self.store.path.name, "profiled_contents": self.store.fingerprint()}
 
@@ -167,8 +168,8 @@ def _draw_sample(labels: FaceLabels, parts: Parts, store: Path) -> Path:
     by_yaw = np.argsort(labels.yaw, kind="stable")
     chosen = by_yaw[np.unique(np.linspace(0, len(labels) - 1, min(_SHOWN, len(labels))).astype(int))]
     tiles = [
-        face_tile(parts.image(int(row)), labels.landmarks[row], f"{labels.yaw[row]:+.0f} {labels.names[row]}")
-        for row in chosen
+        face_tile(image, labels.landmarks[row], f"{labels.yaw[row]:+.0f} {labels.names[row]}")
+        for row, image in zip(chosen, parts.images(chosen), strict=True)
     ]
     picture = store.with_name(f"{store.stem}-views.png")
     save_png(picture, contact_sheet(tiles, columns=6))

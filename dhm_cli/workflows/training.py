@@ -29,6 +29,7 @@ from dhm_cli.metrics import nme_by_yaw, normalised_mean_error
 from dhm_cli.models.fast_dhm import FastDhm
 from dhm_cli.models.input import image_tensor
 from dhm_cli.models.registry import build_model
+from dhm_cli.morphable.face_model import FACE_MODEL
 from dhm_cli.morphable.parameters import LAYOUT
 from dhm_cli.morphable.rotation import euler_to_matrix
 
@@ -67,7 +68,7 @@ def open_stores(data: Sequence[str] | None) -> list[tuple[FaceStore, float]]:
         InputError: nothing found, or a weight that is not a positive number.
     """
     if not data:
-        data = sorted(str(p) for p in DEFAULT_DATA.glob("*.h5") if p.name != "face_model.h5")
+        data = sorted(str(p) for p in DEFAULT_DATA.glob("*.h5") if p.name != FACE_MODEL)
         if not data:
             raise InputError(f"no store in {DEFAULT_DATA}/", "make one with: dhm prepare FOLDER --bfm BFM.mat")
     stores = []
