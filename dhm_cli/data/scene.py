@@ -59,7 +59,7 @@ class Scene:
 
 
 @dataclass(frozen=True)
-class Surface:
+class SeenSurface:
     """What is seen of a turned scene.
 
     Attributes:
@@ -100,7 +100,7 @@ def build_scene(image: Image, crop: Array, size: int, points: Array, axes: Array
     return Scene(colours, np.where(person, fine, np.float32(-np.inf)), background, size, width)
 
 
-def photograph(scene: Scene, angle: float, crop: Array) -> tuple[Image, Surface]:
+def photograph(scene: Scene, angle: float, crop: Array) -> tuple[Image, SeenSurface]:
     """The picture after turning a scene about the vertical line through its middle and z = 0.
 
     Args:
@@ -127,10 +127,10 @@ def photograph(scene: Scene, angle: float, crop: Array) -> tuple[Image, Surface]
     picture = cv2.warpAffine(
         canvas, matrix, (scene.size, scene.size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
     )
-    return picture, Surface(depth, centre, scene.width)
+    return picture, SeenSurface(depth, centre, scene.width)
 
 
-def hidden_landmarks(surface: Surface, points: Array) -> NDArray[np.bool_]:
+def hidden_landmarks(surface: SeenSurface, points: Array) -> NDArray[np.bool_]:
     """Which points (68, 3), pixels of the turned scene, lie behind the turned surface, (68,)."""
     samples = len(surface.depth)
     x = points[:, 0] - surface.centre + samples / _FINER / 2

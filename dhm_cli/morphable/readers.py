@@ -16,6 +16,16 @@ from numpy.typing import NDArray
 from dhm_cli.errors import InputError
 from dhm_cli.landmarks import NUM_LANDMARKS
 from dhm_cli.morphable.face_model import FaceModel, is_face_model
+from dhm_cli.morphable.file_kinds import (
+    BFM_HDF5,
+    EXPRESSION_KINDS,
+    EXPRESSION_MAT,
+    ICT_NPZ,
+    KNOWN,
+    SUFFIXES,
+    identify,
+    some,
+)
 from dhm_cli.morphable.formats import (
     ExpressionBasis,
     TrimTable,
@@ -27,16 +37,6 @@ from dhm_cli.morphable.formats import (
     read_trim_table,
 )
 from dhm_cli.morphable.ict_facekit import ict_folder, read_ict_folder, read_ict_npz
-from dhm_cli.morphable.recognition import (
-    BFM_HDF5,
-    EXPRESSION_KINDS,
-    EXPRESSION_MAT,
-    ICT_NPZ,
-    KNOWN,
-    SUFFIXES,
-    identify,
-    some,
-)
 from dhm_cli.morphable.surface import Surface, face_problem, to_face_model
 
 # The 68 landmarks of the 53,215-vertex mesh that 3DDFA, 300W-LP and face3d share, 0-based: `keypoints` of 3DDFA's
@@ -64,7 +64,7 @@ def read_face_model(path: Path, expression: Path | None = None, keypoints: Path 
     """Read a morphable model of any known kind, in micrometres, with its dense mesh where the file has one.
 
     Args:
-        path: a file, or a folder with the files of one model; `recognition.KNOWN` lists the kinds. A file that
+        path: a file, or a folder with the files of one model; `file_kinds.KNOWN` lists the kinds. A file that
             `FaceModel.save` wrote is read back as it is.
         expression: the expression basis of a BFM 2009 or of a 3DDFA shape, or the folder that it is in: Model_Exp.mat
             or Exp_Pca.bin with std_exp.txt. Looked for beside the model when not given.
