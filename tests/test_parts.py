@@ -1,5 +1,6 @@
 """A store made in parts: stopped at any point and run again, it is the same to the byte."""
 
+import sys
 from pathlib import Path
 
 import cv2
@@ -10,6 +11,7 @@ from label_examples import good_labels
 from dhm_cli.data import parts as parts_module
 from dhm_cli.data.parts import PartContent, Parts
 from dhm_cli.data.store import FaceStore
+from dhm_cli.errors import InputError
 
 TOTAL = 23
 
@@ -41,9 +43,10 @@ class Source:
 
 def finish(store: Path, source: Source, workers: int = 1) -> Parts:
     parts = Parts(store, TOTAL, source.key, source.make)
-    parts.convert("converting", lambda *_: None, workers)
-    labels, _, _ = parts.read()
-    parts.write(store, labels, labels.names != "face 9", {"note": "x"})
+    with parts.locked():
+        parts.convert("converting", lambda *_: None, workers)
+        labels, _, _ = parts.read()
+        parts.write(store, labels, labels.names != "face 9", {"note": "x"})
     return parts
 
 
@@ -93,7 +96,7 @@ def test_parts_cut_off_in_the_middle_are_made_again(tmp_path: Path) -> None:
     finish(tmp_path / "a.h5", second)
     assert sorted(second.made) == [8, 12]
     assert (tmp_path / "a.h5").read_bytes() == before
-    assert sorted(p.name for p in first.folder.iterdir()) == [p.name for p in first.paths]
+    assert sorted(p.name for p in first.folder.glob("*.*")) == [p.name for p in first.paths]
 
 
 def test_parts_of_other_settings_are_made_again(tmp_path: Path) -> None:
@@ -108,7 +111,9 @@ def test_progress_counts_what_is_there_already(tmp_path: Path) -> None:
         finish(tmp_path / "a.h5", Source(3))
     seen: list[tuple[str, int, int]] = []
     source = Source()
-    Parts(tmp_path / "a.h5", TOTAL, source.key, source.make).convert("x", lambda *state: seen.append(state), 1)
+    parts = Parts(tmp_path / "a.h5", TOTAL, source.key, source.make)
+    with parts.locked():
+        parts.convert("x", lambda *state: seen.append(state), 1)
     assert seen[0] == ("x", 12, TOTAL)
     assert seen[-1] == ("x", TOTAL, TOTAL)
 
@@ -116,7 +121,19 @@ def test_progress_counts_what_is_there_already(tmp_path: Path) -> None:
 def test_a_part_may_be_empty(tmp_path: Path) -> None:
     source = Source()
     parts = Parts(tmp_path / "a.h5", 4, source.key, lambda start, stop: source.make(7, 8))
-    parts.convert("x", lambda *_: None, 1)
+    with parts.locked():
+        parts.convert("x", lambda *_: None, 1)
     labels, dropped, _ = parts.read()
     assert len(labels) == 0
     assert dropped == [("item 7", "broken")]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such locks")
+def test_two_runs_at_once_do_not_meet(tmp_path: Path) -> None:
+    source = Source()
+    first = Parts(tmp_path / "a.h5", TOTAL, source.key, source.make)
+    with first.locked():
+        with pytest.raises(InputError, match=r"another dhm prepare is writing this store"):
+            finish(tmp_path / "a.h5", source)
+        finish(tmp_path / "b.h5", source)
+    finish(tmp_path / "a.h5", source)

@@ -9,6 +9,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dhm_cli.data.store import FaceLabels, FaceStore, write_store
+from dhm_cli.errors import InputError
 from dhm_cli.threads import single_threaded_opencv
 
 # Faces in a part: enough for a batched fit, little enough to lose.
@@ -55,16 +57,37 @@ class Parts:
         self, store: Path, total: int, key: Callable[[int, int], str], make: Callable[[int, int], PartContent]
     ) -> None:
         self.folder = store.with_name(f".{store.stem}.parts")
+        self._lock = self.folder / "lock"
         self._total, self._key, self._make = total, key, make
         self._ranges = [(start, min(start + PART, total)) for start in range(0, total, PART)]
         self.paths = [self.folder / f"{number:05d}.h5" for number in range(len(self._ranges))]
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from these parts; the system forgets the locks of the dead.
+
+        Raises:
+            InputError: another process is at them.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self._lock.open("w") as file:
+            try:
+                import fcntl
+
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except ImportError:  # Windows
+                pass
+            except BlockingIOError as error:
+                raise InputError(
+                    f"{self.folder}: another dhm prepare is writing this store",
+                    "wait for it, or choose another --out or --name",
+                ) from error
+            yield
+
     def convert(self, stage: str, progress: Progress, workers: int) -> int:
         """Make the parts that are not there yet; returns the number of items that were converted."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for stray in set(self.folder.iterdir()) - set(
-            self.paths
-        ):  # of a larger dataset, or cut off while it was written
+        strays = set(self.folder.iterdir()) - {self._lock, *self.paths}
+        for stray in strays:  # of a larger dataset, or cut off while it was written
             stray.unlink()
         missing = [number for number in range(len(self.paths)) if not self._is_there(number)]
         items = sum(stop - start for start, stop in (self._ranges[n] for n in missing))

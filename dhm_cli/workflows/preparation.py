@@ -203,29 +203,34 @@ def prepare_folder(
     report = PrepareReport(folder, store_path(folder, out, options), layout.name)
     labeller = _make_labeller(folder, layout, model, options)
     parts = Parts(report.store, len(labeller.samples), _part_key(labeller, options), labeller.label)
-    converted = parts.convert(folder.resolve().name, progress, workers or available_cores())
-    labels, report.dropped, thread_seconds = parts.read()
-    try:
-        if not len(labels):
-            raise InputError(f"{folder}: no usable face ({report.first_reasons()})", layout.remedy)
-        repeated = _check(labels, labeller, report)
-    except InputError:
-        parts.remove()  # of no use to a later run
-        raise
-    labels = _assign_splits(labels, labeller, options)
-    keep, labels = _settle(labels, repeated, layout, options, report)
-    report.describe(labels.take(keep))
-    report.pictures = [_draw_worst(labels, parts, report.store)]
-    report.measure(time.perf_counter() - start, converted, thread_seconds)
-    face_model = {"name": model.name, "hash": model.hash()}
-    if options.strict and any(f.severity != "note" for f in report.findings):
-        report.write(out, face_model)
-        text = "; ".join(f.message for f in report.findings if f.severity != "note")
-        raise InputError(f"{folder}: {text}", f"see {out / REPORT}; without --strict it is converted")
-    parts.write(report.store, labels, keep, _attributes(folder, labeller, options, report))
-    report.write(out, face_model)
-    parts.remove()
+    with parts.locked():
+        converted = parts.convert(folder.resolve().name, progress, workers or available_cores())
+        labels, report.dropped, thread_seconds = parts.read()
+        try:
+            if not len(labels):
+                raise InputError(f"{folder}: no usable face ({report.first_reasons()})", layout.remedy)
+            repeated = _check(labels, labeller, report)
+        except InputError:
+            parts.remove()  # of no use to a later run
+            raise
+        labels = _assign_splits(labels, labeller, options)
+        keep, labels = _settle(labels, repeated, layout, options, report)
+        report.describe(labels.take(keep))
+        report.pictures = [_draw_worst(labels, parts, report.store)]
+        report.measure(time.perf_counter() - start, converted, thread_seconds)
+        report.write(out, {"name": model.name, "hash": model.hash()})
+        if options.strict:
+            _refuse_findings(report)
+        parts.write(report.store, labels, keep, _attributes(folder, labeller, options, report))
+        parts.remove()
     return report
+
+
+def _refuse_findings(report: PrepareReport) -> None:
+    text = "; ".join(f.message for f in report.findings if f.severity != "note")
+    if text:
+        place = report.store.with_name(REPORT)
+        raise InputError(f"{report.folder}: {text}", f"see {place}; without --strict it is converted")
 
 
 def _make_labeller(folder: Path, layout: Layout, model: FaceModel, options: PrepareOptions) -> Labeller:

@@ -79,14 +79,15 @@ def profile_store(
             "prepare a dataset with training faces, or leave out --profile",
         )
     parts = Parts(report.store, len(maker.rows), maker.key, maker.make)
-    converted = parts.convert(report.store.stem, progress, workers or available_cores())
-    labels, _, thread_seconds = parts.read()
-    report.describe(labels)
-    report.pictures = [_draw_sample(labels, parts, report.store)]
-    report.measure(time.perf_counter() - start, converted * count, thread_seconds)
-    parts.write(report.store, labels, np.ones(len(labels), bool), maker.attributes())
-    report.write(path.parent, {"name": model.name, "hash": model.hash()})
-    parts.remove()
+    with parts.locked():
+        converted = parts.convert(report.store.stem, progress, workers or available_cores())
+        labels, _, thread_seconds = parts.read()
+        report.describe(labels)
+        report.pictures = [_draw_sample(labels, parts, report.store)]
+        report.measure(time.perf_counter() - start, converted * count, thread_seconds)
+        parts.write(report.store, labels, np.ones(len(labels), bool), maker.attributes())
+        report.write(path.parent, {"name": model.name, "hash": model.hash()})
+        parts.remove()
     return report
 
 
