@@ -324,7 +324,7 @@ def _check(console: "Console", path: Path) -> None:
     with tqdm(unit="face", disable=None) as bar:
         store, findings = check_store(path, _shown_on(bar))
     _print_findings(console, path.name, findings)
-    faults = [f for f in findings if f.severity != "note"]
-    if any(f.severity == "error" for f in faults):
-        raise FormatError(f"{path}: {sum(f.severity == 'error' for f in faults)} kinds of errors", "prepare it again")
-    typer.echo(f"{path}: {len(store):,} faces, {len(faults)} warnings, no errors")
+    errors, warnings = (sum(f.severity == kind for f in findings) for kind in ("error", "warning"))
+    if errors:
+        raise FormatError(f"{path}: {errors} kind{'s' * (errors > 1)} of errors", "prepare it again")
+    typer.echo(f"{path}: {len(store):,} faces, {warnings} warning{'s' * (warnings != 1)}, no errors")
