@@ -302,3 +302,12 @@ def test_a_store_cannot_take_the_face_models_name(
     copy_few(drawn_faces, tmp_path / "face_model")
     with pytest.raises(InputError, match="cannot be named face_model"):
         prepare_folder(tmp_path / "face_model", toy_model, tmp_path, PrepareOptions())
+
+
+def test_the_results_may_lie_in_the_dataset(drawn_faces: SyntheticFaces, toy_model: FaceModel, tmp_path: Path) -> None:
+    """As with `dhm prepare .`: the contact sheet of the first run is no face of the second."""
+    good = copy_few(drawn_faces, tmp_path / "faces")
+    for _ in range(2):
+        report = prepare_folder(tmp_path / "faces", toy_model, tmp_path / "faces" / "data", PrepareOptions())
+        assert report.dropped == []
+        assert sorted(FaceStore(report.store).labels.names) == good

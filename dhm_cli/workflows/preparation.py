@@ -201,7 +201,7 @@ def prepare_folder(
     start = time.perf_counter()
     layout = find_layout(folder, options.format, tables=bool(options.points or options.prior))
     report = PrepareReport(folder, store_path(folder, out, options), layout.name)
-    labeller = _make_labeller(folder, layout, model, options)
+    labeller = _make_labeller(folder, layout, model, out, options)
     parts = Parts(report.store, len(labeller.samples), _part_key(labeller, options), labeller.label)
     with parts.locked():
         converted = parts.convert(folder.resolve().name, progress, workers or available_cores())
@@ -233,8 +233,11 @@ def _refuse_findings(report: PrepareReport) -> None:
         raise InputError(f"{report.folder}: {text}", f"see {place}; without --strict it is converted")
 
 
-def _make_labeller(folder: Path, layout: Layout, model: FaceModel, options: PrepareOptions) -> Labeller:
+def _make_labeller(folder: Path, layout: Layout, model: FaceModel, out: Path, options: PrepareOptions) -> Labeller:
     samples = layout.samples(folder)
+    if folder.resolve() in out.resolve().parents:  # as in `dhm prepare .`: our own pictures are no faces of the dataset
+        own = f"{out.resolve().relative_to(folder.resolve()).as_posix()}/"
+        samples = [sample for sample in samples if not sample.name.startswith(own)]
     rows = _table_rows(samples, options)
     names = [sample.name for sample in samples]
     return Labeller(
