@@ -20,6 +20,8 @@ def written_atomically(path: Path) -> Iterator[Path]:
     partial = path.with_name(path.name + ".partial")
     try:
         yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())  # or a power cut could leave the new name with old blocks
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

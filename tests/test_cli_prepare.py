@@ -97,7 +97,8 @@ def test_views_from_the_side(drawn_faces: SyntheticFaces, dense_model: FaceModel
     dhm(*folder, "--bfm", "dense.h5", "--out", "b")
     assert len(FaceStore(workplace / "b" / "drawn faces-profile.h5")) == len(views)
     # A dataset without training faces has none to turn, and that is no error.
-    dhm("prepare", "datasets/AFLW2000", "--bfm", "dense.h5", "--out", "b", "--profile", "1")
+    output = dhm("prepare", "datasets/AFLW2000", "--bfm", "dense.h5", "--out", "b", "--profile", "1")
+    assert "datasets/AFLW2000: no training faces" in output
 
 
 @pytest.mark.parametrize(

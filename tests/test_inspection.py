@@ -62,7 +62,15 @@ def test_a_damaged_image_is_found(store: Path) -> None:
         start, stop = file["offsets"][2:4]
         file["images"][start : start + (stop - start) // 2] = 0
         name = str(file["names"].asstr()[2])
-    assert errors(store) == {"images": (name,)}
+    assert errors(store) == {"images": (name,), "images-hash": ()}
+
+
+def test_a_changed_byte_of_an_image_is_found(store: Path) -> None:
+    """Decoders take a damaged JPEG without complaint."""
+    with h5py.File(store, "a") as file:
+        at = int(file["offsets"][2]) - 40
+        file["images"][at] = file["images"][at] ^ 1
+    assert "images-hash" in errors(store)
 
 
 def test_another_face_model_beside_the_store(store: Path, toy_model: FaceModel) -> None:

@@ -20,6 +20,7 @@ from dhm_cli.io.mat_datasets import W300_LP
 from dhm_cli.landmarks import MIRROR, face_size
 from dhm_cli.morphable.face_model import FaceModel
 from dhm_cli.workflows import preparation
+from dhm_cli.workflows.inspection import check_store
 from dhm_cli.workflows.preparation import PrepareOptions, name_stores, prepare_folder
 
 
@@ -220,7 +221,8 @@ def test_strict_refuses_and_says_why(
         prepare_folder(root, toy_model, tmp_path / "b", PrepareOptions(strict=True))
     assert "report.json" in caught.value.hint
     assert not (tmp_path / "b" / "aflw2000-3d.h5").exists()
-    assert (tmp_path / "b" / "report.json").exists()
+    written = json.loads((tmp_path / "b" / "report.json").read_text(encoding="utf-8"))
+    assert written["datasets"]["aflw2000-3d"]["written"] is False
     # Without --strict the work that was done is not done again, and the result is the same.
     prepare_folder(root, toy_model, tmp_path / "b", PrepareOptions())
     names = ("a/aflw2000-3d.h5", "b/aflw2000-3d.h5")
@@ -300,6 +302,9 @@ def test_names_of_stores(tmp_path: Path, toy_model: FaceModel, lp_copy: Path) ->
     assert "absent: no such folder" in failed[1].message
     jobs, _ = name_stores(folders, tmp_path, PrepareOptions(), rename=True)
     assert [options.name for _, options in jobs] == [None, "300w-lp-2"]
+    for name in ("..", "a/b", ".hidden"):
+        _, (error,) = name_stores([lp_copy], tmp_path, PrepareOptions(name=name))
+        assert "cannot be named" in error.message
     with pytest.raises(InputError, match="--name needs exactly one folder"):
         name_stores(folders, tmp_path, PrepareOptions(name="x"))
 
@@ -371,14 +376,41 @@ def test_the_option_does_not_overrule_the_datasets_own_split(
         assert prepare_folder(tmp_path / "set", toy_model, tmp_path, PrepareOptions(split=split)).by_split == expected
 
 
-def test_a_copy_with_one_set_of_points_for_all_views_is_refused(
+def test_points_of_the_photo_are_not_those_of_its_turned_views(
     lp_copy: Path, toy_model: FaceModel, tmp_path: Path
 ) -> None:
+    """In 300W-LP as published pt2d repeats in all views of a face; its parameters are each view's own."""
     for mat in lp_copy.rglob("*_[12].mat"):
         first = scipy.io.loadmat(mat.with_name(mat.stem[:-1] + "0.mat"))
         spoil(mat, pt2d=first["pt2d"])
-    with pytest.raises(InputError, match=r"16 of 24 images carry the landmarks of another view"):
-        prepare_folder(lp_copy, toy_model, tmp_path, PrepareOptions())
+    report = prepare_folder(lp_copy, toy_model, tmp_path, PrepareOptions())
+    assert report.dropped == []
+    assert checks(report) == {"counts": "warning", "repeated-points": "note"}
+    store = FaceStore(report.store)
+    for name, visibility, points, residual in zip(
+        store.labels.names, store.labels.visibility, store.labels.points, store.labels.residual, strict=True
+    ):
+        labelled = name.endswith("_0.jpg")
+        assert (visibility == labelled).all()
+        assert np.isnan(points).all() != labelled
+        assert (residual > 0) == labelled
+    assert [f for f in check_store(report.store)[1] if f.severity == "error"] == []
+
+
+def test_tables_that_list_nobody_or_somebody_twice(
+    aflw: tuple[Path, NDArray[np.float32]], toy_model: FaceModel, tmp_path: Path
+) -> None:
+    root, truth = aflw
+    for names, message in (
+        (["x", "y", "z", "w"], "lists none of the images"),
+        (["image00000"] * 4, "'image00000' more than once"),
+    ):
+        np.savez(tmp_path / "table.npz", names=np.array(names), points=truth[..., :2])
+        with pytest.raises(InputError, match=message):
+            prepare_folder(root, toy_model, tmp_path, PrepareOptions(prior=tmp_path / "table.npz"))
+    (tmp_path / "t.csv").write_text("name,split\nimage00000,val\nimage00000,train\n")
+    with pytest.raises(InputError, match="more than once"):
+        prepare_folder(root, toy_model, tmp_path, PrepareOptions(table=tmp_path / "t.csv"))
 
 
 def test_profiles_in_large_photos_agree_with_their_parameters(toy_model: FaceModel, tmp_path: Path) -> None:

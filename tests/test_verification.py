@@ -114,10 +114,11 @@ def test_repeated_landmarks_are_looked_for_among_the_views_of_one_face() -> None
     landmarks = labels.landmarks.copy()
     landmarks[1] = landmarks[0] + 0.01  # the same person
     landmarks[4] = landmarks[0]  # another person
-    repeated = verification.duplicated_landmarks(replace(labels, landmarks=landmarks))
-    assert repeated.tolist() == [1]
+    assert verification.repeated_rows(labels.identity, landmarks).tolist() == [False, True] + [False] * 4
     landmarks[1] = landmarks[0] + 0.5
-    assert verification.duplicated_landmarks(replace(labels, landmarks=landmarks)).tolist() == []
+    assert not verification.repeated_rows(labels.identity, landmarks).any()
+    landmarks[2:4] = np.nan  # without labels
+    assert not verification.repeated_rows(labels.identity, landmarks).any()
 
 
 def test_counts() -> None:

@@ -236,7 +236,11 @@ def _convert(
         for folder, options in jobs:
             try:
                 reports.append(prepare_folder(folder, model, out, options, progress, workers))
-                if dense is not None and "train" in reports[-1].by_split:
+                if dense is None:
+                    continue
+                if "train" not in reports[-1].by_split:
+                    typer.echo(f"{folder}: no training faces, so no views of them", err=True)
+                else:
                     reports.append(profile_store(reports[-1].store, model, dense, profile, progress, workers))
             except KeyboardInterrupt:
                 bar.close()

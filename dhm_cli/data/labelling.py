@@ -75,8 +75,8 @@ class Labeller:
         read = time.perf_counter()
         with np.errstate(invalid="ignore", over="ignore"):  # absurd numbers, whose faces are left out below
             labels = self._solve(faces)
-        sane = np.array([(np.abs(points) < FARTHEST).all() for points in labels.landmarks], dtype=bool)
-        reason = "its labels lead to landmarks that are no pixel positions (remove or repair its annotation)"
+        sane = np.array([(np.abs(p) < FARTHEST).all() and face_size(p) >= 1 for p in labels.landmarks], dtype=bool)
+        reason = "its labels lead to landmarks that are no pixel positions or all one (repair or remove its annotation)"
         dropped += [(str(name), reason) for name in labels.names[~sane]]
         images = [face.encoded for face, good in zip(faces, sane, strict=True) if good]
         return PartContent(images, labels.take(sane), dropped, (read - began, time.perf_counter() - read))

@@ -35,6 +35,7 @@ class PrepareReport:
         findings: what the checks found.
         figures: measured: seconds, images per second, and so on.
         pictures: contact sheets that were written.
+        written: whether there is a store; False where the findings stopped it.
     """
 
     folder: Path
@@ -49,6 +50,7 @@ class PrepareReport:
     findings: list[Finding] = field(default_factory=list)
     figures: dict[str, float] = field(default_factory=dict)
     pictures: list[Path] = field(default_factory=list)
+    written: bool = True
 
     def describe(self, labels: FaceLabels) -> None:
         """Count the faces of the store."""

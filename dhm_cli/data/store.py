@@ -36,6 +36,8 @@ _SHAPES = {
     "box": (4,),
     "reannotated": (68, 2),
 }
+# What h5py and numpy raise on damaged files.
+_HDF5_ERRORS = (OSError, KeyError, ValueError, AttributeError, TypeError, RuntimeError, OverflowError, MemoryError)
 _HINT = "make one with: dhm prepare FOLDER --bfm BFM.mat"
 
 
@@ -120,11 +122,13 @@ def write_store(
         file.attrs.update(pixels=PIXELS, crop=CROP, parameters=P_LAYOUT, contents=contents_hash(labels, offsets))
         file.attrs.update(attributes)
         stored = file.create_dataset("images", shape=(int(offsets[-1]),), dtype=np.uint8)
-        at = 0
+        at, digest = 0, hashlib.sha256()
         for piece in images:
+            digest.update(piece)
             stored[at : at + len(piece)] = np.frombuffer(piece, dtype=np.uint8)
             at += len(piece)
         assert at == offsets[-1], "the images are not as long as announced"
+        file.attrs["images_hash"] = digest.hexdigest()[:16]
         file["offsets"] = offsets
         for name, values in labels.arrays().items():
             file[name] = values.astype(h5py.string_dtype()) if values.dtype.kind == "U" else values
@@ -177,7 +181,7 @@ class FaceStore:
                 names = [f.name for f in fields(FaceLabels) if f.name not in optional]
                 self.labels = FaceLabels(**{name: _read(file[name]) for name in names})
                 _check_shapes(self.labels.arrays(), len(self._offsets) - 1)
-        except (OSError, KeyError, ValueError, AttributeError, TypeError) as error:
+        except _HDF5_ERRORS as error:
             raise FormatError(f"{path}: not a readable face store ({error})", _HINT) from error
         self.sizes = np.diff(self._offsets)
 

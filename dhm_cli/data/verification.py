@@ -53,31 +53,26 @@ def check_counts(found: Mapping[str, int], published: Mapping[str, int]) -> Find
     return Finding("counts", "warning", f"not the published number of faces: {', '.join(wrong)}")
 
 
-def duplicated_landmarks(labels: FaceLabels) -> NDArray[np.int64]:
-    """Rows whose landmarks, or whose labelled points, repeat those of another image of the same source face.
+def repeated_rows(identity: NDArray[np.str_], points: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Faces whose points repeat those of an earlier image of the same source face.
 
-    In faulty copies of 300W-LP every rotated view of a face carries the landmarks of one of them.
+    In faulty copies of 300W-LP every rotated view of a face carries the landmarks of one of them. Its `pt2d` does so
+    even in good copies: they are those of the photo, not of its rotated views.
+
+    Args:
+        identity: (N,), the source faces.
+        points: (N, 68, 2 or 3), pixels; a face without a label (NaN) repeats none.
 
     Returns:
-        Row indices, sorted, without the first of each set of equals.
+        (N,); False for the first of each set of equals.
     """
-    groups: dict[str, list[int]] = defaultdict(list)
-    for row, identity in enumerate(labels.identity):
-        groups[identity].append(row)
-    repeated = []
-    for rows in groups.values():
-        kept: list[int] = []
-        for row in rows:
-            if any(_same(labels.landmarks, row, k) or _same(labels.points, row, k) for k in kept):
-                repeated.append(row)
-            else:
-                kept.append(row)
-    return np.array(sorted(repeated), dtype=np.int64)
-
-
-def _same(points: NDArray[np.float32], a: int, b: int) -> bool:
-    """Whether two rows are the same points; never where one is not labelled (NaN)."""
-    return bool(np.abs(points[a] - points[b]).max() < _SAME)
+    first: dict[str, list[int]] = defaultdict(list)
+    repeated = np.zeros(len(points), bool)
+    for row, name in enumerate(identity):
+        repeated[row] = any(np.abs(points[row] - points[k]).max() < _SAME for k in first[name])
+        if not repeated[row]:
+            first[name].append(row)
+    return repeated
 
 
 def check_finite(labels: FaceLabels) -> Finding | None:
@@ -164,6 +159,12 @@ def check_residual(
         return None
     text = f"{bad.sum():,} fits are worse than {limit:g} % of the face size; {dropped.sum():,} left out"
     return Finding("residual", "note", text, tuple(str(n) for n in labels.names[bad][:_NAMED]))
+
+
+def check_points(labels: FaceLabels, repeated: NDArray[np.bool_]) -> Finding | None:
+    """Views whose labelled points are those of another view, and so were left out."""
+    text = "{} with the points of another view: kept without points"
+    return _finding("repeated-points", "note", repeated, labels, text)
 
 
 def check_codes(labels: FaceLabels) -> Finding | None:

@@ -3,6 +3,7 @@
 import csv
 import re
 import zipfile
+from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -134,9 +135,15 @@ class PointTable:
             )
         self.path = path
         self._points = _to_68(arrays[found[0]].astype(np.float32))
-        self._rows = {str(name): i for i, name in enumerate(arrays["names"])}
+        names = [n.decode("utf-8", "replace") if isinstance(n, bytes) else str(n) for n in arrays["names"]]
+        self._rows = {name: i for i, name in enumerate(names)}
+        _refuse_twice(path, names)
         side = re.search(r"_in_(\d+)$", found[0])
         self._side = int(side.group(1)) if side else None
+
+    def __contains__(self, path: str) -> bool:
+        """Whether the table lists an image, by its path (`lookup`)."""
+        return any(name in self._rows for name in lookup(path))
 
     def get(self, path: str, width: int, height: int) -> NDArray[np.float32]:
         """Points of an image by its path (`lookup`), (68, 2 or 3), pixels of that size; NaN if not known."""
@@ -149,6 +156,14 @@ class PointTable:
             points[:, :2] = (points[:, :2] + 0.5) * scale - 0.5
             points[:, 2:] *= scale[0]
         return points
+
+
+def _refuse_twice(path: Path, names: list[str]) -> None:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise InputError(
+            f"{path}: lists {twice[0]!r} more than once", "name images by their paths below the folder, each once"
+        )
 
 
 def _to_68(points: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -174,14 +189,18 @@ def read_face_table(path: Path) -> dict[str, FaceRow]:
             reader = csv.DictReader(file)
             if "name" not in (reader.fieldnames or []):
                 raise InputError(f"{path}: no column `name`, found {reader.fieldnames}", "add a header line")
-            return {row["name"]: _face_row(path, row) for row in reader}
-    except (OSError, UnicodeDecodeError) as error:
+            rows = [(row["name"], _face_row(path, row)) for row in reader]
+            _refuse_twice(path, [name for name, _ in rows])
+            return dict(rows)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: not a readable CSV file ({error})", "check the path") from error
 
 
 def _face_row(path: Path, row: dict[str, str]) -> FaceRow:
     yaw = row.get("yaw") or row.get("aflw_yaw_deg") or "nan"
     try:
+        if np.isinf(float(yaw)):
+            raise ValueError
         return FaceRow(row.get("split") or "", row.get("identity") or "", float(yaw))
     except ValueError as error:
         raise InputError(f"{path}: yaw {yaw!r} of {row['name']}", "expected degrees, or nothing") from error

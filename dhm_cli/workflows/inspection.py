@@ -1,11 +1,14 @@
 """`dhm prepare --check` and `--show`: what is in a store, and whether it can be trusted."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from dhm_cli.data.crop import crop_matrix, landmark_crop_square, transform_landmarks
 from dhm_cli.data.parts import Progress
@@ -27,6 +30,8 @@ from dhm_cli.morphable.face_model import FaceModel
 from dhm_cli.plotting import TILE, contact_sheet, face_tile, save_png
 
 _SHOWN = 24
+# Landmarks further out, pixels, are damage.
+_FARTHEST = 1e6
 
 
 @dataclass(frozen=True)
@@ -72,21 +77,24 @@ def check_store(path: Path, progress: Progress = lambda *_: None) -> tuple[FaceS
 
 def _check_images(store: FaceStore, progress: Progress) -> list[Finding]:
     """Images that cannot be decoded or have another size than recorded."""
-    bad = []
+    bad, digest = [], hashlib.sha256()
     rows = np.arange(len(store))
     for row, encoded in zip(rows, store.encoded_images(rows), strict=True):
         progress("checking", int(row) + 1, len(store))
+        digest.update(encoded)
         try:
             shape = decode_image(encoded, store.labels.names[row], upright=False).shape[:2]
         except DhmError:
             shape = (0, 0)
         if tuple(store.labels.image_size[row]) != shape:
             bad.append(str(store.labels.names[row]))
-    if not bad:
-        return []
-    return [
-        Finding("images", "error", f"{len(bad):,} images are damaged or of another size than recorded", tuple(bad[:20]))
-    ]
+    findings = []
+    if bad:
+        text = f"{len(bad):,} images are damaged or of another size than recorded"
+        findings.append(Finding("images", "error", text, tuple(bad[:20])))
+    if digest.hexdigest()[:16] != store.attributes.get("images_hash"):
+        findings.append(Finding("images-hash", "error", "the images are not those that were written (hash differs)"))
+    return findings
 
 
 def _check_projection(store: FaceStore, path: Path) -> list[Finding]:
@@ -134,8 +142,8 @@ def _show_store(path: Path) -> Description:
     store = FaceStore(path)
     labels = store.labels
     rows = [(name, _text(value)) for name, value in sorted(store.attributes.items())]
-    with h5py.File(path, "r") as file:
-        rows += [(name, _shape(item)) for name, item in file.items()]
+    rows += [(name, _shape(values)) for name, values in labels.arrays().items()]
+    rows.append(("images", f"{int(store.sizes.sum()):,} bytes"))
     splits = {name: int((labels.split == i).sum()) for i, name in enumerate(SPLITS)}
     rows.append(("faces by split", ", ".join(f"{name} {count:,}" for name, count in splits.items() if count)))
     rows.append(("faces by |yaw|", ", ".join(f"{b} {in_yaw_bin(labels.yaw, b).sum():,}" for b in YAW_BINS)))
@@ -148,12 +156,14 @@ def _show_store(path: Path) -> Description:
     return Description(f"{path}: {len(store):,} faces", rows, picture)
 
 
-def _sheet(store: FaceStore) -> "np.typing.NDArray[np.uint8]":
+def _sheet(store: FaceStore) -> NDArray[np.uint8]:
     """Faces from all yaws with their landmarks and heat maps."""
     labels = store.labels
-    by_yaw = np.argsort(labels.yaw, kind="stable")
-    rows = np.unique(np.linspace(0, len(labels) - 1, min(_SHOWN, len(labels))).astype(int))
-    chosen = by_yaw[rows]
+    drawable = np.flatnonzero((np.abs(labels.landmarks) < _FARTHEST).all(axis=(1, 2)) & (labels.box[:, 2:] >= 1).all(1))
+    if not len(drawable):
+        raise FormatError(f"{store.path}: no face whose landmarks can be drawn", "prepare it again")
+    by_yaw = drawable[np.argsort(labels.yaw[drawable], kind="stable")]
+    chosen = by_yaw[np.unique(np.linspace(0, len(by_yaw) - 1, min(_SHOWN, len(by_yaw))).astype(int))]
     tiles = []
     for row, image, heatmap in zip(chosen, store.images(chosen), _heatmaps(labels.take(chosen)), strict=True):
         caption = f"{labels.yaw[row]:+.0f} deg  {SPLITS[labels.split[row]]}  {labels.names[row].rpartition('/')[2]}"
@@ -161,13 +171,13 @@ def _sheet(store: FaceStore) -> "np.typing.NDArray[np.uint8]":
     return contact_sheet(tiles, columns=4)
 
 
-def _heatmaps(labels: FaceLabels) -> "np.typing.NDArray[np.float32]":
+def _heatmaps(labels: FaceLabels) -> NDArray[np.float32]:
     crops = [transform_landmarks(p, crop_matrix(*landmark_crop_square(p), TILE)) for p in labels.landmarks]
     return draw_heatmap(torch.from_numpy(np.stack(crops)).float(), TILE).numpy()
 
 
-def _shape(item: h5py.Dataset) -> str:
-    return f"{' x '.join(map(str, item.shape))} {'text' if h5py.check_string_dtype(item.dtype) else item.dtype}"
+def _shape(item: "h5py.Dataset | NDArray[Any]") -> str:
+    return f"{' x '.join(map(str, item.shape))} {'text' if item.dtype.kind in 'UO' else item.dtype}"
 
 
 def _text(value: object) -> str:

@@ -30,13 +30,14 @@ from dhm_cli.data.verification import (
     check_counts,
     check_identities,
     check_labels,
+    check_points,
     check_projection,
     check_residual,
     check_unusable,
-    duplicated_landmarks,
+    repeated_rows,
 )
 from dhm_cli.errors import DhmError, InputError
-from dhm_cli.io.annotations import FaceRow, PointTable, lookup, read_face_table
+from dhm_cli.io.annotations import NO_LABEL, FaceRow, PointTable, lookup, read_face_table
 from dhm_cli.io.benchmark_labels import read_reannotated, read_yaw_labels
 from dhm_cli.io.datasets import discover, find_layout
 from dhm_cli.io.layout import Layout
@@ -128,8 +129,10 @@ def store_path(folder: Path, out: Path, options: PrepareOptions) -> Path:
     """
     layout = find_layout(folder, options.format, tables=bool(options.points or options.prior))
     name = options.name or layout.store or folder.resolve().name
-    if name == Path(FACE_MODEL).stem:
-        raise InputError(f"{folder}: a store cannot be named {name}", "choose another with --name")
+    if name == Path(FACE_MODEL).stem or name != Path(name).name or name.startswith("."):
+        raise InputError(
+            f"{folder}: a store cannot be named {name}", "choose another with --name, a name without folders"
+        )
     return out / f"{name}.h5"
 
 
@@ -209,6 +212,8 @@ def prepare_folder(
         try:
             if not len(labels):
                 raise InputError(f"{folder}: no usable face ({report.first_reasons()})", layout.remedy)
+            if layout.has_parameters:
+                labels = _without_repeated_points(labels, report)
             repeated = _check(labels, labeller, report)
         except InputError:
             parts.remove()  # of no use to a later run
@@ -218,19 +223,14 @@ def prepare_folder(
         report.describe(labels.take(keep))
         report.pictures = [_draw_worst(labels, parts, report.store)]
         report.measure(time.perf_counter() - start, converted, thread_seconds)
+        refusal = "; ".join(f.message for f in report.findings if f.severity != "note") if options.strict else ""
+        report.written = not refusal
         report.write(out, {"name": model.name, "hash": model.hash()})
-        if options.strict:
-            _refuse_findings(report)
+        if refusal:
+            raise InputError(f"{folder}: {refusal}", f"see {out / REPORT}; without --strict it is converted")
         parts.write(report.store, labels, keep, _attributes(folder, labeller, options, report))
         parts.remove()
     return report
-
-
-def _refuse_findings(report: PrepareReport) -> None:
-    text = "; ".join(f.message for f in report.findings if f.severity != "note")
-    if text:
-        place = report.store.with_name(REPORT)
-        raise InputError(f"{report.folder}: {text}", f"see {place}; without --strict it is converted")
 
 
 def _make_labeller(folder: Path, layout: Layout, model: FaceModel, out: Path, options: PrepareOptions) -> Labeller:
@@ -245,11 +245,23 @@ def _make_labeller(folder: Path, layout: Layout, model: FaceModel, out: Path, op
         model=model,
         samples=samples,
         rows=rows,
-        points=PointTable(options.points) if options.points else None,
-        prior=PointTable(options.prior) if options.prior else None,
+        points=_point_table(options.points, names),
+        prior=_point_table(options.prior, names),
         reannotated=read_reannotated(options.reannotated, names) if options.reannotated else None,
         labelled_yaw=_yaw_labels(options, rows, names),
     )
+
+
+def _point_table(path: Path | None, names: list[str]) -> PointTable | None:
+    if path is None:
+        return None
+    table = PointTable(path)
+    if not any(name in table for name in names):
+        raise InputError(
+            f"{path}: lists none of the images, such as {names[0]}",
+            "name them by their path below the folder, or by file name",
+        )
+    return table
 
 
 def _yaw_labels(options: PrepareOptions, rows: list[FaceRow], names: list[str]) -> NDArray[np.float32] | None:
@@ -339,7 +351,6 @@ def _check(labels: FaceLabels, labeller: Labeller, report: PrepareReport) -> NDA
     Raises:
         InputError: the dataset is a faulty copy or belongs to another face model.
     """
-    findings = check_labels(labels)
     subsets = Counter(sample.subset for sample in labeller.samples)
     projected = labeller.model.project(labels.parameters, labels.image_size[:, 0])
     optional = (
@@ -347,20 +358,32 @@ def _check(labels: FaceLabels, labeller: Labeller, report: PrepareReport) -> NDA
         check_projection(labels, projected, PROJECTION_TOLERANCE),
         check_unusable([name for name, _ in report.dropped]),
     )
-    findings += [finding for finding in optional if finding]
+    report.findings += [*check_labels(labels), *filter(None, optional)]
     repeated = np.zeros(len(labels), bool)
     if labeller.layout.has_parameters:
         off = np.abs(projected[..., :2] - labels.landmarks[..., :2]).max(axis=(1, 2))
         report.figures["projection_px_max"] = float(off.max())
-        repeated[duplicated_landmarks(labels)] = True
+        labelled = (labels.visibility != NO_LABEL).any(axis=1)
+        _refuse_foreign_model(report.folder, residual_of(projected, labels.points)[labelled], labeller)
+        repeated = repeated_rows(labels.identity, labels.landmarks)
         _refuse_faulty_copy(report.folder, labels.names[repeated], len(labels))
-        _refuse_foreign_model(report.folder, residual_of(projected, labels.points), labeller)
-    report.findings = findings
     return repeated
 
 
+def _without_repeated_points(labels: FaceLabels, report: PrepareReport) -> FaceLabels:
+    """The labels with the points of views taken away that carry those of another view."""
+    repeated = repeated_rows(labels.identity, labels.points)
+    report.findings += filter(None, [check_points(labels, repeated)])
+    return replace(
+        labels,
+        points=np.where(repeated[:, None, None], np.float32(np.nan), labels.points),
+        visibility=np.where(repeated[:, None], np.uint8(NO_LABEL), labels.visibility),
+        residual=np.where(repeated, np.float32(0), labels.residual),
+    )
+
+
 def _refuse_foreign_model(folder: Path, distance: NDArray[np.float32], labeller: Labeller) -> None:
-    off = float(np.median(distance))
+    off = float(np.median(distance)) if len(distance) else 0.0
     if off > _FOREIGN_MODEL:
         raise InputError(
             f"{folder}: the parameters do not fit {labeller.model.name}: the projected landmarks are {off:.0f} % of "
@@ -392,7 +415,7 @@ def _settle(
         bad = ~(labels.residual <= options.max_residual)
     training = labels.split == SPLITS.index("train")
     loose = bad & training & (options.over_residual == "drop")
-    if loose.all():
+    if loose.any() and (loose | ~training).all():
         raise InputError(
             f"{report.folder}: every fit is worse than {options.max_residual:g} %",
             "check the points, or --max-residual",

@@ -100,7 +100,8 @@ class _Maker:
         self._yaw = upright_yaw(store.labels.parameters)
         self.rows = train[np.abs(self._yaw[train]) <= STEEPEST_PHOTO]
         self._profiler = Profiler(surface, model)
-        settings = [__version__, FILE_VERSION, store.fingerprint(), model.hash(), surface.hash(), count]
+        images = str(store.attributes.get("images_hash"))
+        settings = [__version__, FILE_VERSION, store.fingerprint(), images, model.hash(), surface.hash(), count]
         self._settings = json.dumps(settings)
 
     def key(self, start: int, stop: int) -> str:
