@@ -140,6 +140,12 @@ def face_tile(
     return canvas
 
 
+def spread_over(values: NDArray[np.floating], count: int = 24) -> NDArray[np.int64]:
+    """Rows for a contact sheet: at most `count`, evenly from the smallest to the largest of the values (N,)."""
+    places = np.unique(np.linspace(0, len(values) - 1, min(count, len(values))).astype(int))
+    return np.argsort(values, kind="stable")[places]
+
+
 def contact_sheet(tiles: Sequence[NDArray[np.uint8]], columns: int) -> NDArray[np.uint8]:
     """Tiles of one size row by row, (H, W, 3) uint8 RGB; the last row is filled up with dark."""
     blank = np.full_like(tiles[0], _OUTLINE[0])

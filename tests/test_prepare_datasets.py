@@ -278,14 +278,19 @@ def test_frames_of_a_video(tmp_path: Path, toy_model: FaceModel) -> None:
     assert "ends after 12 frames" in reason
 
 
+def copy_as_splits(drawn: SyntheticFaces, folder: Path, train: int, test: int) -> None:
+    """The first drawn faces in folders testset and trainset."""
+    for i, name in enumerate(drawn.names[: train + test]):
+        for suffix in (Path(name).suffix, ".pts"):
+            target = folder / ("testset" if i < test else "trainset") / f"{i}{suffix}"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy((drawn.folder / name).with_suffix(suffix), target)
+
+
 def test_a_dataset_without_validation_faces_gets_some(
     drawn_faces: SyntheticFaces, toy_model: FaceModel, tmp_path: Path
 ) -> None:
-    for i, name in enumerate(drawn_faces.names[:12]):
-        for suffix in (Path(name).suffix, ".pts"):
-            target = tmp_path / "set" / ("testset" if i < 4 else "trainset") / f"{i}{suffix}"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy((drawn_faces.folder / name).with_suffix(suffix), target)
+    copy_as_splits(drawn_faces, tmp_path / "set", train=8, test=4)
     report = prepare_folder(tmp_path / "set", toy_model, tmp_path, PrepareOptions())
     assert report.by_split == {"train": 7, "val": 1, "test": 4}
     (tmp_path / "set" / "testset").rename(tmp_path / "set" / "val")
@@ -367,11 +372,7 @@ def test_parts_of_other_tables_are_not_used(drawn_faces: SyntheticFaces, toy_mod
 def test_the_option_does_not_overrule_the_datasets_own_split(
     drawn_faces: SyntheticFaces, toy_model: FaceModel, tmp_path: Path
 ) -> None:
-    for i, name in enumerate(drawn_faces.names[:9]):
-        for suffix in (Path(name).suffix, ".pts"):
-            target = tmp_path / "set" / ("testset" if i < 3 else "trainset") / f"{i}{suffix}"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy((drawn_faces.folder / name).with_suffix(suffix), target)
+    copy_as_splits(drawn_faces, tmp_path / "set", train=6, test=3)
     for split, expected in (("test", {"train": 5, "val": 1, "test": 3}), ("train", {"train": 6, "test": 3})):
         assert prepare_folder(tmp_path / "set", toy_model, tmp_path, PrepareOptions(split=split)).by_split == expected
 

@@ -5,18 +5,14 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from dhm_cli.errors import InputError
 from dhm_cli.io.annotations import VISIBLE
-from dhm_cli.io.images import decode_image, read_bytes
+from dhm_cli.io.images import decode_image, encode_jpeg, read_bytes
 from dhm_cli.io.video import read_frames
 from dhm_cli.landmarks import NUM_LANDMARKS
-
-# High enough that a network cannot tell the copy from the frame, a tenth of the bytes of a PNG.
-FRAME_QUALITY = 95
 
 # Encoded image, height and width in pixels.
 Encoded = tuple[bytes, int, int]
@@ -92,7 +88,7 @@ def load_images(samples: Sequence[Sample]) -> Iterator[Encoded | InputError]:
     for (image, is_video), group in groupby(samples, key=lambda s: (s.image, s.frame is not None)):
         if is_video:
             frames = read_frames(image, [s.frame for s in group if s.frame is not None])
-            yield from (f if isinstance(f, InputError) else _encode(f) for f in frames)
+            yield from (f if isinstance(f, InputError) else (encode_jpeg(f), *f.shape[:2]) for f in frames)
         else:
             yield from (_load_file(s.image) for s in group)
 
@@ -104,9 +100,3 @@ def _load_file(path: Path) -> Encoded | InputError:
         return data, height, width
     except InputError as error:
         return error
-
-
-def _encode(frame: NDArray[np.uint8]) -> Encoded:
-    bgr = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
-    data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, FRAME_QUALITY])[1].tobytes()
-    return data, frame.shape[0], frame.shape[1]

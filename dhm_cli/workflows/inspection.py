@@ -23,15 +23,12 @@ from dhm_cli.data.verification import (
 )
 from dhm_cli.errors import DhmError, FormatError, InputError
 from dhm_cli.heatmaps import draw_heatmap
+from dhm_cli.io.annotations import FARTHEST
 from dhm_cli.io.images import decode_image
 from dhm_cli.metrics import YAW_BINS, in_yaw_bin
 from dhm_cli.morphable import face_model
 from dhm_cli.morphable.face_model import FaceModel
-from dhm_cli.plotting import TILE, contact_sheet, face_tile, save_png
-
-_SHOWN = 24
-# Landmarks further out, pixels, are damage.
-_FARTHEST = 1e6
+from dhm_cli.plotting import TILE, contact_sheet, face_tile, save_png, spread_over
 
 
 @dataclass(frozen=True)
@@ -159,11 +156,10 @@ def _show_store(path: Path) -> Description:
 def _sheet(store: FaceStore) -> NDArray[np.uint8]:
     """Faces from all yaws with their landmarks and heat maps."""
     labels = store.labels
-    drawable = np.flatnonzero((np.abs(labels.landmarks) < _FARTHEST).all(axis=(1, 2)) & (labels.box[:, 2:] >= 1).all(1))
+    drawable = np.flatnonzero((np.abs(labels.landmarks) < FARTHEST).all(axis=(1, 2)) & (labels.box[:, 2:] >= 1).all(1))
     if not len(drawable):
         raise FormatError(f"{store.path}: no face whose landmarks can be drawn", "prepare it again")
-    by_yaw = drawable[np.argsort(labels.yaw[drawable], kind="stable")]
-    chosen = by_yaw[np.unique(np.linspace(0, len(by_yaw) - 1, min(_SHOWN, len(by_yaw))).astype(int))]
+    chosen = drawable[spread_over(labels.yaw[drawable])]
     tiles = []
     for row, image, heatmap in zip(chosen, store.images(chosen), _heatmaps(labels.take(chosen)), strict=True):
         caption = f"{labels.yaw[row]:+.0f} deg  {SPLITS[labels.split[row]]}  {labels.names[row].rpartition('/')[2]}"

@@ -121,13 +121,16 @@ def find_datasets(root: Path, out: Path) -> list[tuple[Path, Layout]]:
     return discover(root, {out.resolve()})
 
 
-def store_path(folder: Path, out: Path, options: PrepareOptions) -> Path:
+def _find_layout(folder: Path, options: PrepareOptions) -> Layout:
+    return find_layout(folder, options.format, tables=bool(options.points or options.prior))
+
+
+def _store_path(folder: Path, layout: Layout, out: Path, options: PrepareOptions) -> Path:
     """Where the store of a dataset goes: under the option's name, else the layout's, else the folder's.
 
     Raises:
-        InputError: the folder is no known dataset, or the name is that of the face model's file.
+        InputError: no file can have the name, or that of the face model has it.
     """
-    layout = find_layout(folder, options.format, tables=bool(options.points or options.prior))
     name = options.name or layout.store or folder.resolve().name
     if name == Path(FACE_MODEL).stem or name != Path(name).name or name.startswith("."):
         raise InputError(
@@ -160,14 +163,14 @@ def name_stores(
     failed: list[DhmError] = []
     for folder in folders:
         try:
-            own, path = options, store_path(folder, out, options)
+            own, path = options, _store_path(folder, _find_layout(folder, options), out, options)
         except DhmError as error:
             failed.append(error)
             continue
         if path in jobs and rename:
             names = (f"{path.stem}-{n}" for n in itertools.count(2))
             own = replace(options, name=next(name for name in names if out / f"{name}.h5" not in jobs))
-            path = store_path(folder, out, own)
+            path = out / f"{own.name}.h5"
         if path in jobs:
             text = f"{folder}: would write one store, {path}, with {jobs[path][0]}"
             failed.append(InputError(text, "run them one by one, with --name"))
@@ -202,8 +205,8 @@ def prepare_folder(
             has findings and `options.strict` is set.
     """
     start = time.perf_counter()
-    layout = find_layout(folder, options.format, tables=bool(options.points or options.prior))
-    report = PrepareReport(folder, store_path(folder, out, options), layout.name)
+    layout = _find_layout(folder, options)
+    report = PrepareReport(folder, _store_path(folder, layout, out, options), layout.name)
     labeller = _make_labeller(folder, layout, model, out, options)
     parts = Parts(report.store, len(labeller.samples), _part_key(labeller, options), labeller.label)
     with parts.locked():
@@ -257,11 +260,15 @@ def _point_table(path: Path | None, names: list[str]) -> PointTable | None:
         return None
     table = PointTable(path)
     if not any(name in table for name in names):
-        raise InputError(
-            f"{path}: lists none of the images, such as {names[0]}",
-            "name them by their path below the folder, or by file name",
-        )
+        raise _lists_none(path, names[0])
     return table
+
+
+def _lists_none(table: Path, name: str) -> InputError:
+    return InputError(
+        f"{table}: lists none of the images, such as {name}",
+        "name them by their path below the folder, or by file name",
+    )
 
 
 def _yaw_labels(options: PrepareOptions, rows: list[FaceRow], names: list[str]) -> NDArray[np.float32] | None:
@@ -310,10 +317,7 @@ def _table_rows(samples: list[Sample], options: PrepareOptions) -> list[FaceRow]
     table = read_face_table(options.table)
     found = [next((table[n] for n in lookup(sample.name) if n in table), None) for sample in samples]
     if not any(found):
-        raise InputError(
-            f"{options.table}: lists none of the images, such as {samples[0].name}",
-            "name them by their path below the folder, or by file name",
-        )
+        raise _lists_none(options.table, samples[0].name)
     for sample, row in zip(samples, found, strict=True):
         if row and row.split not in (*SPLITS, "auto", ""):
             raise InputError(

@@ -6,7 +6,6 @@ import shlex
 import time
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from dhm_cli import __version__
@@ -15,17 +14,16 @@ from dhm_cli.data.profiling import Profiler, View, name_generator, target_yaws, 
 from dhm_cli.data.report import PrepareReport
 from dhm_cli.data.store import FILE_VERSION, SPLITS, FaceLabels, FaceStore
 from dhm_cli.errors import InputError
+from dhm_cli.io.images import encode_jpeg
 from dhm_cli.landmarks import bounding_box
 from dhm_cli.morphable.face_model import FACE_MODEL, FaceModel
 from dhm_cli.morphable.readers import read_face_model
-from dhm_cli.plotting import contact_sheet, face_tile, save_png
+from dhm_cli.plotting import contact_sheet, face_tile, save_png, spread_over
 from dhm_cli.threads import available_cores
 
 # Photos turned further than this give no views: too little of the face is seen.
 STEEPEST_PHOTO = 60.0
-_QUALITY = 95
 _BATCH = 32
-_SHOWN = 24
 
 
 def load_surface(out: Path, source: Path | None) -> FaceModel:
@@ -100,8 +98,9 @@ class _Maker:
         self._yaw = upright_yaw(store.labels.parameters)
         self.rows = train[np.abs(self._yaw[train]) <= STEEPEST_PHOTO]
         self._profiler = Profiler(surface, model)
+        self._contents = store.fingerprint()
         images = str(store.attributes.get("images_hash"))
-        settings = [__version__, FILE_VERSION, store.fingerprint(), images, model.hash(), surface.hash(), count]
+        settings = [__version__, FILE_VERSION, self._contents, images, model.hash(), surface.hash(), count]
         self._settings = json.dumps(settings)
 
     def key(self, start: int, stop: int) -> str:
@@ -114,7 +113,7 @@ class _Maker:
         record = {name: self.store.attributes[name] for name in kept}
         record["command"] += f" --profile {self.count} --surface {shlex.quote(self.surface.name)}"
         made = {"tool": f"dhm {__version__}", "layout": "profile", "surface": self.surface.name, "views": self.count}
-        return record | made | {"profiled": self.store.path.name, "profiled_contents": self.store.fingerprint()}
+        return record | made | {"profiled": self.store.path.name, "profiled_contents": self._contents}
 
     def make(self, start: int, stop: int) -> PartContent:
         """The views of faces [start, stop)."""
@@ -133,7 +132,7 @@ class _Maker:
                 rows, labels.names, self._profiler.turn(self.store.images(rows), labels.parameters, yaws), strict=True
             ):
                 for number, view in enumerate(made, start=1):
-                    images.append(_encode(view))
+                    images.append(encode_jpeg(view.image))
                     views.append(view)
                     names.append((int(row), f"{name}#view{number}"))
         return PartContent(images, self._labels(views, names), [], (0.0, time.perf_counter() - began))
@@ -160,15 +159,9 @@ class _Maker:
         )
 
 
-def _encode(view: View) -> bytes:
-    bgr = cv2.cvtColor(view.image, cv2.COLOR_RGB2BGR)
-    return bytes(cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes())
-
-
 def _draw_sample(labels: FaceLabels, parts: Parts, store: Path) -> Path:
     """Contact sheet of views from the whole range of yaw."""
-    by_yaw = np.argsort(labels.yaw, kind="stable")
-    chosen = by_yaw[np.unique(np.linspace(0, len(labels) - 1, min(_SHOWN, len(labels))).astype(int))]
+    chosen = spread_over(labels.yaw)
     tiles = [
         face_tile(image, labels.landmarks[row], f"{labels.yaw[row]:+.0f} {labels.names[row]}")
         for row, image in zip(chosen, parts.images(chosen), strict=True)
