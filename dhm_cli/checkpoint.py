@@ -12,8 +12,9 @@ from torch import Tensor
 from dhm_cli.errors import FormatError, InputError
 from dhm_cli.files import written_atomically
 from dhm_cli.landmarks import NUM_LANDMARKS
-from dhm_cli.models.fast_dhm import FastDhm
-from dhm_cli.models.registry import build_model
+from dhm_cli.models.dhm import Dhm
+from dhm_cli.models.registry import Network, build_model
+from dhm_cli.morphable.face_model import FaceModel
 
 FORMAT_VERSION = 1
 _KEY = "dhm"
@@ -53,9 +54,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def save_checkpoint(
-    path: Path, model: FastDhm, arch: str, record: dict[str, Any], dtype: torch.dtype = torch.float32
+    path: Path, model: Network, arch: str, record: dict[str, Any], dtype: torch.dtype = torch.float32
 ) -> None:
-    """Write a network: weights, mean shape, settings and training record.
+    """Write a network: weights, mean shape, settings, training record, and the hash of p's face model.
 
     Args:
         path: the file.
@@ -70,17 +71,24 @@ def save_checkpoint(
         for name, tensor in state.items()
         if not name.endswith("num_batches_tracked")
     }
-    write_tensors(path, tensors, {"arch": arch, "config": model.config.to_json(), "training": record})
+    description = {"arch": arch, "config": model.config.to_json(), "training": record}
+    if isinstance(model, Dhm) and model.face_model_hash:
+        description["face_model"] = model.face_model_hash
+    write_tensors(path, tensors, description)
 
 
-def load_checkpoint(path: Path) -> tuple[FastDhm, dict[str, Any]]:
+def load_checkpoint(path: Path, face_model: Path | None = None) -> tuple[Network, dict[str, Any]]:
     """Read a network.
+
+    Args:
+        path: the checkpoint.
+        face_model: file of the face model, for networks that regress p; `FaceModel.save` wrote it.
 
     Returns:
         The model in evaluation mode, float32, and the metadata: arch, config, training.
 
     Raises:
-        InputError: no such file, or an unknown architecture.
+        InputError: no such file, an unknown architecture, or a face model that is missing or another one.
         FormatError: a foreign or partial file; the message names the differing tensors.
     """
     tensors, metadata = read_tensors(path)
@@ -90,14 +98,36 @@ def load_checkpoint(path: Path) -> tuple[FastDhm, dict[str, Any]]:
         )
     if tensors["mean_shape"].shape != (NUM_LANDMARKS, 3):
         raise FormatError(f"{path}: mean_shape has shape {tuple(tensors['mean_shape'].shape)}", "copy the file again")
-    model = build_model(metadata["arch"], tensors["mean_shape"], metadata["config"])
+    basis = _face_model(path, metadata["face_model"], face_model) if "face_model" in metadata else None
+    model = build_model(metadata["arch"], tensors["mean_shape"], metadata["config"], basis)
+    load_weights(model, tensors, path)
+    return model.eval(), metadata
+
+
+def load_weights(model: Network, tensors: dict[str, Tensor], path: Path) -> None:
+    """Put a checkpoint's tensors into a network, all of them.
+
+    Raises:
+        FormatError: tensors are missing, too many, or of another shape; the message names them.
+    """
     expected = {n: t for n, t in model.state_dict().items() if not n.endswith("num_batches_tracked")}
     wrong = sorted(set(expected) ^ set(tensors))
     wrong += sorted(n for n in expected.keys() & tensors.keys() if expected[n].shape != tensors[n].shape)
     if wrong:
-        raise FormatError(
-            f"{path}: tensors that do not fit {metadata['arch']}: {', '.join(wrong[:5])}", "copy the file again"
-        )
+        raise FormatError(f"{path}: tensors that do not fit the network: {', '.join(wrong[:5])}", "copy the file again")
     model.load_state_dict(tensors, strict=False)
-    model.redraw_heatmap()
-    return model.eval(), metadata
+
+
+def _face_model(checkpoint: Path, expected: str, file: Path | None) -> FaceModel:
+    if file is None:
+        raise InputError(
+            f"{checkpoint}: was trained with face model {expected}, which it needs and does not hold",
+            "pass --face-model data/face_model.h5, as dhm prepare wrote it",
+        )
+    model = FaceModel.load(file)
+    if model.hash() != expected:
+        raise InputError(
+            f"{checkpoint}: was trained with face model {expected}, but {file} is {model.hash()} ({model.name})",
+            "pass the file that dhm prepare wrote for the training, or train again with this one",
+        )
+    return model

@@ -65,6 +65,67 @@ FAST_PRESETS: dict[str, FastDhmConfig] = {
 
 
 @dataclass(frozen=True)
+class DhmConfig:
+    """Shape of a deep evolutionary network (Sun et al. 2018, Eq. 4, Alg. 1).
+
+    The paper prints neither channels nor strides; these keep the sizes on disk below its own.
+
+    Attributes:
+        input_size: side of the square crop, pixels.
+        target: what the recurrence updates: "params", p of 234 numbers, or "landmarks", 204 coordinates.
+        features: "plain", two convolutions; "vgg", a reduced VGG; or "hourglass", stacked hourglasses.
+        heatmap: "evolving", drawn again from every step's landmarks; "initial", that of the mean face in every step; or
+            "points", the initial landmarks as 2D Gaussians without their coordinates (the 2D-RNN of section 4.2).
+        recurrence: "rnn", Eq. (4); "lstm"; or "none", one tanh layer and one step (the 3D-CNN of section 4.2).
+        rotation: how the recurrence holds the rotation in p: "vector", axis times angle, or "euler", the pitch, yaw and
+            roll of Eq. (2), which jump by 90 degrees where a profile is turned a little in the plane.
+        steps: T, updates of p; "the number of states t = 4" (Fig. 5).
+        channels: of the feature extractor: one number for each convolution ("plain"), each block ("vgg"), or one for
+            all ("hourglass").
+        hidden: numbers in the recurrent state.
+        hourglasses: how many are stacked.
+    """
+
+    input_size: int = 224
+    target: str = "params"
+    features: str = "plain"
+    heatmap: str = "evolving"
+    recurrence: str = "rnn"
+    rotation: str = "vector"
+    steps: int = 4
+    channels: tuple[int, ...] = (64, 128)
+    hidden: int = 1024
+    hourglasses: int = 3
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as plain JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "DhmConfig":
+        """Inverse of `to_json`.
+
+        Raises:
+            InputError: an unknown field, or channels are missing; other missing fields take their defaults.
+        """
+        try:
+            return cls(**{**values, "channels": tuple(int(c) for c in values["channels"])})
+        except (TypeError, KeyError, ValueError) as error:
+            raise InputError(
+                f"not the settings of a DHM network: {error}", "use a checkpoint of this version"
+            ) from error
+
+
+DHM_PRESETS: dict[str, DhmConfig] = {
+    "dhm": DhmConfig(),
+    "dhm-vgg": DhmConfig(features="vgg", channels=(32, 64, 128, 256, 256)),
+    "rhg": DhmConfig(input_size=256, features="hourglass", recurrence="lstm", channels=(128,), hidden=768),
+    "3dcnn": DhmConfig(recurrence="none", steps=1),
+    "2drnn": DhmConfig(target="landmarks", heatmap="points"),
+}
+
+
+@dataclass(frozen=True)
 class AugmentationConfig:
     """Ranges of the random changes of a training crop; probabilities in [0, 1].
 
@@ -101,37 +162,66 @@ class AugmentationConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to train.
+    """What determines the result of a training, apart from the network and the data.
 
     Attributes:
-        steps: optimiser steps.
-        batch: faces per step.
-        learning_rate: peak rate of AdamW; linear warm-up, then a cosine to zero.
-        warmup: steps of the warm-up.
-        weight_decay: AdamW's.
-        ema: decay of the moving average of the weights, which is what is validated and shipped.
-        gradient_norm: gradients are clipped to this norm.
+        steps: optimiser steps; None where `epochs` says how long.
+        epochs: passes over the training faces; used where `steps` is None. With `yaw_shares` faces are drawn with
+            replacement, and an epoch is as many draws as there are faces.
+        batch: faces per step, over all processes.
+        optimiser: "adamw", "adam" or "rmsprop".
+        learning_rate: the initial rate, after the warm-up.
+        schedule: "cosine" to zero at the last step; "exponential", times `decay` every `decay_steps` steps; or
+            "milestones", times `decay` at each of the epochs `decay_epochs`.
+        decay: factor of the exponential and milestones schedules.
+        decay_steps: steps between decays of the exponential schedule.
+        decay_epochs: epochs at whose end the milestones schedule decays.
+        final_learning_rate: the exponential schedule stops falling here.
+        warmup: steps over which the rate first rises linearly.
+        weight_decay: decoupled for adamw, an L2 term for the others.
+        ema: decay of the moving average of the weights, which is what is validated and shipped; 0 for none.
+        gradient_norm: gradients are clipped to this norm; 0 for no clipping.
+        loss: "wing" on distances over face size, or "squared" error of coordinates over the crop's side (Eq. 5).
+        step_weights: "rising", step t of T weighs t / T, or "equal".
         depth_weight: weight of the z error against the x,y error.
         wing_width: w of the Wing loss, share of the face size.
         wing_curvature: epsilon of the Wing loss, share of the face size.
-        yaw_shares: sampling share of the |yaw| bins 0-30, 30-60 and 60-90 degrees.
-        validate_every: steps between validations and checkpoints.
+        prior_weight: weight of the mean square of the identity and expression coefficients over their standard
+            deviations, for networks that regress p; it keeps what landmarks cannot tell near the mean face.
+        distillation_weight: weight of the same loss against a teacher's landmarks, where there is a teacher.
+        yaw_shares: sampling share of the |yaw| bins 0-30, 30-60 and 60-90 degrees; None takes every face once an epoch.
+        validate_every: steps between validations and checkpoints; None for once an epoch.
+        validation_batch: faces at a time in validation.
+        precision: "float32", or "bf16" for bfloat16 autocast.
         seed: of initial weights, data order and augmentation.
         augmentation: see there.
     """
 
-    steps: int = 40_000
+    steps: int | None = 40_000
+    epochs: float | None = None
     batch: int = 64
+    optimiser: str = "adamw"
     learning_rate: float = 2e-3
+    schedule: str = "cosine"
+    decay: float = 1.0
+    decay_steps: int = 1
+    decay_epochs: tuple[int, ...] = ()
+    final_learning_rate: float = 0.0
     warmup: int = 500
     weight_decay: float = 0.01
     ema: float = 0.999
     gradient_norm: float = 5.0
+    loss: str = "wing"
+    step_weights: str = "rising"
     depth_weight: float = 0.5
     wing_width: float = 0.08
     wing_curvature: float = 0.02
-    yaw_shares: tuple[float, float, float] = (0.4, 0.3, 0.3)
-    validate_every: int = 1000
+    prior_weight: float = 0.0
+    distillation_weight: float = 1.0
+    yaw_shares: tuple[float, float, float] | None = (0.4, 0.3, 0.3)
+    validate_every: int | None = None
+    validation_batch: int = 128
+    precision: str = "float32"
     seed: int = 0
     augmentation: AugmentationConfig = AugmentationConfig()
 

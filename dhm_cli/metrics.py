@@ -53,3 +53,46 @@ def nme_by_yaw(nme: NDArray[np.floating], yaw: NDArray[np.floating]) -> dict[str
     result["mean_of_bins"] = float(np.nanmean(list(result.values()))) if len(nme) else float("nan")
     result["mean_of_images"] = float(nme.mean()) if len(nme) else float("nan")
     return result
+
+
+def cumulative_error(nme: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Cumulative error distribution (CED): CED(t) is the share of images with NME <= t, a step function.
+
+    Args:
+        nme: (N,), percent; NaN, where a method gave nothing, counts as an error beyond every t.
+
+    Returns:
+        Errors (N,) in rising order, percent, infinity for NaN; and the share (N,) that is reached at each of them, in
+        (0, 1]. Among equal errors the last share is the CED.
+    """
+    errors = np.sort(np.nan_to_num(np.asarray(nme, np.float64), nan=np.inf, posinf=np.inf))
+    return errors, np.arange(1, len(errors) + 1) / max(len(errors), 1)
+
+
+def failure_rate(nme: NDArray[np.floating], threshold: float = 6.0) -> float:
+    """Failure rate, 1 - CED(threshold): percent of images with NME > threshold.
+
+    Args:
+        nme: (N,), percent; NaN counts as a failure.
+        threshold: percent; an error of exactly this much is no failure.
+
+    Returns:
+        Percent; NaN without images.
+    """
+    return float(100 * np.mean(~(np.asarray(nme) <= threshold))) if len(nme) else float("nan")
+
+
+def area_under_ced(nme: NDArray[np.floating], threshold: float) -> float:
+    """Exact integral of the CED from 0 to threshold, over threshold.
+
+    An image of error e is part of CED(t) from t = e on, so it adds max(threshold - e, 0) / N to the integral.
+
+    Args:
+        nme: (N,), percent, >= 0; NaN counts as an error beyond the threshold.
+        threshold: percent, > 0.
+
+    Returns:
+        Percent: 100 where all errors are 0; NaN without images.
+    """
+    errors, _ = cumulative_error(nme)
+    return float(100 * np.mean(np.maximum(threshold - errors, 0.0)) / threshold) if len(errors) else float("nan")

@@ -1,5 +1,6 @@
 """Pictures of results."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from dhm_cli.data.crop import crop_matrix, extract_crop, landmark_crop_square, transform_landmarks
 from dhm_cli.files import written_atomically
 from dhm_cli.landmarks import CURVES, GROUPS, NUM_LANDMARKS, face_size
+from dhm_cli.metrics import normalised_mean_error
 
 # RGB, told apart by people of all kinds of colour vision (after Okabe and Ito).
 GROUP_COLOURS: dict[str, tuple[int, int, int]] = {
@@ -30,6 +32,8 @@ _SHIFT = 4
 TILE = 160
 # Height of a tile's caption, pixels.
 _CAPTION = 14
+# Rows of an evolution sheet.
+_MOST_FACES = 8
 
 
 def draw_landmarks(
@@ -133,11 +137,16 @@ def face_tile(
     if heatmap is not None:
         shown = (255 * np.moveaxis(np.asarray(heatmap), 0, 2)).clip(0, 255).astype(np.uint8)
         canvas = np.hstack([canvas, shown])
-    canvas = cv2.copyMakeBorder(canvas, 0, _CAPTION, 0, 0, cv2.BORDER_CONSTANT, value=_OUTLINE)
+    return _with_caption(canvas, caption)
+
+
+def _with_caption(image: NDArray[np.uint8], caption: str) -> NDArray[np.uint8]:
+    """The image with a line of small text below; what is too long is cut off."""
+    canvas = cv2.copyMakeBorder(image, 0, _CAPTION, 0, 0, cv2.BORDER_CONSTANT, value=_OUTLINE)
     text = caption.encode("ascii", "replace").decode()
     place = (3, len(canvas) - 4)
     cv2.putText(canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.33, (235, 235, 235), 1, cv2.LINE_AA)
-    return canvas
+    return canvas  # type: ignore[return-value]
 
 
 def spread_over(values: NDArray[np.floating], count: int = 24) -> NDArray[np.int64]:
@@ -151,6 +160,64 @@ def contact_sheet(tiles: Sequence[NDArray[np.uint8]], columns: int) -> NDArray[n
     blank = np.full_like(tiles[0], _OUTLINE[0])
     filled = [*tiles, *[blank] * (-len(tiles) % columns)]
     return np.vstack([np.hstack(filled[i : i + columns]) for i in range(0, len(filled), columns)])
+
+
+def evolution_sheet(
+    crops: NDArray[np.uint8],
+    landmarks: NDArray[np.floating],
+    heatmaps: NDArray[np.floating],
+    truth: NDArray[np.floating] | None,
+    captions: Sequence[str],
+) -> NDArray[np.uint8]:
+    """How the landmarks and their heat map evolve over the steps of a network, as in Fig. 5 of Sun et al. 2018.
+
+    Two rows of tiles a face. Above: the crop, then the crop with the landmarks of each step and their NME. Below: the
+    crop with the truth, then the heat maps drawn from the landmarks above them, red, green and blue for x, y and z.
+
+    Args:
+        crops: (n, S, S, 3) uint8 RGB; of more than 8 the first 8 are shown.
+        landmarks: (n, T + 1, 68, 3), crop pixels, from the mean face (step 0) to the last step.
+        heatmaps: (n, T + 1, 3, S, S), 0 to 1.
+        truth: (n, 68, 3), crop pixels, or None where it is not known.
+        captions: n, of about 25 characters.
+
+    Returns:
+        (14 + n * 334, (T + 2) * 160, 3) uint8 RGB.
+    """
+    steps = range(landmarks.shape[1])
+    headers = ["input", *(f"step {t}" if t else "step 0 (mean face)" for t in steps)]
+    rows = [np.hstack([_with_caption(np.empty((0, TILE, 3), np.uint8), header) for header in headers])]
+    for i in range(min(len(crops), _MOST_FACES)):
+        known = [] if truth is None else [truth[i]]
+        below = _crop_tile(crops[i], known) if known else np.full((TILE, TILE, 3), _OUTLINE[0], np.uint8)
+        columns = [[_with_caption(_crop_tile(crops[i], []), captions[i]), below]]
+        for t in steps:
+            nme = f"NME {normalised_mean_error(landmarks[i, t], known[0]):.2f} %" if known else ""
+            tile = _with_caption(_crop_tile(crops[i], [landmarks[i, t]]), nme)
+            columns.append([tile, _heatmap_tile(heatmaps[i, t])])
+        rows.append(np.hstack([np.vstack(column) for column in columns]))
+    return np.vstack(rows)
+
+
+def _crop_tile(crop: NDArray[np.uint8], faces: Sequence[NDArray[np.floating]]) -> NDArray[np.uint8]:
+    """A crop (S, S, 3) at the size of a tile, with faces (68, 3), crop pixels, drawn at that size."""
+    side = len(crop)
+    matrix = crop_matrix(np.full(2, (side - 1) / 2), side, TILE)
+    return draw_landmarks(_to_tile(crop), [transform_landmarks(points, matrix) for points in faces])
+
+
+def _heatmap_tile(heatmap: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """A heat map (3, S, S), 0 to 1, at the size of a tile."""
+    shown = (255 * np.moveaxis(np.asarray(heatmap), 0, 2)).round().clip(0, 255).astype(np.uint8)
+    if len(shown) > TILE:  # a Gaussian of 1 pixel is a speck that shrinking would darken: it becomes a spot first
+        spot = 2 * math.ceil(len(shown) / TILE) + 1
+        shown = cv2.dilate(shown, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (spot, spot)))  # type: ignore[assignment]
+    return _to_tile(shown)
+
+
+def _to_tile(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    interpolation = cv2.INTER_AREA if len(image) > TILE else cv2.INTER_LINEAR
+    return cv2.resize(image, (TILE, TILE), interpolation=interpolation)  # type: ignore[return-value]
 
 
 def save_png(path: Path, image: NDArray[np.uint8]) -> None:

@@ -15,10 +15,11 @@ ROOT = Path(dhm_cli.__file__).parent
 # Bottom floor first; a module may import from its own floor and from those below.
 FLOORS = (
     ("errors", "files", "threads"),
-    ("config", "landmarks"),
+    ("config", "landmarks", "rules", "recipes"),
     ("pose", "morphable", "heatmaps"),
     ("models", "losses", "metrics", "io", "data"),
-    ("checkpoint", "engines", "detection", "plotting"),
+    ("checkpoint", "engines", "detection", "plotting", "charts"),
+    ("training",),
     ("workflows",),
     ("cli",),
 )
@@ -134,7 +135,7 @@ def loaded_after(statement: str) -> set[str]:
 def test_the_package_and_the_command_load_nothing_heavy() -> None:
     loaded = loaded_after("import dhm_cli, dhm_cli.cli.main")
     assert "typer" in loaded
-    assert not loaded & {"torch", "cv2", "numpy", "scipy", "h5py", "onnxruntime", "matplotlib"}
+    assert not loaded & {"torch", "cv2", "numpy", "scipy", "h5py", "onnxruntime", "matplotlib", "tomlkit"}
 
 
 def test_alignment_loads_no_torch() -> None:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from dhm_cli.metrics import nme_by_yaw, normalised_mean_error
+from dhm_cli.metrics import area_under_ced, cumulative_error, failure_rate, nme_by_yaw, normalised_mean_error
 
 
 def make_truth() -> np.ndarray:
@@ -63,3 +63,48 @@ def test_an_empty_bin_is_nan_and_left_out_of_the_mean() -> None:
 
 def test_no_faces() -> None:
     assert all(math.isnan(value) for value in nme_by_yaw(np.zeros(0), np.zeros(0)).values())
+
+
+def test_ced_by_hand() -> None:
+    nme = np.array([4.0, 1.0, np.nan, 1.0])
+    errors, share = cumulative_error(nme)
+    np.testing.assert_array_equal(errors, [1.0, 1.0, 4.0, np.inf])
+    np.testing.assert_array_equal(share, [0.25, 0.5, 0.75, 1.0])
+    np.testing.assert_array_equal(nme, [4.0, 1.0, np.nan, 1.0])
+
+
+def test_ced_at_any_error_is_a_count() -> None:
+    nme = np.round(np.random.default_rng(1).gamma(3, 1.5, 200), 1)  # with equal ones
+    errors, share = cumulative_error(nme)
+    for t in (0.0, nme[7], 3.3, 4.0, 100.0):
+        reached = np.searchsorted(errors, t, side="right")
+        assert (share[reached - 1] if reached else 0.0) == np.mean(nme <= t)
+
+
+def test_failure_rate_by_hand() -> None:
+    nme = np.array([6.0, 6.01, 2.0, np.nan, np.inf])
+    assert failure_rate(nme) == 60.0
+    assert failure_rate(nme, threshold=1.0) == 100.0
+    assert failure_rate(nme[:1]) == 0.0
+
+
+def test_area_under_ced_by_hand() -> None:
+    # CED: 0 until 1, 1/3 until 4, 2/3 from there on; over [0, 7] the area is 3 / 3 + 3 * 2 / 3 = 3
+    assert area_under_ced(np.array([4.0, np.nan, 1.0]), 7.0) == pytest.approx(100 * 3 / 7)
+    assert area_under_ced(np.zeros(4), 7.0) == 100.0
+    assert area_under_ced(np.array([7.0, np.nan, np.inf]), 7.0) == 0.0
+
+
+def test_area_under_ced_is_the_integral() -> None:
+    nme = np.random.default_rng(2).gamma(3, 1.5, 300)
+    width = 8.0 / 20_000
+    middles = (np.arange(20_000) + 0.5) * width
+    integral = sum(np.mean(nme <= t) for t in middles) * width
+    assert area_under_ced(nme, 8.0) == pytest.approx(100 * integral / 8.0, abs=0.01)
+
+
+def test_no_image_has_no_rate() -> None:
+    nothing = np.zeros(0)
+    assert math.isnan(failure_rate(nothing))
+    assert math.isnan(area_under_ced(nothing, 7.0))
+    assert [len(values) for values in cumulative_error(nothing)] == [0, 0]

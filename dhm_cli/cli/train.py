@@ -1,13 +1,39 @@
 """`dhm train`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+if TYPE_CHECKING:
+    from dhm_cli.recipes import RunSettings
+    from dhm_cli.training.processes import Processes
+    from dhm_cli.workflows.training import RunOptions, TrainProgress
+
+# Fig. 6a of Sun et al. 2018: the whole, without recurrence, without 3D heat maps.
+_ABLATION = ("dhm", "3dcnn", "2drnn")
+_RUN, _NETWORK, _TRAINING, _MACHINE = "Run", "Network", "Training", "Machine"
+
 
 def train(
-    arch: Annotated[str, typer.Option(help="Architecture: fast or fast-x2.")] = "fast",
+    arch: Annotated[
+        str | None,
+        typer.Option(
+            help="Architecture: fast, fast-x2, dhm, dhm-vgg, rhg, 3dcnn or 2drnn. Default: fast, or the settings "
+            "file's.",
+            show_default=False,
+        ),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="best (ours, default) or paper (as the papers print it).", show_default=False),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="Settings file, such as config.toml of a run folder. Flags go before it.", show_default=False
+        ),
+    ] = None,
     data: Annotated[
         list[str] | None,
         typer.Option(
@@ -17,46 +43,185 @@ def train(
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Run folder; default: runs/ARCH.", show_default=False)
+        Path | None,
+        typer.Option("--out", "-o", help="Run folder; default: runs/ARCH.", show_default=False, rich_help_panel=_RUN),
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 40_000,
-    batch: Annotated[int, typer.Option(min=2, help="Faces per step.")] = 64,
-    learning_rate: Annotated[float, typer.Option(min=1e-9, help="Peak rate of AdamW.")] = 2e-3,
-    validate_every: Annotated[int, typer.Option(min=1, help="Steps between validations and saved states.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Of weights, data order and augmentation.")] = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run in the run folder.", rich_help_panel=_RUN)
+    ] = False,
+    keep: Annotated[
+        int, typer.Option(min=0, help="Numbered checkpoints to keep beside best and last.", rich_help_panel=_RUN)
+    ] = 3,
+    init: Annotated[
+        Path | None,
+        typer.Option(help="Checkpoint to start from.", show_default=False, rich_help_panel=_RUN),
+    ] = None,
+    teacher: Annotated[
+        Path | None,
+        typer.Option(
+            help="Checkpoint of a larger network whose landmarks are learned too.",
+            show_default=False,
+            rich_help_panel=_RUN,
+        ),
+    ] = None,
+    face_model: Annotated[
+        Path | None,
+        typer.Option(
+            help="Face model of networks that regress p; default: face_model.h5 beside the first store.",
+            show_default=False,
+            rich_help_panel=_RUN,
+        ),
+    ] = None,
+    ablation: Annotated[
+        bool,
+        typer.Option(
+            "--ablation",
+            help="Train dhm, 3dcnn and 2drnn alike, one after the other, and compare them (Fig. 6a of the DHM paper). "
+            "Continues where it was stopped.",
+            rich_help_panel=_RUN,
+        ),
+    ] = False,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="What the network regresses: params (234) or landmarks (204).",
+            show_default=False,
+            rich_help_panel=_NETWORK,
+        ),
+    ] = None,
+    input_size: Annotated[
+        int | None,
+        typer.Option(help="Side of the crops, pixels.", show_default=False, rich_help_panel=_NETWORK),
+    ] = None,
+    cnn_width: Annotated[
+        float | None,
+        typer.Option(
+            help="Multiplies the channels of fast's CNN (Fig. 7 of the Fast DHM paper).",
+            show_default=False,
+            rich_help_panel=_NETWORK,
+        ),
+    ] = None,
+    recurrent_width: Annotated[
+        float | None,
+        typer.Option(
+            help="Multiplies the channels of fast's recurrence (Fig. 8).",
+            show_default=False,
+            rich_help_panel=_NETWORK,
+        ),
+    ] = None,
+    epochs: Annotated[
+        float | None,
+        typer.Option(help="Passes over the training faces.", show_default=False, rich_help_panel=_TRAINING),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(help="Optimiser steps, in place of --epochs.", show_default=False, rich_help_panel=_TRAINING),
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(help="Faces per step, over all processes.", show_default=False, rich_help_panel=_TRAINING),
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Initial rate.", show_default=False, rich_help_panel=_TRAINING)
+    ] = None,
+    validate_every: Annotated[
+        int | None,
+        typer.Option(
+            help="Steps between validations and saved states; default: an epoch.",
+            show_default=False,
+            rich_help_panel=_TRAINING,
+        ),
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(help="float32 or bf16 (autocast).", show_default=False, rich_help_panel=_TRAINING),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Of weights, data order and augmentation.", show_default=False, rich_help_panel=_TRAINING),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=_MACHINE)] = "auto",
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Processes that make batches; default: 1, or on a GPU one per core and process.",
+            show_default=False,
+            rich_help_panel=_MACHINE,
+        ),
+    ] = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads; default: one per core.", show_default=False)
+        int | None,
+        typer.Option(min=1, help="CPU threads; default: one per core.", show_default=False, rich_help_panel=_MACHINE),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the run folder.")] = False,
+    compile_: Annotated[
+        bool, typer.Option("--compile", help="Compile the network with torch.compile.", rich_help_panel=_MACHINE)
+    ] = False,
 ) -> None:
     """Train a network on stores of dhm prepare.
 
-    Example: dhm train --arch fast --data data/faces.h5
+    Example: dhm train --arch rhg
 
-    Validation uses the stores' split `val`; best.safetensors in the run folder is the best by the mean of the yaw bins.
-    Ctrl-C saves the state; --resume continues exactly where the run stopped.
+    Validation uses the stores' split `val`, never `test`; best.safetensors in the run folder is the best by the mean of
+    the yaw bins. Ctrl-C saves the state; --resume continues exactly where the run stopped. Many GPUs:
+    torchrun --nproc-per-node 4 -m dhm_cli train --arch rhg
     """
     import torch
-    from tqdm import tqdm
 
-    from dhm_cli.config import TrainConfig
-    from dhm_cli.models.registry import preset
-    from dhm_cli.workflows.training import Trainer, TrainProgress, open_stores
+    from dhm_cli.io.toml_config import read_toml
+    from dhm_cli.recipes import resolve
+    from dhm_cli.threads import available_cores
+    from dhm_cli.training.processes import joined_processes
+    from dhm_cli.workflows.training import RunOptions
 
-    preset(arch)
+    if ablation and arch:
+        raise typer.BadParameter("--ablation trains architectures of its own: leave out --arch")
     if threads:
         torch.set_num_threads(threads)
-    out = out or Path("runs") / arch
-    config = TrainConfig(
-        steps=steps, batch=batch, learning_rate=learning_rate, validate_every=validate_every, seed=seed
-    )
-    trainer = Trainer(arch, open_stores(data), config, out, resume)
-    with tqdm(total=steps, initial=trainer.step, unit="step", smoothing=0.05, disable=None) as bar:
+    flags = {
+        **{"data": data, "target": target, "input_size": input_size, "cnn_width": cnn_width},
+        **{"recurrent_width": recurrent_width, "epochs": epochs, "steps": steps, "batch": batch},
+        **{"learning_rate": learning_rate, "validate_every": validate_every, "precision": precision, "seed": seed},
+    }
 
-        def show(progress: TrainProgress) -> None:
+    def settings_of(arch: str | None, folder: Path | None) -> "RunSettings":
+        file = config or (folder / "config.toml" if resume and folder and (folder / "config.toml").exists() else None)
+        return resolve(arch, recipe, read_toml(file) if file else None, flags, str(file))
+
+    with joined_processes(device) as processes:
+        if workers is None:
+            workers = max(1, available_cores() // processes.world) if processes.device.type == "cuda" else 1
+        options = RunOptions(workers, compile_, keep, init, teacher, face_model)
+        if ablation:
+            _train_ablation(settings_of, out or Path("runs") / "ablation", options, processes)
+            return
+        settings = settings_of(arch, out or (Path("runs") / arch if arch else None))
+        _train_one(settings, out or Path("runs") / settings.arch, options, processes, resume)
+
+
+def _train_one(settings: "RunSettings", out: Path, options: "RunOptions", processes: "Processes", resume: bool) -> None:
+    from tqdm import tqdm
+
+    from dhm_cli.workflows.training import Trainer, open_stores
+
+    trainer = Trainer(settings, open_stores(settings.data), out, options, processes, resume)
+    if processes.is_main:
+        for warning in trainer.warnings:
+            typer.echo(f"warning: {warning}", err=True)
+        typer.echo(f"{settings.arch}: {trainer.description}")
+    with tqdm(
+        total=trainer.steps,
+        initial=trainer.step,
+        unit="step",
+        smoothing=0.05,
+        disable=None if processes.is_main else True,
+    ) as bar:
+
+        def show(progress: "TrainProgress") -> None:
             bar.update(1)
-            bar.set_postfix(loss=f"{progress.loss:.4f}", refresh=False)
-            if progress.validation is not None:
+            speed = {"faces/s": f"{progress.samples_per_second:.0f}", "waiting": f"{progress.waiting:.0%}"}
+            bar.set_postfix(loss=f"{progress.loss:.4f}", **speed, refresh=False)
+            if progress.validation is not None and processes.is_main:
                 bins = "  ".join(f"{name} {value:.2f}" for name, value in progress.validation.items())
                 bar.write(f"step {progress.step}: validation NME %  {bins}")
 
@@ -64,6 +229,20 @@ def train(
             trainer.run(show)
         except KeyboardInterrupt:
             bar.close()
-            typer.echo(f"stopped at step {trainer.step}; continue with: the same command and --resume", err=True)
+            if processes.is_main:
+                typer.echo(f"stopped at step {trainer.step}; continue with: the same command and --resume", err=True)
             raise
-    typer.echo(f"best network: {out / 'best.safetensors'}; for dhm align: dhm export {out / 'best.safetensors'}")
+    if processes.is_main:
+        typer.echo(f"best network: {out / 'best.safetensors'}")
+
+
+def _train_ablation(settings_of: Any, out: Path, options: "RunOptions", processes: "Processes") -> None:
+    from dhm_cli.workflows.comparison import compare_runs
+
+    for arch in _ABLATION:
+        folder = out / arch
+        _train_one(settings_of(arch, folder), folder, options, processes, (folder / "state.safetensors").exists())
+    if processes.is_main:
+        for row in compare_runs({arch: out / arch for arch in _ABLATION}, out)["rows"]:
+            typer.echo("  ".join(f"{name} {value}" for name, value in row.items()))
+        typer.echo(f"comparison: {out / 'ced.png'}")

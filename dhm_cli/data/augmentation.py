@@ -20,7 +20,9 @@ def augmented_crop(
     config: AugmentationConfig,
     rng: np.random.Generator,
 ) -> tuple[Image, NDArray[np.float64]]:
-    """A randomly placed, turned, mirrored and degraded training crop.
+    """A randomly placed, turned, mirrored and degraded training crop; with all ranges 0 that of the test protocol.
+
+    What lies beyond the image is black, or, only in crops that are placed at random, its last pixels or its reflection.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -40,7 +42,9 @@ def augmented_crop(
         roll = rng.uniform(-config.wide_rotation, config.wide_rotation)
     mirror = rng.random() < config.mirror
     matrix = crop_matrix(centre, side, size, np.deg2rad(roll), mirror)
-    crop = extract_crop(image, matrix, size, border=int(rng.choice(_BORDERS, p=_BORDER_SHARES)))
+    moved = config.shift or config.scale or config.rotation or config.wide_rotation_share
+    border = int(rng.choice(_BORDERS, p=_BORDER_SHARES)) if moved else cv2.BORDER_CONSTANT
+    crop = extract_crop(image, matrix, size, border)
     points = transform_landmarks(landmarks, matrix)
     return degrade(crop, config, rng), points[MIRROR] if mirror else points
 

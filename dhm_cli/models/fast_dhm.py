@@ -10,6 +10,7 @@ from dhm_cli.heatmaps import draw_heatmap
 from dhm_cli.landmarks import NUM_LANDMARKS
 from dhm_cli.models.layers import FastRecurrentModule, SeparableBlock
 from dhm_cli.models.output import AlignmentOutput
+from dhm_cli.models.state import place_in_crop
 
 
 def _widen(channels: int, width: float) -> int:
@@ -59,14 +60,13 @@ class FastDhm(nn.Module):
         self.register_buffer("mean_shape", mean_shape.float().clone())
         self.register_buffer("heatmap", torch.zeros(1, 3, config.input_size, config.input_size), persistent=False)
         self.redraw_heatmap()
+        self.register_load_state_dict_post_hook(lambda module, _: module.redraw_heatmap())  # of the shape just loaded
         self._initialise()
 
     @property
     def initial_landmarks(self) -> Tensor:
-        """The mean shape placed in the crop as the test protocol places a face, (68, 3), crop pixels."""
-        size = self.config.input_size
-        centre = self.mean_shape.new_tensor([(size - 1) / 2, (size - 1) / 2, 0.0])
-        return self.mean_shape * (size / math.sqrt(2.0)) + centre
+        """Landmarks before the first step, the mean shape as the test protocol places a face, (68, 3), crop pixels."""
+        return place_in_crop(self.mean_shape, self.config.input_size)
 
     def redraw_heatmap(self) -> None:
         """Draw the fixed heat map of the mean shape again; needed after `mean_shape` has changed."""
@@ -93,7 +93,8 @@ class FastDhm(nn.Module):
         x = nn.functional.conv2d(images, self.stem.weight[:, :3], stride=self.stem.stride, padding=self.stem.padding)
         x = torch.relu(self.stem_norm(x + self.heatmap_response()))
         states = self.recurrent(self.cnn(x), self.config.steps)
-        moved = torch.stack([self.head(state) for state in states], dim=1)
+        with torch.autocast(images.device.type, enabled=False):  # pixels need more than the 8 bits of bfloat16
+            moved = torch.stack([self.head(state.float()) for state in states], dim=1)
         moved = moved.unflatten(-1, (NUM_LANDMARKS, 3)) * size
         return AlignmentOutput(self.initial_landmarks + moved)
 

@@ -3,6 +3,62 @@
 import torch
 from torch import Tensor, nn
 
+# Channels that are normalised together; networks in a recurrence see another distribution in every step, which the one
+# running mean of a batch norm would mix up.
+_GROUP = 8
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Group normalisation (Wu and He 2018) in groups of 8 channels."""
+    return nn.GroupNorm(max(1, channels // _GROUP), channels)
+
+
+class Residual(nn.Module):
+    """Pre-activated bottleneck: 1x1 to half the channels, 3x3, 1x1, and a skip (He et al. 2016; Newell et al. 2016).
+
+    Args:
+        inputs: channels in.
+        outputs: channels out.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        middle = outputs // 2
+        self.layers = nn.Sequential(
+            group_norm(inputs), nn.ReLU(), nn.Conv2d(inputs, middle, 1, bias=False),
+            group_norm(middle), nn.ReLU(), nn.Conv2d(middle, middle, 3, padding=1, bias=False),
+            group_norm(middle), nn.ReLU(), nn.Conv2d(middle, outputs, 1, bias=False),
+        )  # fmt: skip
+        self.skip = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) -> (B, outputs, H, W)."""
+        y: Tensor = self.layers(x) + self.skip(x)
+        return y
+
+
+class Hourglass(nn.Module):
+    """Down by two `depth` times and up again, with a residual at every scale and a skip between equal scales.
+
+    The module of Newell et al. 2016 that Fig. 4b of Sun et al. 2018 shows.
+
+    Args:
+        channels: in and out.
+        depth: how many times the side is halved.
+    """
+
+    def __init__(self, channels: int, depth: int) -> None:
+        super().__init__()
+        self.skip = Residual(channels, channels)
+        self.down = Residual(channels, channels)
+        self.inner = Hourglass(channels, depth - 1) if depth > 1 else Residual(channels, channels)
+        self.up = Residual(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        y = self.up(self.inner(self.down(nn.functional.max_pool2d(x, 2))))
+        return self.skip(x) + nn.functional.interpolate(y, size=x.shape[-2:], mode="nearest")
+
 
 class SeparableBlock(nn.Module):
     """Depthwise 3x3 then pointwise convolution, each with batch norm and ReLU, and a skip where shapes agree.

@@ -4,34 +4,62 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dhm_cli.config import FAST_PRESETS, FastDhmConfig
+from dhm_cli.config import DHM_PRESETS, FAST_PRESETS, DhmConfig, FastDhmConfig
 from dhm_cli.errors import InputError
+from dhm_cli.models.dhm import Dhm
 from dhm_cli.models.fast_dhm import FastDhm
+from dhm_cli.morphable.face_model import FaceModel
 
-ARCHS = tuple(FAST_PRESETS)
+PRESETS: dict[str, FastDhmConfig | DhmConfig] = {**DHM_PRESETS, **FAST_PRESETS}
+ARCHS = tuple(PRESETS)
+Network = FastDhm | Dhm
 
 
-def preset(arch: str) -> FastDhmConfig:
+def preset(arch: str) -> FastDhmConfig | DhmConfig:
     """Settings of an architecture by name.
 
     Raises:
         InputError: unknown name; the message lists the known ones.
     """
-    if arch not in FAST_PRESETS:
+    if arch not in PRESETS:
         raise InputError(f"unknown architecture {arch!r}", f"known architectures: {', '.join(ARCHS)}")
-    return FAST_PRESETS[arch]
+    return PRESETS[arch]
 
 
-def build_model(arch: str, mean_shape: Tensor, config: dict[str, Any] | None = None) -> FastDhm:
+def needs_face_model(config: FastDhmConfig | DhmConfig) -> bool:
+    """Whether a network regresses p, and so works with one face model only."""
+    return isinstance(config, DhmConfig) and config.target == "params"
+
+
+def build_model(
+    arch: str,
+    mean_shape: Tensor,
+    config: FastDhmConfig | DhmConfig | dict[str, Any] | None = None,
+    face_model: FaceModel | None = None,
+) -> Network:
     """Make a network.
 
     Args:
         arch: one of `ARCHS`.
         mean_shape: (68, 3), see `FastDhm`.
-        config: settings as JSON, as a checkpoint holds them; the preset when None.
+        config: settings, also as JSON as a checkpoint holds them; the preset when None.
+        face_model: for networks that regress p.
+
+    Raises:
+        InputError: an unknown architecture, unknown settings, or a missing face model.
     """
     settings = preset(arch)
-    return FastDhm(FastDhmConfig.from_json(config) if config else settings, mean_shape)
+    if isinstance(config, dict):
+        settings = type(settings).from_json(config)
+    elif config is not None:
+        settings = config
+    if isinstance(settings, FastDhmConfig):
+        return FastDhm(settings, mean_shape)
+    if needs_face_model(settings) and face_model is None:
+        raise InputError(
+            f"{arch} updates the parameters of a face model, and none was given", "pass --face-model data/face_model.h5"
+        )
+    return Dhm(settings, mean_shape, face_model)
 
 
 def float32_bytes(model: nn.Module) -> int:

@@ -1,12 +1,11 @@
 """`dhm train`: stores become a network."""
 
+import hashlib
 import json
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -15,29 +14,57 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from dhm_cli.checkpoint import read_tensors, save_checkpoint, write_tensors
-from dhm_cli.config import TrainConfig
-from dhm_cli.data.batches import TrainBatches, load_faces, validation_crops
+from dhm_cli.checkpoint import load_weights, read_tensors, save_checkpoint, write_tensors
+from dhm_cli.data.batches import Batch, Faces, TrainBatches, load_faces, validation_crops
+from dhm_cli.data.overlap import split_overlap
 from dhm_cli.data.store import FaceStore
 from dhm_cli.errors import DhmError, InputError
-from dhm_cli.files import written_atomically
-from dhm_cli.landmarks import MIRROR, bounding_box
-from dhm_cli.losses import landmark_loss
+from dhm_cli.heatmaps import draw_heatmap
+from dhm_cli.io.toml_config import write_toml
 from dhm_cli.metrics import nme_by_yaw, normalised_mean_error
-from dhm_cli.models.fast_dhm import FastDhm
 from dhm_cli.models.input import image_tensor
-from dhm_cli.models.registry import build_model
-from dhm_cli.morphable.face_model import FACE_MODEL
-from dhm_cli.morphable.parameters import LAYOUT
-from dhm_cli.morphable.rotation import euler_to_matrix
+from dhm_cli.models.registry import Network, build_model, float32_bytes, needs_face_model
+from dhm_cli.morphable.face_model import FACE_MODEL, FaceModel
+from dhm_cli.morphable.mean_shape import mean_frontal_shape
+from dhm_cli.plotting import evolution_sheet, save_png, spread_over
+from dhm_cli.recipes import RunSettings
+from dhm_cli.training.interruption import deferred_interrupts
+from dhm_cli.training.objective import Objective, Teacher
+from dhm_cli.training.optimisation import learning_rate_at, make_optimiser, moving_average
+from dhm_cli.training.processes import Processes
+from dhm_cli.training.run_folder import RunFolder
+from dhm_cli.training.state import read_state, restore, save_state
 
-_VALIDATION_BATCH = 256
 # Where `dhm prepare` writes.
 DEFAULT_DATA = Path("data")
 # Settings that a resumed run may change: a longer or shorter schedule, more or fewer validations.
-_MAY_CHANGE = ("steps", "validate_every")
+_MAY_CHANGE = ("steps", "epochs", "validate_every", "validation_batch")
+# Steps between lines of the metrics without a validation.
+_REPORT_EVERY = 50
+# Validation faces in the pictures.
+_SAMPLES = 6
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How and from what to train, apart from the settings.
+
+    Attributes:
+        workers: processes that make batches; 0 makes them between the steps.
+        compile: compile the network with `torch.compile`.
+        keep: how many of the numbered checkpoints to keep.
+        initial: a checkpoint to start from.
+        teacher: a checkpoint whose landmarks are learned too.
+        face_model: of networks that regress p; None looks beside the stores.
+    """
+
+    workers: int = 1
+    compile: bool = False
+    keep: int = 3
+    initial: Path | None = None
+    teacher: Path | None = None
+    face_model: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -47,12 +74,33 @@ class TrainProgress:
     Attributes:
         step: steps done.
         loss: running mean of the loss.
+        samples_per_second: of the last steps, over all processes.
+        waiting: share of the time in which the network waited for data, in [0, 1].
         validation: NME by yaw bin (percent) where this step ended with a validation.
     """
 
     step: int
     loss: float
+    samples_per_second: float
+    waiting: float
     validation: dict[str, float] | None = None
+
+
+@dataclass
+class _Clock:
+    """Time since the last line of the metrics, without validations."""
+
+    samples: int = 0
+    waited: float = 0.0
+    worked: float = 0.0
+
+    @property
+    def speed(self) -> float:
+        return self.samples / max(self.waited + self.worked, 1e-9)
+
+    @property
+    def waiting(self) -> float:
+        return self.waited / max(self.waited + self.worked, 1e-9)
 
 
 def open_stores(data: Sequence[str] | None) -> list[tuple[FaceStore, float]]:
@@ -84,134 +132,132 @@ def open_stores(data: Sequence[str] | None) -> list[tuple[FaceStore, float]]:
     return stores
 
 
-@contextmanager
-def _deferred_interrupts() -> Iterator[threading.Event]:
-    """Turn SIGINT and SIGTERM into an event, so that a step is never cut in two."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda *_: event.set()) for number in signals]
-    try:
-        yield event
-    finally:
-        for number, handler in zip(signals, before, strict=True):
-            signal.signal(number, handler)
-
-
-def mean_frontal_shape(landmarks: NDArray[np.floating], parameters: NDArray[np.floating]) -> Tensor:
-    """Mean of the training faces, each turned back to the front by its fitted pose, made symmetric.
-
-    Args:
-        landmarks: (N, 68, 3), pixels, y down, z toward the viewer.
-        parameters: (N, 234), for their angles.
-
-    Returns:
-        (68, 3), x right, y down, z toward the viewer; box centre at the origin, longer side of the box 1.
-    """
-    flip = torch.tensor([1.0, -1.0, 1.0])
-    points = torch.from_numpy(np.asarray(landmarks, np.float32)) * flip
-    points = points - points.mean(1, keepdim=True)
-    points = points / points.square().sum((1, 2), keepdim=True).sqrt()
-    angles = torch.from_numpy(np.asarray(parameters, np.float32)[:, LAYOUT["angles"]])
-    frontal = (points @ euler_to_matrix(angles)).mean(0) * flip  # p R is R^T p for row vectors
-    frontal = (frontal + frontal[MIRROR] * torch.tensor([-1.0, 1.0, 1.0])) / 2
-    left, top, width, height = bounding_box(frontal.numpy())
-    centre = torch.tensor([left + width / 2, top + height / 2, frontal[:, 2].mean()])
-    return (frontal - centre) / float(max(width, height))
-
-
-def learning_rate_at(step: int, config: TrainConfig) -> float:
-    """Linear warm-up, then a cosine down to zero at the last step."""
-    if step < config.warmup:
-        return config.learning_rate * (step + 1) / config.warmup
-    done = (step - config.warmup) / max(1, config.steps - config.warmup)
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-
-
-def predict(model: nn.Module, crops: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Landmarks of crops by a torch network, (N, S, S, 3) uint8 -> (N, 68, 3), crop pixels."""
-    model.eval()
-    parts = []
-    with torch.inference_mode():
-        for start in range(0, len(crops), _VALIDATION_BATCH):
-            output = model(image_tensor(torch.from_numpy(crops[start : start + _VALIDATION_BATCH])))
-            parts.append(output.landmarks[:, -1].double().numpy())
-    return np.concatenate(parts)
-
-
 class Trainer:
-    """One training run in one folder, resumable to the bit.
-
-    The folder holds `best.safetensors` and `last.safetensors` (averaged weights), `state.safetensors` (all that a
-    resume needs), `metrics.jsonl` and `config.json`.
+    """One training run in one folder, resumable to the bit on a CPU.
 
     Args:
-        arch: architecture.
-        stores: stores with sampling weights; their split `val` is validated on.
-        config: settings.
-        out: run folder.
-        resume: continue from `state.safetensors`.
+        settings: architecture, network and training.
+        stores: stores with sampling weights; their split `val` is validated on, their split `test` is never read.
+        out: run folder, see `RunFolder`.
+        options: the rest.
+        processes: this process among others; None for one process on the CPU.
+        resume: continue from the folder's state.
+
+    Attributes:
+        step: steps done.
+        steps: steps of the whole run.
+        warnings: what a user should know before the run: validation faces that overlap training faces.
 
     Raises:
         InputError: nothing to train on or to resume from, or the folder holds another run.
     """
 
     def __init__(
-        self, arch: str, stores: list[tuple[FaceStore, float]], config: TrainConfig, out: Path, resume: bool = False
+        self,
+        settings: RunSettings,
+        stores: list[tuple[FaceStore, float]],
+        out: Path,
+        options: RunOptions | None = None,
+        processes: Processes | None = None,
+        resume: bool = False,
     ) -> None:
-        self.arch, self.config, self.out = arch, config, out
-        self._state_file = out / "state.safetensors"
-        if self._state_file.exists() and not resume:
-            raise InputError(f"{out}: holds a training run", "continue it with --resume, or choose another --out")
-        if resume and not self._state_file.exists():
-            raise InputError(f"{out}: no training run to resume", "start one without --resume")
-        models = {str(s.path): str(s.attributes.get("face_model")) for s, _ in stores}
-        if len(set(models.values())) > 1:
-            found = ", ".join(f"{path} {model}" for path, model in models.items())
-            raise InputError(f"stores with labels of different face models: {found}", "prepare them with one --bfm")
-        torch.manual_seed(config.seed)
-        train = load_faces(stores, "train")
-        validation = load_faces(stores, "val")
-        if not len(train) or not len(validation):
+        self.settings, self.config = settings, settings.training
+        self._options = options or RunOptions()
+        self._processes = processes or Processes(0, 1, torch.device("cpu"))
+        self._folder = RunFolder(out)
+        self._check_folder(resume)
+        if self.config.batch % self._processes.world:
             raise InputError(
-                f"{len(train)} faces to train on and {len(validation)} to validate on",
-                "prepare the stores with a --table of splits, or a folder more with --split val",
+                f"a batch of {self.config.batch} cannot be shared by {self._processes.world} processes",
+                f"choose a --batch that is a multiple of {self._processes.world}",
             )
-        self.model = build_model(arch, self._mean_shape(stores))
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in the annotations
-        size = self.model.config.input_size
-        self._batches = TrainBatches(train, size, config)
-        self._crops, self._truth = validation_crops(validation, size)
-        self._yaw = validation.yaw
-        self._average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
-        self._optimiser = torch.optim.AdamW(
-            self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-        )
-        self.step = 0
-        self._best, self._loss = math.inf, math.nan
-        self._record: dict[str, Any] = {
-            "stores": [{"file": s.path.name, "faces": len(s), "weight": w, "hash": s.fingerprint()} for s, w in stores],
-            "face_model": next(iter(models.values())),
-            "config": config.to_json(),
-        }
+        train, validation = _faces_of(stores)
+        self.warnings = split_overlap([store for store, _ in stores])
+        self._load_validation(validation)
+        self._train_names = train.names
+        self._batches = TrainBatches(train, settings.network.input_size, self.config)
+        self.steps_per_epoch = self._batches.steps_per_epoch
+        self.steps = self.config.steps or math.ceil((self.config.epochs or 0) * self.steps_per_epoch)
+        self._record = self._describe(stores)
+        self._build(stores)
+        self.step, self._best, self._loss = 0, math.inf, math.nan
         if resume:
             self._load_state()
-        with written_atomically(out / "config.json") as partial:
-            partial.write_text(json.dumps({"arch": arch, **self._record}, indent=1))
+        if self._processes.is_main:
+            write_toml(self._folder.config, settings.to_toml())
+            self._folder.describe({**self._record, "parameters": self._count()}, self.step)
+            self._folder.forget_after(self.step)
 
-    @staticmethod
-    def _mean_shape(stores: list[tuple[FaceStore, float]]) -> Tensor:
-        labels = [s.labels.take(s.labels.in_split("train")) for s, _ in stores]
-        return mean_frontal_shape(
-            np.concatenate([x.landmarks for x in labels]), np.concatenate([x.parameters for x in labels])
+    def _check_folder(self, resume: bool) -> None:
+        out, exists = self._folder.path, self._folder.state.exists()
+        if exists and not resume:
+            raise InputError(f"{out}: holds a training run", "continue it with --resume, or choose another --out")
+        if resume and not exists:
+            raise InputError(f"{out}: no training run to resume", "start one without --resume")
+
+    def _load_validation(self, faces: Faces) -> None:
+        size, p = self.settings.network.input_size, self._processes
+        self._crops, self._truth = validation_crops(faces, size, p.rank, p.world)
+        self._names, self._yaw = faces.names, faces.yaw
+        self._sample_rows = spread_over(np.abs(faces.yaw[p.rank :: p.world]), _SAMPLES)
+
+    def _describe(self, stores: list[tuple[FaceStore, float]]) -> dict[str, Any]:
+        """What the run is, for its checkpoints and for a later resume."""
+        inputs = {"initial": self._options.initial, "teacher": self._options.teacher}
+        return {
+            "arch": self.settings.arch,
+            "recipe": self.settings.recipe,
+            "stores": [
+                {
+                    "file": s.path.name,
+                    "faces": len(s),
+                    "weight": weight,
+                    "hash": s.fingerprint(),
+                    "images_hash": str(s.attributes.get("images_hash")),
+                }
+                for s, weight in stores
+            ],
+            "face_model": str(stores[0][0].attributes.get("face_model")),
+            "network": self.settings.network.to_json(),
+            "training": self.config.to_json(),
+            "steps": self.steps,
+            **{name: None if path is None else _hash_of(path) for name, path in inputs.items()},
+        }
+
+    def _build(self, stores: list[tuple[FaceStore, float]]) -> None:
+        network, p = self.settings.network, self._processes
+        face_model = _find_face_model(stores, self._options.face_model) if needs_face_model(network) else None
+        teacher = self._options.teacher
+        shown = None if teacher is None else Teacher(teacher, self._options.face_model or _beside(stores))
+        torch.manual_seed(self.config.seed)
+        model = build_model(self.settings.arch, _mean_shape(stores), network, face_model)
+        if self._options.initial is not None:
+            load_weights(model, read_tensors(self._options.initial)[0], self._options.initial)
+        model.to(p.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in the annotations
+        self.model = cast(Network, p.prepared(model))
+        self._objective = Objective(self.config, network.input_size, face_model, shown).to(p.device)
+        self._average = moving_average(self.model, self.config.ema)
+        self._optimiser = make_optimiser(self.model, self.config)
+        wrapped = p.wrapped(self.model)
+        self._network = cast(nn.Module, torch.compile(wrapped)) if self._options.compile else wrapped
+
+    def _count(self) -> dict[str, int]:
+        return {"numbers": sum(p.numel() for p in self.model.parameters()), "float32_bytes": float32_bytes(self.model)}
+
+    @property
+    def description(self) -> str:
+        """The run in a line: sizes of the network, the data and the run."""
+        count = self._count()
+        return (
+            f"{count['numbers']:,} parameters, {count['float32_bytes'] / 1e6:.1f} MB; {len(self._train_names):,} faces "
+            f"to train on and {len(self._yaw):,} to validate on; {self.steps:,} steps of {self.config.batch}, "
+            f"{self.steps_per_epoch:,} an epoch; {self._processes.device}, {self._processes.world} process(es)"
         )
 
     @property
-    def averaged(self) -> FastDhm:
+    def averaged(self) -> Network:
         """The network with the averaged weights, which is validated and shipped."""
-        return cast(FastDhm, self._average.module)
+        return cast(Network, self._average.module)
 
     def run(self, report: Callable[[TrainProgress], None] = lambda _: None) -> dict[str, float]:
         """Train to the last step.
@@ -223,110 +269,253 @@ class Trainer:
             The last validation's NME by yaw bin, percent.
 
         Raises:
-            DhmError: the loss became NaN.
+            DhmError: the loss became NaN, or the memory did not suffice.
             KeyboardInterrupt: Ctrl-C or SIGTERM came; the step under way was finished and the state saved.
         """
         result: dict[str, float] = {}
-        started = time.perf_counter()
-        batches = self._batches.loader(self.step, self.config.steps)
-        with _deferred_interrupts() as interrupted:
-            for crops, landmarks in batches:
-                loss = self._train_step(image_tensor(crops), landmarks)
-                self._loss = loss if math.isnan(self._loss) else 0.99 * self._loss + 0.01 * loss
+        p, self._clock = self._processes, _Clock()
+        with deferred_interrupts() as interrupted:
+            before = time.perf_counter()
+            for batch in self._batches.loader(self.step, self.steps, self._options.workers, p.rank, p.world):
+                arrived = time.perf_counter()
+                stop = self._train_step(batch, interrupted.is_set())
+                done = time.perf_counter()
+                self._clock.samples += self.config.batch
+                self._clock.waited += arrived - before
+                self._clock.worked += done - arrived
                 validation = None
-                if self.step % self.config.validate_every == 0 or self.step == self.config.steps:
-                    result = validation = self._validate(time.perf_counter() - started)
+                if self.step % (self.config.validate_every or self.steps_per_epoch) == 0 or self.step == self.steps:
+                    result = validation = self._validate()
                 try:
-                    report(TrainProgress(self.step, self._loss, validation))
+                    self._report(validation, report)
                 except KeyboardInterrupt:
                     interrupted.set()
-                if interrupted.is_set():
-                    self.save_state()
+                if stop or (interrupted.is_set() and p.world == 1):
+                    self._save_state()
                     raise KeyboardInterrupt
+                before = time.perf_counter()
         return result
 
-    def _train_step(self, images: Tensor, landmarks: Tensor) -> float:
+    def _train_step(self, batch: Batch, interrupted: bool) -> bool:
+        """One step of the optimiser; whether any process was interrupted."""
+        try:
+            return self._optimise(batch, interrupted)
+        except (torch.cuda.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not _is_memory_error(error):
+                raise
+            c = self.config
+            raise DhmError(
+                f"out of memory at a batch of {c.batch} crops of {self.settings.network.input_size} pixels",
+                "lower --batch or --input-size, or on a GPU pass --precision bf16; then --resume",
+            ) from error
+
+    def _optimise(self, batch: Batch, interrupted: bool) -> bool:
+        c, device = self.config, self._processes.device
         self.model.train()
         for group in self._optimiser.param_groups:
-            group["lr"] = learning_rate_at(self.step, self.config)
-        output = self.model(images)
-        c = self.config
-        loss = landmark_loss(output.landmarks, landmarks, c.wing_width, c.wing_curvature, c.depth_weight)
-        if not math.isfinite(loss.item()):
-            raise DhmError(
-                f"the loss became {loss.item()} at step {self.step}",
-                "lower --learning-rate; then --resume from the last state",
-            )
+            group["lr"] = self._rate = learning_rate_at(self.step, c, self.steps, self.steps_per_epoch)
+        images = image_tensor(batch.crops.to(device, non_blocking=True))
+        truth = batch.landmarks.to(device, non_blocking=True)
+        with torch.autocast(device.type, torch.bfloat16) if c.precision == "bf16" else nullcontext():
+            output = self._network(images)
+        loss = self._objective(output, truth, images)
+        signals = torch.tensor([float(interrupted)], device=device)
+        total, stop = self._processes.sum(torch.cat([loss.detach().reshape(1), signals])).tolist()
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_norm)
+        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), c.gradient_norm or math.inf))
+        if not (math.isfinite(total) and math.isfinite(norm)):
+            self._refuse(batch, total, norm)
         self._optimiser.step()
         self.step += 1
         self._average.update_parameters(self.model)
-        return loss.item()
+        mean = total / self._processes.world
+        self._norm = norm
+        self._loss = mean if math.isnan(self._loss) else 0.99 * self._loss + 0.01 * mean
+        return stop > 0
 
-    def _validate(self, seconds: float) -> dict[str, float]:
-        nme = normalised_mean_error(predict(self.averaged, self._crops), self._truth)
+    def _refuse(self, batch: Batch, loss: float, norm: float) -> None:
+        """Save the batch that gave NaN, and say so."""
+        names = self._train_names[batch.rows.numpy()].tolist()
+        file = self._folder.path / f"nan_step_{self.step:07d}_rank_{self._processes.rank}.safetensors"
+        write_tensors(file, batch._asdict(), {"batch": {"step": self.step, "names": names, "loss": str(loss)}})
+        what = f"the loss became {loss}" if not math.isfinite(loss) else f"the gradient's norm became {norm}"
+        raise DhmError(
+            f"{what} at step {self.step}, with the batch now in {file} ({', '.join(names[:3])}, ...)",
+            "look for wrong labels with: dhm prepare --check; or lower --learning-rate in a new run",
+        )
+
+    def _report(self, validation: dict[str, float] | None, report: Callable[[TrainProgress], None]) -> None:
+        clock = self._clock
+        if self._processes.is_main:
+            if validation is not None or self.step % _REPORT_EVERY == 0:
+                self._folder.add_row(
+                    {
+                        "step": self.step,
+                        "epoch": round(self.step / self.steps_per_epoch, 3),
+                        "loss": self._loss,
+                        "learning_rate": self._rate,
+                        "gradient_norm": self._norm,
+                        "samples_per_second": round(clock.speed, 1),
+                        "waiting": round(clock.waiting, 4),
+                        **({"validation": validation} if validation is not None else {}),
+                    }
+                )
+            if validation is not None:
+                self._folder.draw_learning_curve()
+        report(TrainProgress(self.step, self._loss, clock.speed, clock.waiting, validation))
+        if validation is not None or self.step % _REPORT_EVERY == 0:
+            self._clock = _Clock()
+
+    def _validate(self) -> dict[str, float]:
+        p = self._processes
+        p.share_buffers(self.averaged)
+        predicted = predict(self.averaged, self._crops, self.config.validation_batch, p.device)
+        parts = p.gather(normalised_mean_error(predicted, self._truth))
+        nme = np.empty(len(self._yaw))
+        for rank, part in enumerate(parts):
+            nme[rank :: p.world] = part
         result = nme_by_yaw(nme, self._yaw)
-        record = {**self._record, "step": self.step, "validation_nme": result}
-        save_checkpoint(self.out / "last.safetensors", self.averaged, self.arch, record)
-        if result["mean_of_bins"] < self._best:
-            self._best = result["mean_of_bins"]
-            save_checkpoint(self.out / "best.safetensors", self.averaged, self.arch, record)
-        self.save_state()  # after the best score is known, or a resume would forget it
-        with (self.out / "metrics.jsonl").open("a") as file:
-            line = {"step": self.step, "loss": self._loss, "seconds": round(seconds, 1), **result}
-            file.write(json.dumps(line) + "\n")
+        better = result["mean_of_bins"] < self._best
+        self._best = min(self._best, result["mean_of_bins"])
+        if p.is_main:
+            record = {**self._record, "step": self.step, "validation_nme": result}
+            files = [self._folder.last, *([self._folder.best] if better else [])]
+            for path in [*files, *([self._folder.checkpoint(self.step)] if self._options.keep else [])]:
+                save_checkpoint(path, self.averaged, self.settings.arch, record)
+            self._folder.prune_checkpoints(self._options.keep)
+            if better:
+                self._folder.write_validation(self._names, self._yaw, nme)
+            self._draw_samples()
+        self._save_state()  # after the best score is known, or a resume would forget it
         return result
 
-    def save_state(self) -> None:
-        """Write all that an exact resume needs: weights, averaged weights, optimiser moments, counters."""
-        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
-        tensors |= {f"average.{k}": v for k, v in self._average.state_dict().items()}
-        for index, moments in self._optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser.{index}.{k}": v for k, v in moments.items()}
-        metadata = {
-            "state_of": self.arch,
-            "stores": self._record["stores"],
-            "config": self.config.to_json(),
+    @torch.inference_mode()
+    def _draw_samples(self) -> None:
+        """Fig. 5 of Sun et al. 2018 for some validation faces."""
+        rows, device = self._sample_rows, self._processes.device
+        model = self.averaged.eval()
+        crops, truth = self._crops[rows], self._truth[rows]
+        output = model(image_tensor(torch.from_numpy(crops).to(device)))
+        start = model.initial_landmarks.expand(len(rows), 1, -1, -1)
+        steps = torch.cat([start, output.landmarks.float()], dim=1)
+        heatmaps = draw_heatmap(steps.flatten(0, 1), model.config.input_size).unflatten(0, steps.shape[:2])
+        yaw = self._yaw[self._processes.rank :: self._processes.world][rows]
+        captions = [f"yaw {angle:.0f}" for angle in yaw]
+        sheet = evolution_sheet(crops, steps.cpu().numpy(), heatmaps.cpu().numpy(), truth, captions)
+        save_png(self._folder.sample(self.step), sheet)
+
+    def _save_state(self) -> None:
+        self._processes.share_buffers(self.model)
+        if not self._processes.is_main:
+            return
+        record = {
+            "run": self._record,
             "step": self.step,
             "best": self._best if math.isfinite(self._best) else None,
             "loss": self._loss if math.isfinite(self._loss) else None,
         }
-        write_tensors(self._state_file, tensors, metadata)
+        save_state(self._folder.state, self._modules(), self._optimiser, record)
+
+    def _modules(self) -> dict[str, nn.Module]:
+        return {"model": self.model, "average": self._average}
 
     def _load_state(self) -> None:
-        tensors, metadata = read_tensors(self._state_file)
-        if metadata.get("state_of") != self.arch:
-            raise InputError(
-                f"{self._state_file}: a run of {metadata.get('state_of')}, not {self.arch}", "choose another --out"
-            )
-        if metadata["stores"] != self._record["stores"]:
-            raise InputError(f"{self.out}: this run was started with other data", "give the same stores and weights")
-        before, now = metadata["config"], json.loads(json.dumps(self.config.to_json()))
-        changed = [name for name in now if name not in _MAY_CHANGE and before.get(name) != now[name]]
-        if changed:
-            difference = ", ".join(f"{name} {before.get(name)}, not {now[name]}" for name in changed)
-            raise InputError(f"{self.out}: this run has {difference}", "resume with the options it was started with")
+        tensors, state = read_state(self._folder.state)
+        _check_same_run(state["run"], json.loads(json.dumps(self._record)), self._folder.path)
+        restore(tensors, self._modules(), self._optimiser)
+        self.step = state["step"]
+        self._best = math.inf if state["best"] is None else state["best"]
+        self._loss = math.nan if state["loss"] is None else state["loss"]
 
-        def part(prefix: str) -> dict[str, Tensor]:
-            return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
-        self.model.load_state_dict(part("model."))
-        self._average.load_state_dict(part("average."))
-        self.model.redraw_heatmap()
-        self.averaged.redraw_heatmap()
-        moments: dict[int, dict[str, Tensor]] = {}
-        for key, value in part("optimiser.").items():
-            index, name = key.split(".")
-            moments.setdefault(int(index), {})[name] = value
-        groups = self._optimiser.state_dict()["param_groups"]
-        self._optimiser.load_state_dict({"state": moments, "param_groups": groups})
-        for parameter, loaded in self._optimiser.state.items():
-            for name, value in loaded.items():
-                if value.shape == parameter.shape:
-                    # Files hold plain order; the fused AdamW walks memory, so the moments must lie as the weights do.
-                    loaded[name] = torch.empty_like(parameter).copy_(value)
-        self.step = metadata["step"]
-        self._best = math.inf if metadata["best"] is None else metadata["best"]
-        self._loss = math.nan if metadata["loss"] is None else metadata["loss"]
+def predict(
+    model: nn.Module, crops: NDArray[np.uint8], batch: int = 128, device: torch.device | None = None
+) -> NDArray[np.float64]:
+    """Landmarks of crops by a torch network.
+
+    Args:
+        model: a network, already on its device.
+        crops: (N, S, S, 3) uint8 RGB.
+        batch: crops at a time.
+        device: of the network; None for the CPU.
+
+    Returns:
+        (N, 68, 3), crop pixels.
+    """
+    model.eval()
+    parts = [np.empty((0, 68, 3))]
+    with torch.inference_mode():
+        for start in range(0, len(crops), batch):
+            output = model(image_tensor(torch.from_numpy(crops[start : start + batch]).to(device or "cpu")))
+            parts.append(output.landmarks[:, -1].double().cpu().numpy())
+    return np.concatenate(parts)
+
+
+def _faces_of(stores: list[tuple[FaceStore, float]]) -> tuple[Faces, Faces]:
+    models = {str(s.path): str(s.attributes.get("face_model")) for s, _ in stores}
+    if len(set(models.values())) > 1:
+        found = ", ".join(f"{path} {model}" for path, model in models.items())
+        raise InputError(f"stores with labels of different face models: {found}", "prepare them with one --bfm")
+    train, validation = load_faces(stores, "train"), load_faces(stores, "val")
+    if not len(train) or not len(validation):
+        raise InputError(
+            f"{len(train)} faces to train on and {len(validation)} to validate on",
+            "prepare the stores with a --table of splits, or a folder more with --split val",
+        )
+    return train, validation
+
+
+def _mean_shape(stores: list[tuple[FaceStore, float]]) -> Tensor:
+    labels = [s.labels.take(s.labels.in_split("train")) for s, _ in stores]
+    return mean_frontal_shape(
+        np.concatenate([x.landmarks for x in labels]), np.concatenate([x.parameters for x in labels])
+    )
+
+
+def _beside(stores: list[tuple[FaceStore, float]]) -> Path:
+    return stores[0][0].path.parent / FACE_MODEL
+
+
+def _find_face_model(stores: list[tuple[FaceStore, float]], file: Path | None) -> FaceModel:
+    """The face model of the stores' parameters."""
+    path = file or _beside(stores)
+    model = FaceModel.load(path)
+    expected = str(stores[0][0].attributes.get("face_model"))
+    if model.hash() != expected:
+        raise InputError(
+            f"{stores[0][0].path} was prepared with face model {expected}, but {path} is {model.hash()} ({model.name})",
+            "pass the --face-model that dhm prepare wrote with the stores",
+        )
+    return model
+
+
+def _hash_of(file: Path) -> str:
+    if not file.is_file():
+        raise InputError(f"{file}: no such checkpoint", "give a file that dhm train wrote")
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+
+
+def _is_memory_error(error: RuntimeError) -> bool:
+    text = str(error).lower()
+    return isinstance(error, torch.cuda.OutOfMemoryError) or "out of memory" in text or "not enough memory" in text
+
+
+def _check_same_run(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:
+    """Raise where a run is to be resumed with settings or data that it was not started with."""
+    if before["arch"] != now["arch"]:
+        raise InputError(f"{out}: a run of {before['arch']}, not {now['arch']}", "choose another --out")
+    for name in ("stores", "face_model"):
+        if before[name] != now[name]:
+            raise InputError(f"{out}: this run was started with other data", "give the same stores and weights")
+    if before["teacher"] != now["teacher"]:
+        raise InputError(f"{out}: this run was started with another teacher", "give the same --teacher")
+    changed = [
+        f"{name} {table.get(name)}, not {other[name]}"
+        for table, other in ((before[k], now[k]) for k in ("network", "training"))
+        for name in other
+        if name not in _MAY_CHANGE or table is before["network"]
+        if table.get(name) != other[name]
+    ]
+    if changed:
+        raise InputError(f"{out}: this run has {', '.join(changed)}", "resume with the options it was started with")

@@ -1,0 +1,146 @@
+"""What a training run leaves behind: settings, environment, metrics, pictures, checkpoints."""
+
+import csv
+import io
+import json
+import os
+import platform
+import subprocess
+import sys
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import dhm_cli
+from dhm_cli.charts import save_learning_curve
+from dhm_cli.files import written_atomically
+
+_PACKAGES = ("torch", "numpy", "opencv-python-headless", "h5py", "safetensors")
+
+
+class RunFolder:
+    """The folder of one run.
+
+    `config.toml` holds the resolved settings, `run.json` what they were applied to and where, `metrics.jsonl` one line
+    per report, `learning_curve.png` their picture, `samples/` predictions on validation faces, `best.safetensors`,
+    `last.safetensors` and `checkpoints/` networks, `validation.csv` the errors of the best one, `state.safetensors`
+    what a resume needs.
+
+    Args:
+        path: the folder; made when something is written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.state = path / "state.safetensors"
+        self.best = path / "best.safetensors"
+        self.last = path / "last.safetensors"
+        self.config = path / "config.toml"
+        self.validation = path / "validation.csv"
+        self._run, self._metrics = path / "run.json", path / "metrics.jsonl"
+
+    def describe(self, record: dict[str, Any], step: int) -> None:
+        """Write `run.json`; each start of the run adds a session: when, from which step, command, environment."""
+        sessions = json.loads(self._run.read_text())["sessions"] if step and self._run.exists() else []
+        session = {"started": datetime.now(timezone.utc).isoformat(timespec="seconds"), "step": step}
+        sessions.append({**session, "command": sys.argv, **environment()})
+        _write_text(self._run, json.dumps({**record, "sessions": sessions}, indent=1))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The lines of `metrics.jsonl`."""
+        if not self._metrics.exists():
+            return []
+        return [json.loads(line) for line in self._metrics.read_text().splitlines()]
+
+    def forget_after(self, step: int) -> None:
+        """Drop metrics of steps that are about to be done again."""
+        rows = [row for row in self.rows() if row["step"] <= step]
+        if self._metrics.exists():
+            _write_text(self._metrics, "".join(json.dumps(row) + "\n" for row in rows))
+
+    def add_row(self, row: dict[str, Any]) -> None:
+        """Add a line to `metrics.jsonl`."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with self._metrics.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def draw_learning_curve(self) -> None:
+        """Draw `learning_curve.png` again."""
+        save_learning_curve(self.path / "learning_curve.png", self.rows())
+
+    def sample(self, step: int) -> Path:
+        """File of the sample predictions after a step."""
+        return self.path / "samples" / f"step_{step:07d}.png"
+
+    def checkpoint(self, step: int) -> Path:
+        """File of the network after a step."""
+        return self.path / "checkpoints" / f"step_{step:07d}.safetensors"
+
+    def prune_checkpoints(self, keep: int) -> None:
+        """Delete all but the newest `keep` of `checkpoints/`."""
+        found = sorted((self.path / "checkpoints").glob("step_*.safetensors"))
+        for path in found[: max(0, len(found) - keep)]:
+            path.unlink()
+
+    def write_validation(self, names: NDArray[np.str_], yaw: NDArray[np.floating], nme: NDArray[np.floating]) -> None:
+        """Write `validation.csv`: the NME of every validation face, percent, by the best network."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["name", "yaw", "nme"])
+        writer.writerows([n, f"{y:.3f}", f"{e:.6f}"] for n, y, e in zip(names, yaw, nme, strict=True))
+        _write_text(self.validation, text.getvalue())
+
+
+def environment() -> dict[str, Any]:
+    """Versions, processor and commit that a run was made with."""
+    return {
+        "dhm": dhm_cli.__version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the code where it lies in a git checkout of its own, with a plus where files were changed."""
+    folder = Path(dhm_cli.__file__).parent
+    if not (folder.parent / ".git").exists():
+        return None
+    try:
+        head, changes = (
+            subprocess.run(["git", *command], cwd=folder, capture_output=True, text=True, check=True, timeout=20).stdout
+            for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return head.strip() + ("+" if changes.strip() else "")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+
+
+def _write_text(path: Path, text: str) -> None:
+    with written_atomically(path) as partial:
+        partial.write_text(text, encoding="utf-8")
