@@ -114,7 +114,10 @@ def load_weights(model: Network, tensors: dict[str, Tensor], path: Path) -> None
     wrong = sorted(set(expected) ^ set(tensors))
     wrong += sorted(n for n in expected.keys() & tensors.keys() if expected[n].shape != tensors[n].shape)
     if wrong:
-        raise FormatError(f"{path}: tensors that do not fit the network: {', '.join(wrong[:5])}", "copy the file again")
+        raise FormatError(
+            f"{path}: tensors that do not fit the network: {', '.join(wrong[:5])}",
+            "give a checkpoint of the same architecture and settings, or copy the file again",
+        )
     model.load_state_dict(tensors, strict=False)
 
 

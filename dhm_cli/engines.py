@@ -125,19 +125,27 @@ class TorchEngine:
     Args:
         path: a checkpoint written by dhm; None for the one that comes with the package.
         device: a torch device, such as "cuda" or "cpu".
+        face_model: file of the face model, as `dhm prepare` wrote it; read for networks that regress its parameters
+            and for no others.
 
     Raises:
-        InputError: the file cannot be read.
-        FormatError: the file is damaged or was not written by dhm.
+        InputError: a file cannot be read, or the face model is missing or not the one the network was trained with.
+        FormatError: a file is damaged or was not written by dhm.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None = None, device: str = "cuda") -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        device: str = "cuda",
+        face_model: str | os.PathLike[str] | None = None,
+    ) -> None:
         from dhm_cli.checkpoint import load_checkpoint
 
+        basis = None if face_model is None else Path(face_model)
         with importlib.resources.as_file(_packaged(_TORCH_WEIGHTS)) as packaged:
-            model, metadata = load_checkpoint(packaged if path is None else Path(path))
+            model, metadata = load_checkpoint(packaged if path is None else Path(path), basis)
         self.arch = str(metadata["arch"])
-        self.input_size = int(metadata["config"]["input_size"])
+        self.input_size = model.config.input_size
         self.mean_shape = model.get_buffer("mean_shape").numpy().astype(np.float64)
         self._device = device
         self._model = model.to(device).eval()
@@ -158,7 +166,10 @@ class TorchEngine:
 
 
 def load_engine(
-    device: str = "auto", weights: str | os.PathLike[str] | None = None, threads: int | None = None
+    device: str = "auto",
+    weights: str | os.PathLike[str] | None = None,
+    threads: int | None = None,
+    face_model: str | os.PathLike[str] | None = None,
 ) -> Engine:
     """Load a network for a device.
 
@@ -169,11 +180,13 @@ def load_engine(
         device: "auto", "cpu" or "cuda".
         weights: a file written by dhm, .onnx (CPU only) or .safetensors; None for the packaged network.
         threads: CPU threads of one call in ONNX Runtime; None for one.
+        face_model: see `TorchEngine`; an ONNX file needs none.
 
     Raises:
-        InputError: `device` is unknown, or asks for what `weights` cannot do.
+        InputError: `device` is unknown, or asks for what `weights` cannot do; the face model that `weights` need is
+            missing or another one.
         DhmError: "cuda" is asked for and missing.
-        FormatError: the weights are damaged or foreign.
+        FormatError: the weights or the face model are damaged or foreign.
     """
     if device not in ("auto", "cpu", "cuda"):
         raise InputError(f"unknown device {device!r}", hint="known are auto, cpu and cuda")
@@ -187,7 +200,7 @@ def load_engine(
             raise DhmError(f"device cuda cannot be used: {problem}", hint="pass --device cpu")
         use_cuda = not problem
     if use_cuda or suffix == ".safetensors":
-        return TorchEngine(weights, "cuda" if use_cuda else "cpu")
+        return TorchEngine(weights, "cuda" if use_cuda else "cpu", face_model)
     return OnnxEngine(weights, threads)
 
 

@@ -10,14 +10,18 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from conftest import ASTRONAUT, ASTRONAUT_FACE_CENTRE, INPUT_SIZE, make_mean_shape
 from numpy.typing import NDArray
 from test_images import STORED, encode, exif_segment
+from test_models import make_model
 
 import dhm_cli
+from dhm_cli.checkpoint import save_checkpoint
 from dhm_cli.errors import InputError
 from dhm_cli.io.images import read_image
 from dhm_cli.io.landmark_csv import BAD_BOX, COLUMNS, NO_FACE, OK, UNREADABLE, partial_path
+from dhm_cli.morphable.face_model import toy_face_model
 from dhm_cli.workflows.alignment import Aligner, Face, align_files
 
 BLACK = np.zeros((400, 500, 3), np.uint8)
@@ -73,6 +77,26 @@ def test_refining_crops_around_the_landmarks(dummy_network: Path) -> None:
     expected = expected_in_black((low + high) / 2, (high - low).max() * math.sqrt(2))
     face = aligner.align(BLACK, [(100.0, 50.0, 80.0, 120.0)])[0]
     np.testing.assert_allclose(face.landmarks, expected, atol=1e-3)
+
+
+def test_a_network_with_a_face_model(tmp_path: Path) -> None:
+    model = make_model("dhm").eval()
+    save_checkpoint(tmp_path / "dhm.safetensors", model, "dhm", {})
+    toy_face_model().save(tmp_path / "face_model.h5")
+    options = {"device": "cpu", "weights": tmp_path / "dhm.safetensors", "face_model": tmp_path / "face_model.h5"}
+    (face,) = Aligner(**options).align(BLACK, [(100.0, 50.0, 80.0, 120.0)])
+    size, side = model.config.input_size, 120 * math.sqrt(2)
+    with torch.no_grad():
+        (expected,) = model(torch.full((1, 3, size, size), -1.0)).landmarks[:, -1].double().numpy()
+    expected = (expected - [(size - 1) / 2, (size - 1) / 2, 0]) * side / size + [140.0, 110.0, 0.0]
+    np.testing.assert_allclose(face.landmarks, expected, atol=1e-3)
+
+    (tmp_path / "photo.png").write_bytes(encode(BLACK, ".png"))
+    (tmp_path / "boxes.csv").write_text("path,left,top,width,height\nphoto.png,100,50,80,120")
+    out = tmp_path / "out.csv"
+    align_files([tmp_path / "photo.png"], out, boxes_csv=tmp_path / "boxes.csv", **options)
+    (row,) = read_table(out)
+    np.testing.assert_allclose([float(row[f"z_{k}"]) for k in range(68)], expected[:, 2], atol=2e-3)
 
 
 def test_detected_face(aligner: Aligner, dummy_network: Path, astronaut: NDArray[np.uint8]) -> None:

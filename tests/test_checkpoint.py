@@ -3,6 +3,7 @@
 import json
 import pickle
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dhm_cli.checkpoint import load_checkpoint, read_tensors, save_checkpoint, write_tensors
+from dhm_cli.config import DhmConfig
 from dhm_cli.errors import FormatError, InputError
 from dhm_cli.models.registry import build_model
+from dhm_cli.morphable.face_model import FaceModel
 
 
 def make_shape() -> Tensor:
@@ -137,7 +140,7 @@ def test_another_kind_of_file(tmp_path: Path) -> None:
 def test_a_missing_tensor_is_named(good: Path, tmp_path: Path, name: str) -> None:
     tensors = load_file(good)
     del tensors[name]
-    with pytest.raises(FormatError, match=rf"do not fit fast: {name}"):
+    with pytest.raises(FormatError, match=rf"do not fit the network: {name}"):
         load_checkpoint(rewrite(good, tmp_path / "partial.safetensors", tensors))
 
 
@@ -162,7 +165,7 @@ def test_a_mean_shape_of_another_scheme_is_refused(good: Path, tmp_path: Path) -
 def test_settings_of_another_network(good: Path, tmp_path: Path) -> None:
     config = build_model("fast-x2", make_shape()).config.to_json()
     path = rewrite(good, tmp_path / "wide.safetensors", arch="fast-x2", config=config)
-    with pytest.raises(FormatError, match=r"do not fit fast-x2: .*stem|do not fit fast-x2: .*cnn"):
+    with pytest.raises(FormatError, match=r"do not fit the network: cnn"):
         load_checkpoint(path)
 
 
@@ -187,3 +190,38 @@ def test_a_failed_write_keeps_the_older_file(good: Path, tmp_path: Path) -> None
     with pytest.raises(TypeError):
         write_tensors(path, {"a": torch.zeros(2)}, {"record": object()})
     assert path.read_bytes() == good.read_bytes()
+
+
+@pytest.fixture
+def regressor(tmp_path: Path, toy_model: FaceModel) -> Path:
+    """A checkpoint of a network that regresses p of the toy model."""
+    torch.manual_seed(3)
+    network = build_model("dhm", make_shape(), DhmConfig(input_size=32, channels=(16, 16), hidden=16), toy_model)
+    save_checkpoint(tmp_path / "dhm.safetensors", network, "dhm", {})
+    return tmp_path / "dhm.safetensors"
+
+
+def test_a_network_of_parameters_names_its_face_model_and_does_not_hold_it(
+    regressor: Path, toy_model: FaceModel, tmp_path: Path
+) -> None:
+    toy_model.save(tmp_path / "face_model.h5")
+    model, metadata = load_checkpoint(regressor, tmp_path / "face_model.h5")
+    assert metadata["face_model"] == toy_model.hash()
+    assert model.config == DhmConfig(input_size=32, channels=(16, 16), hidden=16)
+    assert not any("state" in name for name in load_file(regressor))  # its licence forbids to share it
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    torch.manual_seed(3)
+    original = build_model("dhm", make_shape(), model.config, toy_model).eval()
+    assert torch.equal(model(images).landmarks, original(images).landmarks)
+
+
+def test_a_network_of_parameters_needs_its_face_model(regressor: Path, toy_model: FaceModel, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"trained with face model {toy_model.hash()}, which it needs") as caught:
+        load_checkpoint(regressor)
+    assert "--face-model" in caught.value.hint
+    other = replace(toy_model, mean=toy_model.mean * 2)
+    other.save(tmp_path / "other.h5")
+    with pytest.raises(InputError, match=rf"face model {toy_model.hash()}, but .*other\.h5 is {other.hash()}"):
+        load_checkpoint(regressor, tmp_path / "other.h5")
+    with pytest.raises(InputError, match=r"absent\.h5: no such face model"):
+        load_checkpoint(regressor, tmp_path / "absent.h5")

@@ -14,13 +14,17 @@ import pytest
 import typer
 from conftest import ASTRONAUT
 from test_images import encode
+from test_models import make_model
 from typer.testing import CliRunner, Result
 
 import dhm_cli
-from dhm_cli.cli.align import align
+from dhm_cli.checkpoint import save_checkpoint
+from dhm_cli.cli.align import DEFAULT_FACE_MODEL, align
 from dhm_cli.cli.main import Commands, app
 from dhm_cli.detection import MIN_SCORE
 from dhm_cli.errors import DhmError
+from dhm_cli.morphable.face_model import FACE_MODEL, toy_face_model
+from dhm_cli.workflows.training import DEFAULT_DATA
 
 ROOT = Path(__file__).parent.parent
 
@@ -122,6 +126,34 @@ def test_errors(here: Path, dummy_network: Path, arguments: list[str], message: 
     assert message in result.stderr
     assert hint in result.stderr
     assert "Traceback" not in result.output
+
+
+def test_the_face_model_of_a_network_that_regresses_p(here: Path, dummy_network: Path) -> None:
+    save_checkpoint(here / "dhm.safetensors", make_model("dhm"), "dhm", {})
+    command = ("align", "photos", "--device", "cpu", "--weights")
+    refused = dhm(*command, "dhm.safetensors")
+    assert refused.exit_code == 1
+    assert "error: dhm.safetensors: was trained with face model" in refused.stderr
+    assert f"hint: pass --face-model {DEFAULT_FACE_MODEL}" in refused.stderr
+    assert not Path("landmarks.csv").exists()
+
+    DEFAULT_FACE_MODEL.parent.mkdir()
+    toy_face_model().save(DEFAULT_FACE_MODEL)
+    taken = dhm(*command, "dhm.safetensors")
+    assert taken.exit_code == 0, taken.output
+    assert "1 photos, 1 faces" in taken.stdout
+
+    # What is named goes before what lies there; a network that needs none looks at neither.
+    DEFAULT_FACE_MODEL.rename("mine.h5")
+    DEFAULT_FACE_MODEL.write_text("no face model")
+    assert dhm(*command, "dhm.safetensors", "--face-model", "mine.h5").exit_code == 0
+    assert f"{DEFAULT_FACE_MODEL}: not a readable face model" in dhm(*command, "dhm.safetensors").stderr
+    assert dhm(*command, dummy_network).exit_code == 0
+    assert dhm(*command, dummy_network, "--face-model", "absent.h5").exit_code == 0
+
+
+def test_the_default_face_model_is_where_prepare_writes_it() -> None:
+    assert DEFAULT_FACE_MODEL == DEFAULT_DATA / FACE_MODEL
 
 
 def test_usage_errors(here: Path) -> None:

@@ -2,17 +2,23 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+import torch
 from conftest import INPUT_SIZE, make_mean_shape, write_dummy_network
+from test_models import CASES, make_model
 
 from dhm_cli import engines
+from dhm_cli.checkpoint import save_checkpoint
 from dhm_cli.engines import MAX_BATCH, OnnxEngine, load_engine
 from dhm_cli.errors import DhmError, FormatError, InputError
+from dhm_cli.models.fast_dhm import FastDhm
+from dhm_cli.morphable.face_model import FaceModel, toy_face_model
 
 GOOD: dict[str, Any] = {
     "format_version": 1,
@@ -107,28 +113,67 @@ def test_the_fixture_is_a_valid_network(dummy_network: Path) -> None:
     assert json.loads(model.metadata_props[0].value) == GOOD
 
 
-def test_torch_engine(tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
-    from dhm_cli.checkpoint import save_checkpoint
-    from dhm_cli.models.registry import build_model
+@pytest.fixture(scope="module")
+def face_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "face_model.h5"
+    toy_face_model().save(path)
+    return path
 
-    torch.manual_seed(0)
+
+@pytest.fixture(scope="module")
+def regresses_p(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("net") / "dhm.safetensors"
+    save_checkpoint(path, make_model("dhm"), "dhm", {})
+    return path
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join([case[0], *map(str, case[1].values())]))
+def test_every_network_that_can_be_trained(case: tuple[str, dict[str, Any]], tmp_path: Path, face_model: Path) -> None:
+    model = make_model(case[0], **case[1]).eval()
     # Large weights in the last layer, so that the answer depends on the crop.
-    model = build_model("fast", torch.tensor(make_mean_shape())).eval()
-    torch.nn.init.normal_(model.head[-1].weight)
-    path = tmp_path / "fast.safetensors"
-    save_checkpoint(path, model, "fast", {})
-    engine = load_engine("cpu", path)
-    assert (engine.arch, engine.input_size) == ("fast", INPUT_SIZE)
-    np.testing.assert_allclose(engine.mean_shape, make_mean_shape(), atol=1e-6)
-    crops = np.random.default_rng(0).integers(0, 256, (3, INPUT_SIZE, INPUT_SIZE, 3), dtype=np.uint8)
+    if isinstance(model, FastDhm):
+        torch.nn.init.normal_(model.head[-1].weight)
+    else:
+        torch.nn.init.normal_(model.update.weight, std=0.05)
+    save_checkpoint(tmp_path / "net.safetensors", model, case[0], {})
+    engine = load_engine("cpu", tmp_path / "net.safetensors", face_model=face_model)
+    size = model.config.input_size
+    assert (engine.arch, engine.input_size) == (case[0], size)
+    np.testing.assert_array_equal(engine.mean_shape, model.mean_shape.numpy())
+    crops = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8)
     with torch.no_grad():
-        images = torch.tensor(crops.transpose(0, 3, 1, 2) / 127.5 - 1).float()
-        expected = model(images).landmarks[:, -1].numpy()
+        expected = model(torch.tensor(crops.transpose(0, 3, 1, 2) / 127.5 - 1).float()).landmarks[:, -1].numpy()
     landmarks = engine(crops)
     assert landmarks.dtype == np.float32
     np.testing.assert_allclose(landmarks, expected, atol=1e-3)
     assert np.ptp(landmarks, axis=0).max() > 0.01
+
+
+def test_a_network_that_regresses_p_needs_its_face_model(regresses_p: Path, face_model: Path, tmp_path: Path) -> None:
+    ours = toy_face_model().hash()
+    with pytest.raises(InputError, match=rf"dhm\.safetensors: was trained with face model {ours}") as caught:
+        load_engine("cpu", regresses_p)
+    assert "--face-model" in caught.value.hint
+    stretched = replace(toy_face_model(), mean=toy_face_model().mean * 1.1, name="stretched")
+    stretched.save(tmp_path / "other.h5")
+    with pytest.raises(InputError, match=rf"{ours}, but .*other\.h5 is {stretched.hash()} \(stretched\)"):
+        load_engine("cpu", regresses_p, face_model=tmp_path / "other.h5")
+    with pytest.raises(InputError, match=r"absent\.h5: no such face model"):
+        load_engine("cpu", regresses_p, face_model=tmp_path / "absent.h5")
+    (tmp_path / "odd.h5").write_text("no face model")
+    with pytest.raises(FormatError, match=r"odd\.h5: not a readable face model"):
+        load_engine("cpu", regresses_p, face_model=tmp_path / "odd.h5")
+    assert load_engine("cpu", regresses_p, face_model=str(face_model)).arch == "dhm"
+
+
+def test_a_network_that_needs_no_face_model_reads_none(
+    dummy_network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FaceModel, "load", lambda *_: pytest.fail("a face model was read"))
+    model = make_model("dhm", target="landmarks")
+    save_checkpoint(tmp_path / "net.safetensors", model, "dhm", {})
+    for weights in (tmp_path / "net.safetensors", dummy_network, None):
+        load_engine("cpu", weights, face_model=tmp_path / "absent.h5")
 
 
 def test_load_engine_on_the_cpu(dummy_network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +187,7 @@ def test_auto_falls_back_where_torch_has_no_cuda(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(engines, "_nvidia_driver_present", lambda: True)
     monkeypatch.setattr(engines, "_cuda_problem", lambda: "torch is not installed")
     monkeypatch.setattr(engines, "OnnxEngine", lambda weights, threads: ("onnx", weights, threads))
-    monkeypatch.setattr(engines, "TorchEngine", lambda weights, device: ("torch", weights, device))
+    monkeypatch.setattr(engines, "TorchEngine", lambda weights, device, _: ("torch", weights, device))
     assert load_engine("auto", threads=3) == ("onnx", None, 3)
     assert load_engine("auto", "a.safetensors") == ("torch", "a.safetensors", "cpu")
     with pytest.raises(DhmError, match="torch is not installed") as caught:

@@ -1,8 +1,10 @@
 """The ONNX file says what torch says, for any network and for the weights that come with the package."""
 
 import json
+from collections.abc import Callable
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -10,12 +12,17 @@ import pytest
 import torch
 from conftest import make_mean_shape
 from numpy.typing import NDArray
+from test_models import make_model
+from typer.testing import CliRunner
 
-from dhm_cli.checkpoint import load_checkpoint, save_checkpoint
+from dhm_cli.checkpoint import load_checkpoint, save_checkpoint, write_tensors
+from dhm_cli.cli.main import app
 from dhm_cli.config import FastDhmConfig
 from dhm_cli.engines import OnnxEngine, TorchEngine
+from dhm_cli.errors import FormatError, InputError
 from dhm_cli.landmarks import face_size
 from dhm_cli.models.fast_dhm import FastDhm
+from dhm_cli.morphable.face_model import toy_face_model
 from dhm_cli.workflows.export import export_checkpoint, export_onnx
 
 SMALL = FastDhmConfig(input_size=48, blocks=((32, 2), (32, 1)), recurrent_channels=32, steps=3, head_rank=16)
@@ -60,6 +67,62 @@ def test_export_agrees_with_torch(network: FastDhm, tmp_path: Path, dtype: torch
         images = torch.from_numpy(random_crops(9, 48)).permute(0, 3, 1, 2).float() / 127.5 - 1
         without = model(images).landmarks[:, -1].numpy()
     assert np.abs(without - OnnxEngine(exported)(random_crops(9, 48))).max() > 1e-2
+
+
+# Small, since tracing is slow: what is exported depends on the operators, not on how often they come.
+@pytest.mark.parametrize(
+    ("arch", "changes"),
+    [
+        ("dhm", {"steps": 2}),
+        ("dhm-vgg", {"steps": 1, "channels": (8, 16), "heatmap": "initial"}),
+        ("rhg", {"steps": 2, "hourglasses": 1, "input_size": 32}),
+        ("3dcnn", {}),
+        ("2drnn", {"steps": 2}),
+    ],
+)
+def test_networks_that_regress_landmarks(arch: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    model = make_model(arch, **{"target": "landmarks", **changes}).eval()
+    torch.nn.init.normal_(model.update.weight, std=0.1)  # several pixels a step
+    checkpoint, exported = tmp_path / "net.safetensors", tmp_path / "net.onnx"
+    save_checkpoint(checkpoint, model, arch, {})
+    export_onnx(checkpoint, exported)
+    engine, size = OnnxEngine(exported), model.config.input_size
+    assert (engine.arch, engine.input_size) == (arch, size)
+    np.testing.assert_allclose(engine.mean_shape, model.mean_shape.numpy(), atol=1e-6)
+    for count in (1, 5):
+        assert largest_difference(checkpoint, exported, random_crops(count, size)) < 1e-5
+    assert np.ptp(engine(random_crops(5, size)), axis=0).max() > 1
+
+
+def test_networks_that_regress_p_stay_checkpoints(tmp_path: Path) -> None:
+    """An ONNX file would hold the face model."""
+    checkpoint, half, basis = tmp_path / "dhm.safetensors", tmp_path / "half.safetensors", tmp_path / "face_model.h5"
+    toy_face_model().save(basis)
+    model = make_model("dhm").eval()
+    save_checkpoint(checkpoint, model, "dhm", {"steps": 7})
+    result = CliRunner().invoke(app, ["export", str(checkpoint)])
+    assert result.exit_code == 1
+    assert "dhm.safetensors: regresses the parameters of a face model" in result.stderr
+    assert f"hint: run the checkpoint itself: dhm align --weights {checkpoint}" in result.stderr
+    assert not (tmp_path / "dhm.onnx").exists()
+    # A copy needs no face model to be made, and the same one to be used.
+    result = CliRunner().invoke(app, ["export", str(checkpoint), "--half", "--out", str(half)])
+    assert result.exit_code == 0, result.output
+    copied, metadata = load_checkpoint(half, basis)
+    assert metadata == load_checkpoint(checkpoint, basis)[1]
+    assert torch.equal(copied.update.weight, model.update.weight.half().float())
+    assert torch.equal(copied.mean_shape, model.mean_shape)
+    assert half.stat().st_size < 0.6 * checkpoint.stat().st_size
+
+
+@pytest.mark.parametrize("export", [export_onnx, export_checkpoint])
+def test_a_file_that_is_no_network(export: Callable[[Path, Path], None], tmp_path: Path) -> None:
+    write_tensors(tmp_path / "state.safetensors", {"model.weight": torch.zeros(2)}, {"state": {}})
+    with pytest.raises(FormatError, match=r"state\.safetensors: not a network"):
+        export(tmp_path / "state.safetensors", tmp_path / "out")
+    with pytest.raises(InputError, match=r"absent\.safetensors: no such checkpoint"):
+        export(tmp_path / "absent.safetensors", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_half_export_equals_the_export_of_a_half_checkpoint(network: FastDhm, tmp_path: Path) -> None:

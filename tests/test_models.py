@@ -161,6 +161,16 @@ def test_save_and_load_give_equal_output(
         assert torch.equal(again(images).landmarks, model(images).landmarks)
 
 
+def test_loading_weights_brings_their_mean_shape(case: tuple[str, dict[str, Any]], model: Network) -> None:
+    """A network made with another mean shape must not go on from that."""
+    settings = replace(small(case[0]), **case[1])
+    other = build_model(case[0], make_mean_shape() * torch.tensor([0.8, 1.0, 1.0]), settings, toy_face_model())
+    other.load_state_dict(trained_a_little(model).state_dict())
+    images, _ = make_batch(model.config.input_size)
+    with torch.no_grad():
+        assert torch.equal(other.eval()(images).landmarks, model(images).landmarks)
+
+
 def test_a_wrong_input_size_names_the_right_one(model: Network) -> None:
     size = model.config.input_size
     for shape in ((1, 3, size + 8, size), (1, 6, size, size), (1, size, size, 3)):

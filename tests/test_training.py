@@ -1,41 +1,94 @@
-"""`dhm train` for a few steps: exact resume, refusals, and the pieces it is made of."""
+"""`Trainer` for a few steps of small networks: exact resume, refusals, and what the run folder keeps."""
 
+import csv
 import json
 import math
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import h5py
 import numpy as np
 import pytest
 import torch
 
-from dhm_cli.checkpoint import load_checkpoint, read_tensors
-from dhm_cli.config import TrainConfig
+from dhm_cli.checkpoint import load_checkpoint, read_tensors, save_checkpoint
+from dhm_cli.config import DhmConfig, FastDhmConfig, TrainConfig
 from dhm_cli.data.store import FaceStore, write_store
-from dhm_cli.errors import DhmError, InputError
+from dhm_cli.errors import DhmError, FormatError, InputError
+from dhm_cli.io.toml_config import read_toml
+from dhm_cli.metrics import nme_by_yaw, normalised_mean_error
+from dhm_cli.models.registry import build_model
 from dhm_cli.morphable.face_model import FaceModel
-from dhm_cli.morphable.parameters import Parameters, pack
-from dhm_cli.workflows import training
-from dhm_cli.workflows.training import (
-    Trainer,
-    TrainProgress,
-    learning_rate_at,
-    mean_frontal_shape,
-    open_stores,
-    predict,
-)
+from dhm_cli.recipes import RunSettings, resolve
+from dhm_cli.training import run_folder
+from dhm_cli.training.objective import Objective
+from dhm_cli.workflows.training import RunOptions, Trainer, TrainProgress, open_stores, predict
 
 # The average follows quickly, so that a wrong average shows within six steps.
-CONFIG = TrainConfig(steps=6, batch=4, validate_every=3, warmup=2, ema=0.5, seed=11)
+TRAINING = TrainConfig(steps=6, batch=4, validate_every=3, warmup=2, ema=0.5, seed=11)
+SMALL_FAST = FastDhmConfig(
+    input_size=32, stem_channels=16, blocks=((16, 2),), recurrent_channels=16, steps=2, head_rank=8
+)
+SMALL_DHM = DhmConfig(input_size=32, channels=(16, 16), hidden=16, steps=2)
+SMALL_RHG = replace(SMALL_DHM, features="hourglass", recurrence="lstm", channels=(16,), hourglasses=1)
+FAST = RunSettings("fast", "best", SMALL_FAST, TRAINING)
+RMSPROP = replace(
+    TRAINING, optimiser="rmsprop", schedule="milestones", decay=0.1, decay_epochs=(1,), loss="squared", ema=0.0,
+    step_weights="equal", weight_decay=0.0, warmup=0, gradient_norm=0.0,
+)  # fmt: skip
+KINDS = {
+    "fast": FAST,
+    "dhm": RunSettings("dhm", "best", SMALL_DHM, replace(TRAINING, prior_weight=1e-3)),
+    "rhg": RunSettings("rhg", "best", SMALL_RHG, RMSPROP),
+    # Every face in turn, over the end of an epoch of 18 faces, and a length in epochs: 1.2 times 5 steps.
+    "turns": replace(FAST, training=replace(TRAINING, yaw_shares=None, steps=None, epochs=1.2, optimiser="adam")),
+    "bf16": replace(FAST, training=replace(TRAINING, precision="bf16")),
+}
 
 
-def start(store: Path, out: Path, resume: bool = False, config: TrainConfig = CONFIG, arch: str = "fast") -> Trainer:
-    return Trainer(arch, [(FaceStore(store), 1.0)], config, out, resume)
+@pytest.fixture(scope="module", autouse=True)
+def quick_curves() -> Iterator[None]:
+    """Half of the time would go into learning curves, see test_run_folder.py and test_charts.py."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_folder, "save_learning_curve", lambda path, rows: path.write_text(json.dumps(rows)))
+        yield
+
+
+@pytest.fixture(scope="module")
+def face_model(tmp_path_factory: pytest.TempPathFactory, toy_model: FaceModel) -> Path:
+    path = tmp_path_factory.mktemp("model") / "face_model.h5"
+    toy_model.save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def start(face_store: Path, face_model: Path) -> Callable[..., Trainer]:
+    """Begin a run on the drawn faces."""
+
+    def begin(out: Path, settings: RunSettings = FAST, resume: bool = False, **options: Any) -> Trainer:
+        options = {"workers": 0, "face_model": face_model, **options}
+        return Trainer(settings, [(FaceStore(face_store), 1.0)], out, RunOptions(**options), resume=resume)
+
+    return begin
+
+
+@pytest.fixture(scope="module")
+def straight(start: Callable[..., Trainer], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a run of a kind that was never interrupted; not to be changed by tests."""
+    done: dict[str, Path] = {}
+
+    def folder(kind: str) -> Path:
+        if kind not in done:
+            done[kind] = tmp_path_factory.mktemp("straight") / kind
+            start(done[kind], KINDS[kind]).run()
+        return done[kind]
+
+    return folder
 
 
 def stop_at(step: int, error: type[BaseException]) -> Callable[[TrainProgress], None]:
@@ -47,236 +100,518 @@ def stop_at(step: int, error: type[BaseException]) -> Callable[[TrainProgress], 
 
 
 def metrics(out: Path) -> list[dict[str, Any]]:
+    """Lines of the metrics without what a clock said."""
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+    return [{k: v for k, v in line.items() if k not in ("samples_per_second", "waiting")} for line in lines]
 
 
-def assert_same_run(out: Path, straight: Path) -> None:
-    """Weights, averaged weights, optimiser, records and scores agree to the bit."""
-    for name in ("state.safetensors", "last.safetensors", "best.safetensors"):
-        tensors, record = read_tensors(out / name)
-        expected, expected_record = read_tensors(straight / name)
-        assert tensors.keys() == expected.keys()
-        different = [key for key in expected if not torch.equal(tensors[key], expected[key])]
-        assert different == []
-        record.pop("running", None), expected_record.pop("running", None)
-        assert record == expected_record
-    scores, expected_scores = metrics(out), metrics(straight)
-    for line in (*scores, *expected_scores):
-        line.pop("loss")  # see test_the_running_loss_survives_a_resume
-    assert scores == expected_scores
+def files(out: Path) -> dict[str, bytes]:
+    """Content of every file but those that hold times."""
+    timed = ("run.json", "metrics.jsonl", "learning_curve.png")
+    found = {p.relative_to(out).as_posix(): p for p in out.rglob("*") if p.is_file() and p.name not in timed}
+    return {name: path.read_bytes() for name, path in found.items()}
 
 
-@pytest.fixture(scope="module")
-def straight(face_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run that was never interrupted."""
-    out = tmp_path_factory.mktemp("runs") / "straight"
-    seen: list[TrainProgress] = []
-    result = start(face_store, out).run(seen.append)
-    assert [p.step for p in seen] == [1, 2, 3, 4, 5, 6]
-    assert [p.step for p in seen if p.validation] == [3, 6]
-    assert seen[-1].validation == result
-    assert all(math.isfinite(p.loss) for p in seen)
-    return out
+def assert_same_run(out: Path, expected: Path) -> None:
+    """State (weights, averaged weights, optimiser, counters), checkpoints, pictures and metrics agree to the bit."""
+    ours, theirs = files(out), files(expected)
+    assert ours.keys() == theirs.keys()
+    assert [name for name in theirs if ours[name] != theirs[name]] == []
+    assert metrics(out) == metrics(expected)
 
 
-def test_files_of_a_run(straight: Path, face_store: Path) -> None:
-    assert sorted(p.name for p in straight.iterdir()) == [
-        "best.safetensors", "config.json", "last.safetensors", "metrics.jsonl", "state.safetensors",
-    ]  # fmt: skip
-    assert [line["step"] for line in metrics(straight)] == [3, 6]
-    config = json.loads((straight / "config.json").read_text())
-    assert config["arch"] == "fast"
-    fingerprint = FaceStore(face_store).fingerprint()
-    assert config["stores"] == [{"file": "drawn faces.h5", "faces": 24, "weight": 1.0, "hash": fingerprint}]
-    assert config["face_model"] == FaceStore(face_store).attributes["face_model"]
-    assert config["config"]["steps"] == 6
+def run_json(out: Path) -> dict[str, Any]:
+    return json.loads((out / "run.json").read_text())
 
 
-def test_last_holds_the_averaged_weights_and_their_score(straight: Path, face_store: Path) -> None:
-    model, metadata = load_checkpoint(straight / "last.safetensors")
-    state, _ = read_tensors(straight / "state.safetensors")
-    for name, tensor in model.state_dict().items():
-        if not name.endswith("num_batches_tracked"):
-            assert torch.equal(tensor, state[f"average.module.{name}"]), name
-    assert not torch.equal(model.stem.weight, state["model.stem.weight"])
-    assert metadata["training"]["step"] == 6
-    # The score that was recorded comes out again.
-    trainer = start(face_store, straight, resume=True)
-    predicted = predict(model, trainer._crops)
-    distance = np.linalg.norm((predicted - trainer._truth)[..., :2], axis=-1).mean(1)
-    box = np.ptp(trainer._truth[..., :2], axis=1)
-    nme = 100 * distance / np.sqrt(box.prod(1))
-    assert metadata["training"]["validation_nme"]["mean_of_images"] == pytest.approx(nme.mean(), rel=1e-5)
+# --- exact resume ---
 
 
-def test_best_is_the_best_of_the_validations(straight: Path) -> None:
-    scores = {line["step"]: line["mean_of_bins"] for line in metrics(straight)}
-    _, metadata = load_checkpoint(straight / "best.safetensors")
-    assert scores[metadata["training"]["step"]] == min(scores.values())
-
-
-def test_the_same_seed_is_the_same_run(straight: Path, face_store: Path, tmp_path: Path) -> None:
-    short = replace(CONFIG, seed=12)
-    trainer = start(face_store, tmp_path / "again")
-    other = start(face_store, tmp_path / "other", config=short)
-    assert torch.equal(trainer.model.head[1].weight, start(face_store, tmp_path / "third").model.head[1].weight)
-    assert not torch.equal(trainer.model.head[1].weight, other.model.head[1].weight)
-
-
-def test_resume_after_a_crash_is_exact(straight: Path, face_store: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_resume_after_a_crash_is_exact(
+    straight: Callable[[str], Path], start: Callable[..., Trainer], tmp_path: Path, kind: str
+) -> None:
     """Killed at step 5, after the state of step 3 was saved: nothing is caught, nothing more is saved."""
-    with pytest.raises(MemoryError):
-        start(face_store, tmp_path).run(stop_at(5, MemoryError))
-    assert read_tensors(tmp_path / "state.safetensors")[1]["step"] == 3
-    trainer = start(face_store, tmp_path, resume=True)
+    with pytest.raises(ZeroDivisionError):
+        start(tmp_path, KINDS[kind]).run(stop_at(5, ZeroDivisionError))
+    assert read_tensors(tmp_path / "state.safetensors")[1]["state"]["step"] == 3
+    trainer = start(tmp_path, KINDS[kind], resume=True)
     assert trainer.step == 3
     trainer.run()
-    assert_same_run(tmp_path, straight)
+    assert_same_run(tmp_path, straight(kind))
 
 
-@pytest.mark.parametrize("step", [1, 4])
+@pytest.mark.parametrize("step", [1, 4, 5])
 def test_resume_after_ctrl_c_between_steps_is_exact(
-    straight: Path, face_store: Path, tmp_path: Path, step: int
+    straight: Callable[[str], Path], start: Callable[..., Trainer], tmp_path: Path, step: int
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
-        start(face_store, tmp_path).run(stop_at(step, KeyboardInterrupt))
-    trainer = start(face_store, tmp_path, resume=True)
+        start(tmp_path).run(stop_at(step, KeyboardInterrupt))
+    trainer = start(tmp_path, resume=True)
     assert trainer.step == step
     trainer.run()
-    assert_same_run(tmp_path, straight)
+    assert_same_run(tmp_path, straight("fast"))
 
 
-def test_resume_after_ctrl_c_within_a_step_is_exact(
-    straight: Path, face_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("kind", ["fast", "dhm"])
+def test_resume_after_a_signal_within_a_step_is_exact(
+    straight: Callable[[str], Path],
+    start: Callable[..., Trainer],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+    kind: str,
 ) -> None:
-    """Nearly every Ctrl-C comes while the network runs, when batch norm has already taken the batch into account."""
-    original, calls = training.landmark_loss, []
+    """Nearly every signal comes while the network runs, when batch norm has already taken the batch into account."""
+    original, calls = Objective.forward, []
 
     def interrupted(*arguments: Any) -> torch.Tensor:
         calls.append(None)
         if len(calls) == 5:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
         return original(*arguments)
 
-    monkeypatch.setattr(training, "landmark_loss", interrupted)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job starts with it ignored
-    try:
+    monkeypatch.setattr(Objective, "forward", interrupted)
+    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(KeyboardInterrupt):
+        start(tmp_path, KINDS[kind]).run()
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+    assert read_tensors(tmp_path / "state.safetensors")[1]["state"]["step"] == 5  # the step under way was finished
+    start(tmp_path, KINDS[kind], resume=True).run()
+    assert_same_run(tmp_path, straight(kind))
+
+
+def test_interrupted_again_and_again(
+    straight: Callable[[str], Path], start: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    for step in (1, 2, 4):
         with pytest.raises(KeyboardInterrupt):
-            start(face_store, tmp_path).run()
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert read_tensors(tmp_path / "state.safetensors")[1]["step"] in (4, 5)
-    start(face_store, tmp_path, resume=True).run()
-    assert_same_run(tmp_path, straight)
+            start(tmp_path, resume=step > 1).run(stop_at(step, KeyboardInterrupt))
+    start(tmp_path, resume=True).run()
+    assert_same_run(tmp_path, straight("fast"))
+    sessions = run_json(tmp_path)["sessions"]
+    assert [session["step"] for session in sessions] == [0, 1, 2, 4]
 
 
-def test_the_best_score_survives_a_crash(straight: Path, face_store: Path, tmp_path: Path) -> None:
-    """Else a later, worse validation would overwrite best.safetensors."""
-    with pytest.raises(MemoryError):
-        start(face_store, tmp_path).run(stop_at(3, MemoryError))
-    assert read_tensors(tmp_path / "state.safetensors")[1]["best"] == metrics(tmp_path)[0]["mean_of_bins"]
+def test_kinds_are_different_runs(straight: Callable[[str], Path]) -> None:
+    """Else the tests above could not see whether the optimiser, the order of faces or the precision is restored."""
+    states = {kind: read_tensors(straight(kind) / "state.safetensors")[0] for kind in KINDS}
+    for kind in ("turns", "bf16"):
+        assert not torch.equal(states[kind]["model.stem.weight"], states["fast"]["model.stem.weight"])
+    assert {key.rpartition(".")[2] for key in states["rhg"] if key.startswith("optimiser.")} == {"step", "square_avg"}
+    assert {key.rpartition(".")[2] for key in states["dhm"] if key.startswith("optimiser.")} == {
+        *("step", "exp_avg", "exp_avg_sq")
+    }
 
 
-def test_the_running_loss_survives_a_resume(straight: Path, face_store: Path, tmp_path: Path) -> None:
-    with pytest.raises(MemoryError):
-        start(face_store, tmp_path).run(stop_at(3, MemoryError))
-    start(face_store, tmp_path, resume=True).run()
-    assert metrics(tmp_path) == metrics(straight)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_do_not_change_the_weights(
+    straight: Callable[[str], Path], start: Callable[..., Trainer], tmp_path: Path, workers: int
+) -> None:
+    start(tmp_path, workers=workers).run()
+    assert_same_run(tmp_path, straight("fast"))
 
 
-def test_a_finished_run_has_nothing_left_to_do(straight: Path, face_store: Path) -> None:
-    before = (straight / "last.safetensors").read_bytes(), metrics(straight)
+def test_a_finished_run_has_nothing_left_to_do(
+    straight: Callable[[str], Path], start: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(straight("fast"), tmp_path / "run"))
     steps: list[TrainProgress] = []
-    start(face_store, straight, resume=True).run(steps.append)
+    assert start(out, resume=True).run(steps.append) == {}
     assert steps == []
-    assert ((straight / "last.safetensors").read_bytes(), metrics(straight)) == before
+    assert_same_run(out, straight("fast"))
 
 
-def test_another_run_in_the_folder_is_refused(straight: Path, face_store: Path) -> None:
-    before = (straight / "state.safetensors").read_bytes()
+def test_a_longer_schedule_may_be_resumed(
+    straight: Callable[[str], Path], start: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(straight("fast"), tmp_path / "run"))
+    trainer = start(out, replace(FAST, training=replace(TRAINING, steps=7, validate_every=1)), resume=True)
+    assert (trainer.step, trainer.steps) == (6, 7)
+    trainer.run()
+    assert [line["step"] for line in metrics(out)] == [3, 6, 7]
+
+
+def test_a_metrics_line_that_a_crash_cut_off_is_dropped(
+    straight: Callable[[str], Path], start: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    with pytest.raises(ZeroDivisionError):
+        start(tmp_path).run(stop_at(5, ZeroDivisionError))
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 6, "lo')
+    start(tmp_path, resume=True).run()
+    assert_same_run(tmp_path, straight("fast"))
+
+
+# --- what a folder may not hold ---
+
+
+def test_another_run_in_the_folder_is_refused(straight: Callable[[str], Path], start: Callable[..., Trainer]) -> None:
+    out = straight("fast")
+    before = files(out), run_json(out)
     with pytest.raises(InputError, match="holds a training run") as caught:
-        start(face_store, straight)
+        start(out)
     assert "--resume" in caught.value.hint
+    wide = replace(FAST, arch="fast-x2")
     with pytest.raises(InputError, match="a run of fast, not fast-x2"):
-        start(face_store, straight, resume=True, arch="fast-x2")
-    assert (straight / "state.safetensors").read_bytes() == before
+        start(out, wide, resume=True)
+    with pytest.raises(InputError, match="this run has batch 4, not 6, seed 11, not 1"):
+        start(out, replace(FAST, training=replace(TRAINING, batch=6, seed=1)), resume=True)
+    with pytest.raises(InputError, match="this run has steps 2, not 3"):  # the network's steps
+        start(out, replace(FAST, network=replace(SMALL_FAST, steps=3)), resume=True)
+    assert (files(out), run_json(out)) == before
 
 
-def test_nothing_to_resume(face_store: Path, tmp_path: Path) -> None:
+def test_nothing_to_resume(start: Callable[..., Trainer], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no training run to resume"):
-        start(face_store, tmp_path, resume=True)
+        start(tmp_path, resume=True)
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_a_nan_loss_ends_the_run_and_keeps_the_last_state(face_store: Path, tmp_path: Path) -> None:
-    trainer = start(face_store, tmp_path)
+def test_resume_with_other_data_is_refused(straight: Callable[[str], Path], face_store: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(straight("fast"), tmp_path / "run"))
+    with pytest.raises(InputError, match="other data"):
+        Trainer(FAST, [(FaceStore(face_store), 2.0)], out, resume=True)
 
-    def poison(progress: TrainProgress) -> None:
-        if progress.step == 4:
-            with torch.no_grad():
-                trainer.model.stem.weight.fill_(math.nan)
 
-    with pytest.raises(DhmError, match="the loss became nan at step 4"):
-        trainer.run(poison)
+# --- what a run leaves ---
+
+
+def test_files_of_a_run(straight: Callable[[str], Path]) -> None:
+    found = sorted(p.relative_to(straight("fast")).as_posix() for p in straight("fast").rglob("*") if p.is_file())
+    assert found == [
+        "best.safetensors", "checkpoints/step_0000003.safetensors", "checkpoints/step_0000006.safetensors",
+        "config.toml", "last.safetensors", "learning_curve.png", "metrics.jsonl", "run.json",
+        "samples/step_0000003.png", "samples/step_0000006.png", "state.safetensors", "validation.csv",
+    ]  # fmt: skip
+
+
+def test_reports_of_a_run(start: Callable[..., Trainer], tmp_path: Path) -> None:
+    seen: list[TrainProgress] = []
+    trainer = start(tmp_path)
+    assert "18 faces to train on and 6 to validate on; 6 steps of 4, 5 an epoch" in trainer.description
+    assert trainer.warnings == []
+    result = trainer.run(seen.append)
+    assert [p.step for p in seen] == [1, 2, 3, 4, 5, 6]
+    assert [p.step for p in seen if p.validation] == [3, 6]
+    assert seen[-1].validation == result
+    assert all(math.isfinite(p.loss) and p.samples_per_second > 0 and 0 <= p.waiting <= 1 for p in seen)
+
+
+def test_the_record_of_a_run(straight: Callable[[str], Path], face_store: Path) -> None:
+    record, store = run_json(straight("dhm")), FaceStore(face_store)
+    assert record["stores"] == [
+        {
+            "file": "drawn faces.h5",
+            "faces": 24,
+            "weight": 1.0,
+            "hash": store.fingerprint(),
+            "images_hash": store.attributes["images_hash"],
+        }
+    ]
+    assert record["face_model"] == store.attributes["face_model"]
+    assert (record["arch"], record["recipe"], record["steps"]) == ("dhm", "best", 6)
+    assert (record["initial"], record["teacher"]) == (None, None)
+    assert record["training"]["batch"] == 4
+    assert record["network"]["hidden"] == 16
+    model, _ = load_checkpoint(straight("fast") / "last.safetensors")
+    numbers = sum(p.numel() for p in model.parameters())
+    assert run_json(straight("fast"))["parameters"]["numbers"] == numbers
+    (session,) = record["sessions"]
+    assert {"started", "command", "commit", "python", "platform", "cores", "gpus", "dhm"} <= session.keys()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_settings_file_of_a_run_gives_the_same_run(straight: Callable[[str], Path], kind: str) -> None:
+    assert resolve(None, None, read_toml(straight(kind) / "config.toml"), {}) == KINDS[kind]
+
+
+def test_metrics_of_a_run(straight: Callable[[str], Path]) -> None:
+    first, second = metrics(straight("rhg"))
+    assert (first["step"], second["step"]) == (3, 6)
+    assert (first["epoch"], second["epoch"]) == (0.6, 1.2)
+    # Rates of the steps 2 and 5, counted from 0: an epoch of five steps has ended before the latter.
+    assert (first["learning_rate"], second["learning_rate"]) == pytest.approx((2e-3, 2e-4))
+    for line in (first, second):
+        assert line["loss"] > 0
+        assert line["gradient_norm"] > 0
+        assert line["validation"].keys() == {"0-30", "30-60", "60-90", "mean_of_bins", "mean_of_images"}
+
+
+def test_last_holds_the_averaged_weights_and_their_score(
+    straight: Callable[[str], Path], start: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(straight("fast"), tmp_path / "run"))
+    model, metadata = load_checkpoint(out / "last.safetensors")
+    state, _ = read_tensors(out / "state.safetensors")
+    for name, tensor in model.state_dict().items():
+        if not name.endswith("num_batches_tracked"):
+            assert torch.equal(tensor, state[f"average.module.{name}"]), name
+    assert not torch.equal(model.stem.weight, state["model.stem.weight"])
+    assert (metadata["training"]["step"], metadata["training"]["arch"]) == (6, "fast")
+    # The score that was recorded comes out again.
+    trainer = start(out, resume=True)
+    nme = normalised_mean_error(predict(model, trainer._crops), trainer._truth)
+    assert metadata["training"]["validation_nme"] == pytest.approx(nme_by_yaw(nme, trainer._yaw), rel=1e-6)
+    assert metrics(out)[-1]["validation"] == metadata["training"]["validation_nme"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_best_is_the_best_of_the_validations(straight: Callable[[str], Path], kind: str) -> None:
+    out = straight(kind)
+    scores = {line["step"]: line["validation"]["mean_of_bins"] for line in metrics(out)}
+    _, metadata = read_tensors(out / "best.safetensors")
+    step = metadata["training"]["step"]
+    assert scores[step] == min(scores.values())
+    assert (out / "best.safetensors").read_bytes() == (out / f"checkpoints/step_{step:07d}.safetensors").read_bytes()
+    assert read_tensors(out / "state.safetensors")[1]["state"]["best"] == scores[step]
+
+
+def test_the_best_is_not_overwritten_by_a_worse_one_after_a_resume(
+    start: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    """The weights are spoiled after the resume, so that step 3 stays the best."""
+    settings = replace(FAST, training=replace(TRAINING, ema=0.0))
+    with pytest.raises(ZeroDivisionError):
+        start(tmp_path, settings).run(stop_at(3, ZeroDivisionError))
+    best = (tmp_path / "best.safetensors").read_bytes()
+    table = (tmp_path / "validation.csv").read_bytes()
+    trainer = start(tmp_path, settings, resume=True)
+    with torch.no_grad():
+        trainer.model.head[2].bias.add_(10.0)
+    trainer.run()
+    first, second = (line["validation"]["mean_of_bins"] for line in metrics(tmp_path))
+    assert second > first
+    assert (tmp_path / "best.safetensors").read_bytes() == best
+    assert (tmp_path / "validation.csv").read_bytes() == table
+    assert (tmp_path / "last.safetensors").read_bytes() != best
+
+
+@pytest.mark.parametrize("kind", ["fast", "dhm"])
+def test_the_table_of_validation_faces_is_of_the_best_network(
+    straight: Callable[[str], Path], face_store: Path, face_model: Path, kind: str, tmp_path: Path
+) -> None:
+    model, metadata = load_checkpoint(straight(kind) / "best.safetensors", face_model)
+    with (straight(kind) / "validation.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    store = FaceStore(face_store)
+    inside = store.labels.in_split("val")
+    assert [row["name"] for row in rows] == [f"drawn faces.h5: {name}" for name in store.labels.names[inside]]
+    yaw = np.array([float(row["yaw"]) for row in rows])
+    np.testing.assert_allclose(yaw, store.labels.yaw[inside], atol=6e-4)
+    nme = np.array([float(row["nme"]) for row in rows])
+    assert nme_by_yaw(nme, yaw) == pytest.approx(metadata["training"]["validation_nme"], abs=1e-5)
+    fresh = Trainer(KINDS[kind], [(store, 1.0)], tmp_path, RunOptions(face_model=face_model))
+    np.testing.assert_allclose(normalised_mean_error(predict(model, fresh._crops, 4), fresh._truth), nme, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["fast", "dhm", "rhg"])
+def test_pictures_of_a_run(straight: Callable[[str], Path], kind: str) -> None:
+    assert json.loads((straight(kind) / "learning_curve.png").read_text())[-1]["step"] == 6
+    for path in sorted((straight(kind) / "samples").iterdir()):
+        image = cv2.imread(str(path))
+        assert image is not None, path
+        assert image.std() > 10
+        assert min(image.shape[:2]) > 200
+    first, second = ((straight(kind) / "samples" / f"step_000000{k}.png").read_bytes() for k in (3, 6))
+    assert first != second
+
+
+@pytest.mark.parametrize(("keep", "kept"), [(0, []), (1, [3]), (2, [2, 3])])
+def test_keep(start: Callable[..., Trainer], tmp_path: Path, keep: int, kept: list[int]) -> None:
+    start(tmp_path, replace(FAST, training=replace(TRAINING, steps=3, validate_every=1)), keep=keep).run()
+    found = sorted(p.name for p in (tmp_path / "checkpoints").glob("*"))
+    assert found == [f"step_{step:07d}.safetensors" for step in kept]
+    assert (tmp_path / "best.safetensors").is_file()
+    assert read_tensors(tmp_path / "last.safetensors")[1]["training"]["step"] == 3
+
+
+def test_the_seed_makes_the_run(start: Callable[..., Trainer], tmp_path: Path) -> None:
+    one, same = start(tmp_path / "a"), start(tmp_path / "b")
+    other = start(tmp_path / "c", replace(FAST, training=replace(TRAINING, seed=12)))
+    assert torch.equal(one.model.head[1].weight, same.model.head[1].weight)
+    assert not torch.equal(one.model.head[1].weight, other.model.head[1].weight)
+    assert torch.equal(one._batches.batch(0).crops, same._batches.batch(0).crops)
+    assert not torch.equal(one._batches.batch(0).crops, other._batches.batch(0).crops)
+
+
+@pytest.mark.parametrize("kind", ["fast", "dhm"])
+def test_the_loss_falls(start: Callable[..., Trainer], tmp_path: Path, kind: str) -> None:
+    training = replace(KINDS[kind].training, steps=30, validate_every=100, learning_rate=1e-2, ema=0.0)
+    trainer = start(tmp_path, replace(KINDS[kind], training=training))
+    batch, losses = trainer._batches.batch(0), []
+    trainer._rate = 0.0
+    for _ in range(15):
+        trainer._loss = math.nan  # the running mean begins anew: the loss of this step
+        trainer._train_step(batch, False)
+        losses.append(trainer._loss)
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_bfloat16_stays_finite_for_networks_of_parameters(start: Callable[..., Trainer], tmp_path: Path) -> None:
+    settings = replace(KINDS["dhm"], training=replace(KINDS["dhm"].training, precision="bf16"))
+    trainer = start(tmp_path, settings)
+    dtypes = set()
+    trainer.model.features.body[2].register_forward_hook(lambda _m, _i, output: dtypes.add(output.dtype))
+    result = trainer.run()
+    assert torch.bfloat16 in dtypes
+    assert all(math.isfinite(value) for value in result.values())
+    assert all(p.dtype == torch.float32 and p.isfinite().all() for p in trainer.model.parameters())
+
+
+# --- what goes wrong ---
+
+
+def poison(start: Callable[..., Trainer], out: Path, what: str, monkeypatch: pytest.MonkeyPatch) -> Trainer:
+    """A run whose fifth step has a loss or a gradient that is no number."""
+    original, calls = Objective.forward, []
+
+    def broken(*arguments: Any) -> torch.Tensor:
+        calls.append(None)
+        loss = original(*arguments)
+        if len(calls) < 5:
+            return loss
+        if what == "loss":
+            return loss * math.nan
+        return loss + (loss - loss.detach()).abs().sqrt()  # 0, with an endless slope
+
+    monkeypatch.setattr(Objective, "forward", broken)
+    return start(out)
+
+
+@pytest.mark.parametrize(
+    ("what", "said"), [("loss", "the loss became nan"), ("gradient", "the gradient's norm became")]
+)
+def test_what_is_no_number_ends_the_run_with_its_batch(
+    start: Callable[..., Trainer],
+    straight: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    what: str,
+    said: str,
+) -> None:
+    trainer = poison(start, tmp_path, what, monkeypatch)
+    with pytest.raises(DhmError, match=rf"{said} .*at step 4, with the batch now in .*nan_step_0000004") as caught:
+        trainer.run()
+    assert "--learning-rate" in caught.value.hint
+    tensors, metadata = read_tensors(tmp_path / "nan_step_0000004_rank_0.safetensors")
+    batch = trainer._batches.batch(4)
+    for name, values in batch._asdict().items():
+        assert torch.equal(tensors[name], values), name
+    names = metadata["batch"]["names"]
+    assert names == trainer._train_names[batch.rows.numpy()].tolist()
+    assert all(name in caught.value.message for name in names[:3])
+    # The last good state is as it was, and the run can go on from it.
     tensors, metadata = read_tensors(tmp_path / "state.safetensors")
-    assert metadata["step"] == 3
+    assert metadata["state"]["step"] == 3
     assert all(tensor.isfinite().all() for tensor in tensors.values())
+    assert all(p.isfinite().all() for p in trainer.model.parameters())  # no step was made
+    monkeypatch.undo()
+    start(tmp_path, resume=True).run()
+    (tmp_path / "nan_step_0000004_rank_0.safetensors").unlink()
+    assert_same_run(tmp_path, straight("fast"))
+
+
+OUT_OF_MEMORY = [
+    torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    RuntimeError("CUDA error: out of memory"),
+    RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."),
+    MemoryError(),
+]
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda e: f"{type(e).__name__} {e}"[:30])
+def test_out_of_memory_says_what_to_lower(
+    start: Callable[..., Trainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def greedy(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(Objective, "forward", greedy)
+    with pytest.raises(DhmError, match="out of memory at a batch of 4 crops of 32 pixels") as caught:
+        start(tmp_path / "a").run()
+    assert all(flag in caught.value.hint for flag in ("--batch", "--input-size", "--precision bf16"))
+    monkeypatch.undo()
+    monkeypatch.setattr(Trainer, "_draw_samples", greedy)
+    with pytest.raises(DhmError, match="out of memory validating 128 crops of 32 pixels") as caught:
+        start(tmp_path / "b").run()
+    assert "validation_batch" in caught.value.hint
+
+
+def test_what_torch_says_without_memory_is_understood(
+    start: Callable[..., Trainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Objective, "forward", lambda *_: torch.empty(10**15))
+    with pytest.raises(DhmError, match="out of memory at a batch of 4"):
+        start(tmp_path).run()
+
+
+def test_other_errors_pass_untouched(
+    start: Callable[..., Trainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    def wrong(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(Objective, "forward", wrong)
+    with pytest.raises(RuntimeError) as caught:
+        start(tmp_path).run()
+    assert caught.value is error
+
+
+# --- data ---
+
+
+def with_split(source: Path, path: Path, split: Any, images: Callable[[int, bytes], bytes] | None = None) -> FaceStore:
+    """A copy of a store with other splits, and other images where wanted."""
+    store = FaceStore(source)
+    rows = np.arange(len(store))
+    encoded = list(store.encoded_images(rows))
+    if images is not None:
+        encoded = [images(row, data) for row, data in enumerate(encoded)]
+    labels = replace(store.labels, split=np.asarray(split, np.uint8))
+    attributes = {"face_model": store.attributes["face_model"]}
+    write_store(path, encoded, np.array([len(data) for data in encoded]), labels, attributes)
+    return FaceStore(path)
+
+
+def test_test_faces_are_never_read(face_store: Path, tmp_path: Path) -> None:
+    """A store whose test images are garbage trains, and its validation knows nothing of the test faces."""
+    store = FaceStore(face_store)
+    split = store.labels.split.copy()
+    test = np.flatnonzero(split == 0)[::2]
+    split[test] = 2
+    store = with_split(face_store, tmp_path / "a.h5", split, lambda row, data: b"junk" if row in test else data)
+    with pytest.raises(FormatError):
+        store.images(test[:1])
+    trainer = Trainer(FAST, [(store, 1.0)], tmp_path / "run", RunOptions(workers=0))
+    trainer.run()
+    known = {f"a.h5: {name}" for name in store.labels.names[test]}
+    assert not known & {*trainer._train_names, *trainer._names}
+    assert len(trainer._crops) == (split == 1).sum()
+
+
+def test_overlap_is_warned_of(face_store: Path, tmp_path: Path) -> None:
+    """Each of 12 persons has one image on either side."""
+    store = FaceStore(face_store)
+    _, first = np.unique(store.labels.identity, return_index=True)
+    assert len(first) == 12
+    store = with_split(face_store, tmp_path / "a.h5", np.isin(np.arange(24), first))
+    trainer = Trainer(FAST, [(store, 1.0)], tmp_path / "run", RunOptions(workers=0))
+    assert len(trainer.warnings) == 1
+    assert "12 validation faces of" in trainer.warnings[0]
+    assert "identity of a training face" in trainer.warnings[0]
 
 
 @pytest.mark.parametrize("split", [0, 1])
 def test_training_needs_both_splits(face_store: Path, tmp_path: Path, split: int) -> None:
-    store = FaceStore(face_store)
-    rows = np.flatnonzero(store.labels.split == split)
-    images = list(store.encoded_images(rows))
-    write_store(tmp_path / "half.h5", images, store.sizes[rows], store.labels.take(rows), {"face_model": "x"})
-    with pytest.raises(
-        InputError, match=rf"{18 if split == 0 else 0} faces to train on and {0 if split == 0 else 6} to"
-    ):
-        start(tmp_path / "half.h5", tmp_path / "run")
-
-
-def test_the_loss_falls(face_store: Path, tmp_path: Path) -> None:
-    config = replace(CONFIG, steps=10, validate_every=100, learning_rate=3e-3, ema=0.0)
-    losses: list[float] = []
-    trainer = start(face_store, tmp_path, config=config)
-    original = trainer._train_step
-    trainer._train_step = lambda *batch: losses.append(original(*batch)) or losses[-1]  # type: ignore[method-assign]
-    trainer.run()
-    assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:2])
-
-
-def test_learning_rate_by_hand() -> None:
-    config = TrainConfig(steps=1100, warmup=100, learning_rate=0.004)
-    rates = [learning_rate_at(step, config) for step in (0, 49, 99, 100, 600, 1100, 5000)]
-    # 1/100 of the peak at once, the peak at the end of the warm-up, half of it half way down the cosine
-    assert rates == pytest.approx([0.00004, 0.002, 0.004, 0.004, 0.002, 0.0, 0.0], abs=1e-12)
-
-
-def test_learning_rate_without_warm_up() -> None:
-    assert learning_rate_at(0, TrainConfig(steps=10, warmup=0, learning_rate=0.1)) == 0.1
-
-
-def test_mean_frontal_shape_of_turned_faces(toy_model: FaceModel) -> None:
-    """Faces of the mean shape, whatever their pose, size and place, have that shape as their frontal mean."""
-    rng = np.random.default_rng(0)
-    n = 12
-    p = pack(
-        Parameters(
-            scale=torch.from_numpy(rng.uniform(2e-4, 8e-4, n)).float(),
-            angles=torch.from_numpy(rng.uniform(-1.5, 1.5, (n, 3))).float(),
-            translation=torch.from_numpy(rng.uniform(0, 300, (n, 2))).float(),
-            identity=torch.zeros(n, 1),
-            expression=torch.zeros(n, 1),
-        )
-    )
-    shape = mean_frontal_shape(toy_model.landmarks(p, 200.0).numpy(), p.numpy()).numpy()
-    mean = toy_model.mean.numpy() * [1, -1, 1]
-    low, high = mean.min(0), mean.max(0)
-    expected = mean / (high - low)[:2].max()
-    expected -= [*((low + high) / 2)[:2] / (high - low)[:2].max(), expected[:, 2].mean()]
-    np.testing.assert_allclose(shape, expected, atol=1e-4)
-    assert shape[30, 2] > 0  # the nose tip is in front
-    assert shape[8, 1] > 0  # the chin is below
+    store = with_split(face_store, tmp_path / "half.h5", np.full(24, split))
+    train, validation = (24, 0) if split == 0 else (0, 24)
+    with pytest.raises(InputError, match=rf"{train} faces to train on and {validation} to validate on"):
+        Trainer(FAST, [(store, 1.0)], tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_stores_with_weights(face_store: Path) -> None:
@@ -301,16 +636,92 @@ def test_default_stores(face_store: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert [store.path.name for store, _ in open_stores(None)] == ["a.h5"]
 
 
-def test_resume_with_other_data_is_refused(straight: Path, face_store: Path, tmp_path: Path) -> None:
-    shutil.copytree(straight, tmp_path / "run")
-    with pytest.raises(InputError, match="other data"):
-        Trainer("fast", [(FaceStore(face_store), 2.0)], CONFIG, tmp_path / "run", resume=True)
-
-
 def test_stores_of_different_face_models_are_not_mixed(face_store: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.h5"
     shutil.copy(face_store, other)
     with h5py.File(other, "r+") as file:
         file.attrs["face_model"] = "another"
     with pytest.raises(InputError, match=r"different face models.*other\.h5 another"):
-        Trainer("fast", [(FaceStore(face_store), 1.0), (FaceStore(other), 1.0)], CONFIG, tmp_path / "run")
+        Trainer(FAST, [(FaceStore(face_store), 1.0), (FaceStore(other), 1.0)], tmp_path / "run")
+
+
+# --- face model, initial weights, teacher ---
+
+
+def test_the_face_model_lies_beside_the_store(face_store: Path, face_model: Path, tmp_path: Path) -> None:
+    store = Path(shutil.copy(face_store, tmp_path / "a.h5"))
+    with pytest.raises(InputError, match=r"face_model\.h5: no such face model"):
+        Trainer(KINDS["dhm"], [(FaceStore(store), 1.0)], tmp_path / "run")
+    shutil.copy(face_model, tmp_path)
+    trainer = Trainer(KINDS["dhm"], [(FaceStore(store), 1.0)], tmp_path / "run")
+    assert trainer.model.face_model_hash == FaceModel.load(face_model).hash()
+
+
+def test_another_face_model_is_refused(start: Callable[..., Trainer], toy_model: FaceModel, tmp_path: Path) -> None:
+    other = replace(toy_model, mean=toy_model.mean * 2)
+    other.save(tmp_path / "other.h5")
+    with pytest.raises(InputError, match=rf"prepared with face model .* but .*other\.h5 is {other.hash()}"):
+        start(tmp_path / "run", KINDS["dhm"], face_model=tmp_path / "other.h5")
+
+
+@pytest.mark.parametrize("kind", ["fast", "dhm"])
+def test_initial_weights(
+    straight: Callable[[str], Path], start: Callable[..., Trainer], tmp_path: Path, kind: str
+) -> None:
+    initial = straight(kind) / "best.safetensors"
+    settings = replace(KINDS[kind], training=replace(KINDS[kind].training, seed=12))
+    trainer = start(tmp_path / "run", settings, initial=initial)
+    weights = read_tensors(initial)[0]
+    for model in (trainer.model, trainer.averaged):
+        for name, tensor in weights.items():
+            assert torch.equal(model.state_dict()[name], tensor), name
+    digest = run_json(tmp_path / "run")["initial"]
+    assert isinstance(digest, str)
+    # A resume neither needs the file nor forgets it.
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run(stop_at(4, KeyboardInterrupt))
+    start(tmp_path / "run", settings, resume=True).run()
+    start(tmp_path / "whole", settings, initial=initial).run()
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    assert run_json(tmp_path / "run")["initial"] == digest
+
+
+def test_initial_weights_of_another_network(
+    straight: Callable[[str], Path], start: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    with pytest.raises(FormatError, match=r"do not fit the network: cnn\.0\.depthwise\.weight") as caught:
+        start(tmp_path / "run", initial=straight("dhm") / "best.safetensors")
+    assert "same architecture" in caught.value.hint
+    wider = replace(FAST, network=replace(SMALL_FAST, head_rank=9))
+    with pytest.raises(FormatError, match=r"do not fit the network: head\.1\.weight, head\.2\.weight"):
+        start(tmp_path / "run", wider, initial=straight("fast") / "best.safetensors")
+    with pytest.raises(InputError, match=r"missing\.safetensors: no such checkpoint"):
+        start(tmp_path / "run", initial=tmp_path / "missing.safetensors")
+    assert not (tmp_path / "run").exists()
+
+
+def test_distillation(
+    straight: Callable[[str], Path], start: Callable[..., Trainer], toy_model: FaceModel, tmp_path: Path
+) -> None:
+    """A DHM of 40 pixels teaches fast of 32; the run is another one, resumes exactly, and leaves the teacher alone."""
+    torch.manual_seed(0)
+    network = build_model("dhm", torch.zeros(68, 3), replace(SMALL_DHM, input_size=40), toy_model)
+    teacher = tmp_path / "teacher.safetensors"
+    save_checkpoint(teacher, network, "dhm", {})
+    start(tmp_path / "whole", teacher=teacher).run()
+    trainer = start(tmp_path / "run", teacher=teacher)
+    shown = trainer._objective.teacher
+    before = {name: tensor.clone() for name, tensor in shown.state_dict().items()}
+    with pytest.raises(ZeroDivisionError):
+        trainer.run(stop_at(5, ZeroDivisionError))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in shown.state_dict().items())
+    assert all(p.grad is None for p in shown.parameters())
+    with pytest.raises(InputError, match="started with another teacher"):
+        start(tmp_path / "run", resume=True)
+    start(tmp_path / "run", resume=True, teacher=teacher).run()
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    plain, taught = (metrics(out)[0]["loss"] for out in (straight("fast"), tmp_path / "whole"))
+    assert taught > 1.1 * plain  # a second term
+    assert not any(
+        key.startswith(("teacher", "model.teacher")) for key in read_tensors(tmp_path / "run/last.safetensors")[0]
+    )

@@ -8,6 +8,8 @@ import typer
 if TYPE_CHECKING:
     from dhm_cli.workflows.alignment import AlignmentReport
 
+# Where `dhm prepare` writes it.
+DEFAULT_FACE_MODEL = Path("data") / "face_model.h5"
 # Photos listed by name in a warning.
 _LISTED = 20
 
@@ -35,6 +37,14 @@ def align(
     weights: Annotated[
         Path | None,
         typer.Option(help="A network of your own, .onnx or .safetensors.", show_default=False),
+    ] = None,
+    face_model: Annotated[
+        Path | None,
+        typer.Option(
+            help="Face model that --weights was trained with, for networks that regress its parameters (dhm, dhm-vgg, "
+            f"rhg, 3dcnn); others do without. Default: {DEFAULT_FACE_MODEL.as_posix()}, where there is one.",
+            show_default=False,
+        ),
     ] = None,
     device: Annotated[
         Literal["auto", "cpu", "cuda"],
@@ -94,6 +104,7 @@ def align(
                 min_score=min_score,
                 refine=refine,
                 weights=weights,
+                face_model=face_model or (DEFAULT_FACE_MODEL if DEFAULT_FACE_MODEL.exists() else None),
                 resume=resume,
                 progress=show,
             )

@@ -25,6 +25,9 @@ def export(
 
     Example: dhm export runs/fast/best.safetensors --out fast.onnx
 
+    Networks that regress the parameters of a face model (dhm, dhm-vgg, rhg and 3dcnn without --target landmarks) stay
+    .safetensors: an ONNX file would hold the face model, and its licence forbids to pass that on.
+
     Needs the packages onnx and onnxscript, which the extra `export` of this package brings.
     """
     from dhm_cli.errors import DhmError

@@ -145,14 +145,19 @@ def train(
         int | None,
         typer.Option(
             min=0,
-            help="Processes that make batches; default: 1, or on a GPU one per core and process.",
+            help="Processes that make batches, for each that trains; default: 1, or on GPUs one per core in all.",
             show_default=False,
             rich_help_panel=_MACHINE,
         ),
     ] = None,
     threads: Annotated[
         int | None,
-        typer.Option(min=1, help="CPU threads; default: one per core.", show_default=False, rich_help_panel=_MACHINE),
+        typer.Option(
+            min=1,
+            help="CPU threads of each process; default: one per core, or OMP_NUM_THREADS, which torchrun sets to 1.",
+            show_default=False,
+            rich_help_panel=_MACHINE,
+        ),
     ] = None,
     compile_: Annotated[
         bool, typer.Option("--compile", help="Compile the network with torch.compile.", rich_help_panel=_MACHINE)
@@ -184,18 +189,18 @@ def train(
         **{"learning_rate": learning_rate, "validate_every": validate_every, "precision": precision, "seed": seed},
     }
 
-    def settings_of(arch: str | None, folder: Path | None) -> "RunSettings":
-        file = config or (folder / "config.toml" if resume and folder and (folder / "config.toml").exists() else None)
+    def settings_of(arch: str | None, folder: Path) -> "RunSettings":
+        file = config or (folder / "config.toml" if resume and (folder / "config.toml").exists() else None)
         return resolve(arch, recipe, read_toml(file) if file else None, flags, str(file))
 
     with joined_processes(device) as processes:
         if workers is None:
-            workers = max(1, available_cores() // processes.world) if processes.device.type == "cuda" else 1
+            workers = max(1, available_cores() // processes.neighbours) if processes.device.type == "cuda" else 1
         options = RunOptions(workers, compile_, keep, init, teacher, face_model)
         if ablation:
             _train_ablation(settings_of, out or Path("runs") / "ablation", options, processes)
             return
-        settings = settings_of(arch, out or (Path("runs") / arch if arch else None))
+        settings = settings_of(arch, out or Path("runs") / (arch or "fast"))
         _train_one(settings, out or Path("runs") / settings.arch, options, processes, resume)
 
 

@@ -253,7 +253,8 @@ def _permutation(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
 
 def _start_worker(_: int) -> None:
     cv2.setNumThreads(0)  # OpenCV's threads do not survive the fork
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's to handle
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group, these are the trainer's to handle
+        signal.signal(number, signal.SIG_IGN)
 
 
 def validation_crops(

@@ -48,6 +48,7 @@ class Dhm(nn.Module):
             self.face_model_hash = face_model.hash()
         else:
             self.state = LandmarkState(place_in_crop(self.mean_shape, config.input_size), config.input_size)
+            self.register_load_state_dict_post_hook(lambda module, _: module.start_from_mean_shape())
         self.update = nn.Linear(config.hidden, self.state.numbers, bias=False)  # W_ho
         self._initialise()
 
@@ -55,6 +56,10 @@ class Dhm(nn.Module):
     def initial_landmarks(self) -> Tensor:
         """Landmarks before the first step, (68, 3), crop pixels."""
         return self.state.landmarks(self._initial_state(1))[0]
+
+    def start_from_mean_shape(self) -> None:
+        """Place the mean shape in the crop again, where landmarks start from it; needed after it has changed."""
+        self.state.initial.copy_(place_in_crop(self.mean_shape, self.config.input_size))
 
     def forward(self, images: Tensor) -> AlignmentOutput:
         """Landmarks, and p where the network regresses it, after every step.

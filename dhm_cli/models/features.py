@@ -79,9 +79,9 @@ def _vgg(config: DhmConfig) -> tuple[nn.Conv2d, nn.Sequential]:
 
 
 def _hourglass(config: DhmConfig) -> tuple[nn.Conv2d, nn.Sequential]:
-    """A 7x7 convolution of stride 2, a residual module and max pooling from 256 to 64, stacked hourglasses (section 4.1).
+    """A 7x7 convolution, a residual module and max pooling from 256 to 64, then stacked hourglasses (section 4.1).
 
-    Below them residual modules and pooling down to 8, for the recurrence.
+    After them residual modules and pooling down to 8, for the recurrence.
     """
     (channels,) = config.channels
     side = config.input_size // 4

@@ -40,12 +40,12 @@ def learning_rate_at(step: int, config: TrainConfig, total: int, steps_per_epoch
 
 
 def moving_average(model: nn.Module, decay: float) -> AveragedModel:
-    """Exponential moving average of a network's weights and buffers; it starts as their plain mean.
+    """Exponential moving average of a network's weights and buffers.
 
     Args:
         model: the network in training.
-        decay: of the average, in [0, 1); the n-th update uses at most n / (n + 9), or the first weights would weigh on
-            a short run. 0 gives a copy.
+        decay: of the average, in [0, 1); 0 gives a copy. Update n decays by n / (n + 9) where that is less, or the
+            random weights of the start would weigh on a short run.
     """
 
     @torch.no_grad()

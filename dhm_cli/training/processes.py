@@ -1,15 +1,26 @@
 """Many processes that train one network: torchrun and DistributedDataParallel, or one process alone."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from dhm_cli.errors import DhmError, InputError
+
+# How long the processes wait for each other: to come up, and at work, where one may write a large state to a slow disk.
+_JOIN_TIMEOUT = timedelta(minutes=5)
+_WORK_TIMEOUT = timedelta(minutes=10)
+# How long a process that has nothing to add leaves the one that speaks: torchrun ends all as soon as one has ended.
+_LAST_WORDS = timedelta(seconds=5)
+_ALONE = "start with torchrun; for one process unset RANK and WORLD_SIZE"
 
 
 @dataclass(frozen=True)
@@ -20,11 +31,13 @@ class Processes:
         rank: number of this process.
         world: how many there are.
         device: where this process computes.
+        neighbours: how many of them run on this machine, this one included.
     """
 
     rank: int
     world: int
     device: torch.device
+    neighbours: int = 1
 
     @property
     def is_main(self) -> bool:
@@ -32,14 +45,20 @@ class Processes:
         return self.rank == 0
 
     def wrapped(self, model: nn.Module) -> nn.Module:
-        """The network, made to average its gradients over the processes where there are several."""
+        """The network, made to average its gradients over the processes where there are several.
+
+        Every process starts from the main one's weights.
+        """
         if self.world == 1:
             return model
         ids = [self.device.index] if self.device.type == "cuda" else None
         return nn.parallel.DistributedDataParallel(model, device_ids=ids)
 
     def prepared(self, model: nn.Module) -> nn.Module:
-        """The network with batch norms that see the whole batch, where the devices can share them (CUDA)."""
+        """The network with batch norms that see the whole batch, where the devices can share them (CUDA).
+
+        On CPUs there are none: batch norms there normalise each process's share of the batch by itself.
+        """
         if self.world > 1 and self.device.type == "cuda":
             return nn.SyncBatchNorm.convert_sync_batchnorm(model)
         return model
@@ -47,7 +66,7 @@ class Processes:
     def sum(self, values: Tensor) -> Tensor:
         """Sum of a tensor over the processes."""
         if self.world > 1:
-            values = values.to(self.device)
+            values = values.to(self.device, copy=True)
             distributed.all_reduce(values)
         return values
 
@@ -59,42 +78,126 @@ class Processes:
         distributed.all_gather_object(values, value)
         return values
 
-    def share_buffers(self, model: nn.Module) -> None:
-        """Give every process the main one's buffers: running means of batch norms, which each has of its own share."""
+    def share_statistics(self, model: nn.Module) -> None:
+        """Give every process the main one's running statistics of batch norms, which each has of its own share.
+
+        The main one's, not their mean: then it does not matter how often they are shared, and a resume stays exact.
+        """
         if self.world > 1:
-            for buffer in model.buffers():
-                distributed.broadcast(buffer, 0)
+            for name, buffer in model.named_buffers():
+                if name.endswith(("running_mean", "running_var")):
+                    distributed.broadcast(buffer, 0)
 
 
 @contextmanager
 def joined_processes(device: str) -> Iterator[Processes]:
     """Join the processes that torchrun started, with nccl on GPUs and gloo on CPUs; alone without torchrun.
 
+    What goes wrong is told by one process, the first that fails: the others wait a little for its words, then leave
+    with its exit code and without any. Ctrl-C, which reaches them all, is told by the main one.
+
     Args:
         device: "auto" takes a GPU where there is one; else "cpu", "cuda" or "cuda:1".
 
     Raises:
-        InputError: an unknown device.
-        DhmError: there is no such device.
+        InputError: an unknown device, or an environment that names processes that are not there.
+        DhmError: there is no such device, or another process died.
+        SystemExit: another process tells what happened.
     """
-    rank, world, local = (int(os.environ.get(name, default)) for name, default in _TORCHRUN)
-    place = _device(device, local if world > 1 else None)
+    rank, world, local, neighbours = _places()
     if world == 1:
-        yield Processes(0, 1, place)
+        yield Processes(0, 1, _device(device, None))
         return
-    if place.type == "cuda":
-        torch.cuda.set_device(place)
-    distributed.init_process_group("nccl" if place.type == "cuda" else "gloo")
+    store = _meeting_point(rank, world)
     try:
-        yield Processes(rank, world, place)
-    finally:
-        distributed.destroy_process_group()
+        place = _device(device, local)
+        _connect(place, store, rank, world)
+        yield Processes(rank, world, place, neighbours)
+    except KeyboardInterrupt:
+        if rank == 0:
+            store.set("interrupted", "")
+            raise
+        _wait_for(store, "interrupted")
+        raise SystemExit(130) from None
+    except Exception as error:
+        # The group is left as it is: to dissolve it, nccl would wait for processes that may never come.
+        if not _is_first_failure(store):
+            time.sleep(_LAST_WORDS.total_seconds())
+            raise SystemExit(1) from error
+        if _is_broken_connection(error):
+            raise DhmError(
+                f"another process ended, or did not answer for {_WORK_TIMEOUT.seconds // 60} minutes",
+                "look for what the system says of it, such as memory that did not suffice; then --resume",
+            ) from error
+        raise
+    distributed.destroy_process_group()
 
 
-_TORCHRUN = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
+def _places() -> tuple[int, int, int, int]:
+    """Rank, world size, local rank and local world size, as torchrun's variables say."""
+    if "WORLD_SIZE" not in os.environ:
+        if "RANK" in os.environ:
+            raise InputError(f"RANK is {os.environ['RANK']}, but WORLD_SIZE is not set", _ALONE)
+        return 0, 1, 0, 1
+    world = _number("WORLD_SIZE", 1)
+    rank = _number("RANK", 0)
+    if rank >= world:
+        raise InputError(f"RANK is {rank}, but WORLD_SIZE is {world}", _ALONE)
+    return rank, world, _number("LOCAL_RANK", 0, rank), _number("LOCAL_WORLD_SIZE", 1, world)
+
+
+def _number(variable: str, least: int, default: int | None = None) -> int:
+    text = os.environ.get(variable, "" if default is None else str(default))
+    if not text.isdecimal() or int(text) < least:
+        raise InputError(f"{variable} is {text!r}: expected a number from {least}", _ALONE)
+    return int(text)
+
+
+def _meeting_point(rank: int, world: int) -> Store:
+    """What all processes can read and write, at MASTER_ADDR and MASTER_PORT."""
+    try:
+        store, _, _ = next(rendezvous("env://", timeout=_JOIN_TIMEOUT))
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"process {rank} of {world} did not find the others: {reason}", _ALONE) from error
+    return PrefixStore("dhm", store)
+
+
+def _connect(place: torch.device, store: Store, rank: int, world: int) -> None:
+    on_gpu = place.type == "cuda"
+    if on_gpu:
+        torch.cuda.set_device(place)
+    distributed.init_process_group(
+        "nccl" if on_gpu else "gloo",
+        store=store,
+        rank=rank,
+        world_size=world,
+        timeout=_WORK_TIMEOUT,
+        device_id=place if on_gpu else None,
+    )
+
+
+def _is_first_failure(store: Store) -> bool:
+    try:
+        return store.add("failures", 1) == 1
+    except RuntimeError:  # the process that held the store is gone
+        return True
+
+
+def _wait_for(store: Store, key: str) -> None:
+    try:
+        store.wait([key], _LAST_WORDS)
+    except RuntimeError:  # it did not come, or the store is gone
+        return
+
+
+def _is_broken_connection(error: Exception) -> bool:
+    # gloo's errors have no type of their own, but name its files.
+    return isinstance(error, distributed.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
 
 def _device(name: str, local_rank: int | None) -> torch.device:
+    """The device of that name; with a local rank, the GPU of that number for "cuda"."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -107,10 +210,15 @@ def _device(name: str, local_rank: int | None) -> torch.device:
         return device
     if not torch.cuda.is_available():
         raise DhmError(f"--device {name}: torch {torch.__version__} finds no CUDA device", "pass --device cpu")
-    index = local_rank if local_rank is not None else device.index or 0
-    if index >= torch.cuda.device_count():
+    if local_rank is not None and device.index is not None:
+        raise InputError(f"--device {name}: one GPU for many processes", "pass --device cuda: each takes its own")
+    index = device.index or 0 if local_rank is None else local_rank
+    count = torch.cuda.device_count()
+    if index >= count and local_rank is not None:
         raise DhmError(
-            f"--device {name}: process {index} has no GPU of its own, there are {torch.cuda.device_count()}",
-            "start torchrun with --nproc-per-node at most the number of GPUs",
+            f"process {index} of this machine has no GPU of its own: there are {count}",
+            f"start torchrun with --nproc-per-node of at most {count}",
         )
+    if index >= count:
+        raise DhmError(f"--device {name}: there are {count} CUDA devices", f"name one from cuda:0 to cuda:{count - 1}")
     return torch.device("cuda", index)

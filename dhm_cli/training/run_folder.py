@@ -55,7 +55,8 @@ class RunFolder:
         """The lines of `metrics.jsonl`."""
         if not self._metrics.exists():
             return []
-        return [json.loads(line) for line in self._metrics.read_text().splitlines()]
+        *lines, _cut_off = self._metrics.read_text().split("\n")  # a crash may have cut the last one
+        return [json.loads(line) for line in lines]
 
     def forget_after(self, step: int) -> None:
         """Drop metrics of steps that are about to be done again."""

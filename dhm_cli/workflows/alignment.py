@@ -66,9 +66,11 @@ class Aligner:
         refine: how many more times to crop around the landmarks found so far and look again; None for once after
             detection, which makes up for a box that sits badly, and not at all in a given box.
         weights: a file written by dhm; None for the network that comes with the package.
+        face_model: file of the face model, as `dhm prepare` wrote it; read for networks that regress its parameters
+            and for no others.
 
     Raises:
-        DhmError: the device, the weights or the detector's file cannot be used.
+        DhmError: the device, the weights, the face model or the detector's file cannot be used.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Aligner:
         min_score: float = MIN_SCORE,
         refine: int | None = None,
         weights: str | os.PathLike[str] | None = None,
+        face_model: str | os.PathLike[str] | None = None,
     ) -> None:
         if not 0.0 < min_score <= 1.0:
             raise InputError(
@@ -87,7 +90,7 @@ class Aligner:
         if refine is not None and refine < 0:
             raise InputError(f"--refine: expected 0 or more passes, found {refine}", hint="1 is enough for most boxes")
         self.refine = refine
-        self.engine = load_engine(device, weights, threads)
+        self.engine = load_engine(device, weights, threads, face_model)
         self.detector = FaceDetector(min_score)
 
     def align(self, image: NDArray[np.uint8], boxes: Sequence[Sequence[float]] | None = None) -> list[Face]:
@@ -236,6 +239,7 @@ def align_files(
     min_score: float = MIN_SCORE,
     refine: int | None = None,
     weights: str | os.PathLike[str] | None = None,
+    face_model: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> AlignmentReport:
@@ -252,7 +256,7 @@ def align_files(
         overlay_dir: where to save a copy of each photo with its landmarks, in the photos' folder structure.
         device: "auto", "cpu" or "cuda".
         threads: number of workers; None for one per CPU core at hand.
-        min_score, refine, weights: see `Aligner`.
+        min_score, refine, weights, face_model: see `Aligner`.
         resume: go on with an interrupted run that had the same arguments.
         progress: called as (photos done, photos in all) in the calling thread, first with the number kept.
 
@@ -272,7 +276,7 @@ def align_files(
             raise InputError(f"{out_csv}: is the boxes file too", hint="choose another --out")
         boxes, unused = match_boxes(photos, read_boxes(boxes_csv), Path(boxes_csv).parent)
     overlays = _overlay_paths(photos, Path(overlay_dir)) if overlay_dir is not None else {}
-    aligner = Aligner(device, min_score=min_score, refine=refine, weights=weights)
+    aligner = Aligner(device, min_score=min_score, refine=refine, weights=weights, face_model=face_model)
 
     def process(photo: Path) -> tuple[PhotoResult, list[Row]]:
         its_boxes = None if boxes is None else boxes.get(photo, [])

@@ -13,11 +13,14 @@ import torch
 from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
-from dhm_cli.checkpoint import load_checkpoint, save_checkpoint
+from dhm_cli.checkpoint import load_checkpoint, read_tensors, write_tensors
 from dhm_cli.engines import FORMAT_VERSION, METADATA_KEY
+from dhm_cli.errors import FormatError, InputError
 from dhm_cli.files import written_atomically
+from dhm_cli.models.dhm import Dhm
 from dhm_cli.models.fast_dhm import FastDhm
 from dhm_cli.models.input import image_tensor
+from dhm_cli.models.registry import Network
 
 _OPSET = 18
 
@@ -55,6 +58,23 @@ class InferenceFastDhm(nn.Module):
         return self.initial + moved.reshape(-1, *self.initial.shape) * self.config.input_size
 
 
+class InferenceDhm(nn.Module):
+    """A network that regresses landmarks step by step, for inference: pre-processing inside, last step only.
+
+    Args:
+        model: a trained network in evaluation mode.
+    """
+
+    def __init__(self, model: Dhm) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, crops: Tensor) -> Tensor:
+        """(B, S, S, 3) uint8 RGB -> (B, 68, 3) crop pixels, after the last step."""
+        landmarks: Tensor = self.model(image_tensor(crops)).landmarks
+        return landmarks[:, -1]
+
+
 def export_onnx(checkpoint: Path, out: Path, half: bool = False) -> None:
     """Write a checkpoint as an ONNX file that carries its own pre-processing.
 
@@ -63,21 +83,36 @@ def export_onnx(checkpoint: Path, out: Path, half: bool = False) -> None:
         out: the ONNX file; written atomically. Weights that the checkpoint holds as float16 are float16 in it too and
             widened when it is loaded; the arithmetic is float32.
         half: round the weights to float16 first, which halves the file.
+
+    Raises:
+        InputError: no such file, or a network that regresses the parameters of a face model.
+        FormatError: a foreign or partial file.
     """
+    if "face_model" in read_tensors(checkpoint)[1]:
+        raise InputError(
+            f"{checkpoint}: regresses the parameters of a face model, which the ONNX file would have to hold; its "
+            "licence forbids to pass it on",
+            f"run the checkpoint itself: dhm align --weights {checkpoint}, or train with --target landmarks",
+        )
     model, metadata = load_checkpoint(checkpoint)
     if half:
         _round_to_half(model)
     size = model.config.input_size
     example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
+    network = InferenceFastDhm(model) if isinstance(model, FastDhm) else InferenceDhm(model)
+    shapes = {"crops": {0: torch.export.Dim("batch")}}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # the exporter's own use of torch
+        # Strict, which takes longer, leaves the length of a batch open where the network asks for len(images).
+        traced = torch.export.export(
+            network.eval(), (example,), dynamic_shapes=shapes, strict=not isinstance(model, FastDhm)
+        )
         program = torch.onnx.export(
-            InferenceFastDhm(model).eval(),
-            (example,),
+            traced,
             input_names=["crops"],
             output_names=["landmarks"],
-            dynamic_shapes={"crops": {0: torch.export.Dim("batch")}},
+            dynamic_shapes=shapes,
             opset_version=_OPSET,
             dynamo=True,
             optimize=False,
@@ -103,19 +138,28 @@ def export_onnx(checkpoint: Path, out: Path, half: bool = False) -> None:
 
 
 def export_checkpoint(checkpoint: Path, out: Path, half: bool = False) -> None:
-    """Copy a checkpoint, with its training record.
+    """Copy a checkpoint of any network, with its training record; needs no face model.
 
     Args:
         checkpoint: a network of `dhm train`.
         out: the copy.
-        half: store the weights as float16, which halves the file.
+        half: store the weights as float16, which halves the file; float32 otherwise. The mean shape stays float32.
+
+    Raises:
+        InputError: no such file.
+        FormatError: a foreign file.
     """
-    model, metadata = load_checkpoint(checkpoint)
-    dtype = torch.float16 if half else torch.float32
-    save_checkpoint(out, model, metadata["arch"], metadata["training"], dtype)
+    tensors, metadata = read_tensors(checkpoint)
+    if "arch" not in metadata:
+        raise FormatError(
+            f"{checkpoint}: not a network but another kind of dhm file", "use best.safetensors of a training run"
+        )
+    for name, tensor in tensors.items():
+        tensors[name] = tensor.half() if half and name != "mean_shape" else tensor.float()
+    write_tensors(out, tensors, metadata)
 
 
-def _round_to_half(model: FastDhm) -> None:
+def _round_to_half(model: Network) -> None:
     """What `save_checkpoint` in float16 and loading would do to the weights."""
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and name != "mean_shape":

@@ -4,8 +4,8 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -42,6 +42,9 @@ DEFAULT_DATA = Path("data")
 _MAY_CHANGE = ("steps", "epochs", "validate_every", "validation_batch")
 # Steps between lines of the metrics without a validation.
 _REPORT_EVERY = 50
+# Not then --resume: a run keeps its batch, size and precision.
+_LESS_TO_TRAIN = "start a new run with a lower --batch or --input-size, or on a GPU with --precision bf16"
+_LESS_TO_VALIDATE = "lower training.validation_batch in the settings file (--config)"
 # Validation faces in the pictures.
 _SAMPLES = 6
 
@@ -183,6 +186,8 @@ class Trainer:
         self.step, self._best, self._loss = 0, math.inf, math.nan
         if resume:
             self._load_state()
+        self._check_processes()
+        self._network = self._trained_network()
         if self._processes.is_main:
             write_toml(self._folder.config, settings.to_toml())
             self._folder.describe({**self._record, "parameters": self._count()}, self.step)
@@ -238,8 +243,19 @@ class Trainer:
         self._objective = Objective(self.config, network.input_size, face_model, shown).to(p.device)
         self._average = moving_average(self.model, self.config.ema)
         self._optimiser = make_optimiser(self.model, self.config)
-        wrapped = p.wrapped(self.model)
-        self._network = cast(nn.Module, torch.compile(wrapped)) if self._options.compile else wrapped
+
+    def _check_processes(self) -> None:
+        """Raise where machines differ: their networks would drift apart, or wait for each other for ever."""
+        mine = {**self._record, "step": self.step}
+        if any(other != mine for other in self._processes.gather(mine)):
+            raise InputError(
+                "the processes differ in their settings, their stores or the state that they resume",
+                "start all with one command, and put stores and run folder where every machine sees them",
+            )
+
+    def _trained_network(self) -> nn.Module:
+        wrapped = self._processes.wrapped(self.model)
+        return cast(nn.Module, torch.compile(wrapped)) if self._options.compile else wrapped
 
     def _count(self) -> dict[str, int]:
         return {"numbers": sum(p.numel() for p in self.model.parameters()), "float32_bytes": float32_bytes(self.model)}
@@ -278,14 +294,16 @@ class Trainer:
             before = time.perf_counter()
             for batch in self._batches.loader(self.step, self.steps, self._options.workers, p.rank, p.world):
                 arrived = time.perf_counter()
-                stop = self._train_step(batch, interrupted.is_set())
+                with self._memory_explained(f"at a batch of {self.config.batch}", _LESS_TO_TRAIN):
+                    stop = self._train_step(batch, interrupted.is_set())
                 done = time.perf_counter()
                 self._clock.samples += self.config.batch
                 self._clock.waited += arrived - before
                 self._clock.worked += done - arrived
                 validation = None
                 if self.step % (self.config.validate_every or self.steps_per_epoch) == 0 or self.step == self.steps:
-                    result = validation = self._validate()
+                    with self._memory_explained(f"validating {self.config.validation_batch}", _LESS_TO_VALIDATE):
+                        result = validation = self._validate()
                 try:
                     self._report(validation, report)
                 except KeyboardInterrupt:
@@ -296,20 +314,19 @@ class Trainer:
                 before = time.perf_counter()
         return result
 
-    def _train_step(self, batch: Batch, interrupted: bool) -> bool:
-        """One step of the optimiser; whether any process was interrupted."""
+    @contextmanager
+    def _memory_explained(self, doing: str, hint: str) -> Iterator[None]:
+        """Say what to lower where the memory does not suffice."""
         try:
-            return self._optimise(batch, interrupted)
-        except (torch.cuda.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            yield
+        except (MemoryError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and not _is_memory_error(error):
                 raise
-            c = self.config
-            raise DhmError(
-                f"out of memory at a batch of {c.batch} crops of {self.settings.network.input_size} pixels",
-                "lower --batch or --input-size, or on a GPU pass --precision bf16; then --resume",
-            ) from error
+            size = self.settings.network.input_size
+            raise DhmError(f"out of memory {doing} crops of {size} pixels", hint) from error
 
-    def _optimise(self, batch: Batch, interrupted: bool) -> bool:
+    def _train_step(self, batch: Batch, interrupted: bool) -> bool:
+        """One step of the optimiser; whether any process was interrupted."""
         c, device = self.config, self._processes.device
         self.model.train()
         for group in self._optimiser.param_groups:
@@ -319,13 +336,13 @@ class Trainer:
         with torch.autocast(device.type, torch.bfloat16) if c.precision == "bf16" else nullcontext():
             output = self._network(images)
         loss = self._objective(output, truth, images)
-        signals = torch.tensor([float(interrupted)], device=device)
-        total, stop = self._processes.sum(torch.cat([loss.detach().reshape(1), signals])).tolist()
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), c.gradient_norm or math.inf))
+        length = nn.utils.clip_grad_norm_(self.model.parameters(), c.gradient_norm or math.inf)
+        shared = self._processes.sum(torch.stack([loss.detach(), loss.new_tensor(float(interrupted))]))
+        total, stop, norm = torch.cat([shared, length.reshape(1)]).tolist()  # once, for a GPU has to finish for it
         if not (math.isfinite(total) and math.isfinite(norm)):
-            self._refuse(batch, total, norm)
+            self._refuse(batch, loss.item(), norm)
         self._optimiser.step()
         self.step += 1
         self._average.update_parameters(self.model)
@@ -335,15 +352,22 @@ class Trainer:
         return stop > 0
 
     def _refuse(self, batch: Batch, loss: float, norm: float) -> None:
-        """Save the batch that gave NaN, and say so."""
+        """Save the batch that gave NaN, and say so; all processes' batches where only the gradient did."""
+        p = self._processes
+        finite = [math.isfinite(other) for other in p.gather(loss)]
+        told = p.gather("" if finite[p.rank] and not all(finite) else self._keep(batch, loss, norm))
+        raise DhmError(
+            next(filter(None, told)),
+            "look for wrong labels with: dhm prepare --check; or lower --learning-rate in a new run",
+        )
+
+    def _keep(self, batch: Batch, loss: float, norm: float) -> str:
+        """Save a batch that gave NaN; a sentence about it."""
         names = self._train_names[batch.rows.numpy()].tolist()
         file = self._folder.path / f"nan_step_{self.step:07d}_rank_{self._processes.rank}.safetensors"
         write_tensors(file, batch._asdict(), {"batch": {"step": self.step, "names": names, "loss": str(loss)}})
         what = f"the loss became {loss}" if not math.isfinite(loss) else f"the gradient's norm became {norm}"
-        raise DhmError(
-            f"{what} at step {self.step}, with the batch now in {file} ({', '.join(names[:3])}, ...)",
-            "look for wrong labels with: dhm prepare --check; or lower --learning-rate in a new run",
-        )
+        return f"{what} at step {self.step}, with the batch now in {file} ({', '.join(names[:3])}, ...)"
 
     def _report(self, validation: dict[str, float] | None, report: Callable[[TrainProgress], None]) -> None:
         clock = self._clock
@@ -369,7 +393,7 @@ class Trainer:
 
     def _validate(self) -> dict[str, float]:
         p = self._processes
-        p.share_buffers(self.averaged)
+        p.share_statistics(self.averaged)
         predicted = predict(self.averaged, self._crops, self.config.validation_batch, p.device)
         parts = p.gather(normalised_mean_error(predicted, self._truth))
         nme = np.empty(len(self._yaw))
@@ -406,7 +430,7 @@ class Trainer:
         save_png(self._folder.sample(self.step), sheet)
 
     def _save_state(self) -> None:
-        self._processes.share_buffers(self.model)
+        self._processes.share_statistics(self.model)
         if not self._processes.is_main:
             return
         record = {
@@ -424,6 +448,7 @@ class Trainer:
         tensors, state = read_state(self._folder.state)
         _check_same_run(state["run"], json.loads(json.dumps(self._record)), self._folder.path)
         restore(tensors, self._modules(), self._optimiser)
+        self._record["initial"] = state["run"]["initial"]  # a resume need not name it
         self.step = state["step"]
         self._best = math.inf if state["best"] is None else state["best"]
         self._loss = math.nan if state["loss"] is None else state["loss"]
@@ -498,7 +523,9 @@ def _hash_of(file: Path) -> str:
 
 def _is_memory_error(error: RuntimeError) -> bool:
     text = str(error).lower()
-    return isinstance(error, torch.cuda.OutOfMemoryError) or "out of memory" in text or "not enough memory" in text
+    # CUDA, CPU on Windows, CPU elsewhere
+    said = ("out of memory", "not enough memory", "allocate memory")
+    return isinstance(error, torch.cuda.OutOfMemoryError) or any(words in text for words in said)
 
 
 def _check_same_run(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:

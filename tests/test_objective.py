@@ -1,0 +1,131 @@
+"""What a training minimises: which loss, a teacher's landmarks in the student's pixels, the face model's prior."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from dhm_cli.checkpoint import save_checkpoint
+from dhm_cli.config import DhmConfig, FastDhmConfig, TrainConfig
+from dhm_cli.errors import InputError
+from dhm_cli.losses import coefficient_prior, over_steps, squared_loss, wing_loss
+from dhm_cli.models.output import AlignmentOutput
+from dhm_cli.models.registry import build_model
+from dhm_cli.morphable.face_model import FaceModel
+from dhm_cli.morphable.parameters import LAYOUT
+from dhm_cli.training.objective import Objective, Teacher
+
+CONFIG = TrainConfig()
+SIDE = 32
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
+TRUTH = SIDE * random(2, 68, 3)
+OUTPUT = AlignmentOutput(SIDE * random(2, 3, 68, 3, seed=1))
+IMAGES = 2 * random(2, 3, SIDE, SIDE, seed=2) - 1
+
+
+def save_teacher(path: Path, size: int, answer: Tensor | None = None) -> Path:
+    """A `fast` of the given input size; with `answer` it gives these (68, 3) crop pixels whatever it sees."""
+    torch.manual_seed(size)
+    config = FastDhmConfig(size, blocks=((16, 2),), recurrent_channels=16, head_rank=8)
+    network = build_model("fast", random(68, 3) - 0.5, config)
+    if answer is not None:
+        with torch.no_grad():
+            network.head[2].weight.zero_()
+            network.head[2].bias.copy_(((answer - network.initial_landmarks) / size).flatten())
+    save_checkpoint(path, network, "fast", {})
+    return path
+
+
+@pytest.mark.parametrize("weights", ["rising", "equal"])
+def test_the_loss_is_the_recipes(weights: str) -> None:
+    config = replace(CONFIG, step_weights=weights, wing_width=0.1, wing_curvature=0.03, depth_weight=0.7)
+    wing = over_steps(wing_loss(OUTPUT.landmarks, TRUTH, 0.1, 0.03, 0.7), weights)
+    assert Objective(config, SIDE, None, None)(OUTPUT, TRUTH, IMAGES) == wing
+    squared = over_steps(squared_loss(OUTPUT.landmarks, TRUTH, SIDE, 0.7), weights)
+    assert Objective(replace(config, loss="squared"), SIDE, None, None)(OUTPUT, TRUTH, IMAGES) == squared
+
+
+def test_the_prior_is_added_for_networks_of_parameters(toy_model: FaceModel) -> None:
+    p = random(2, 3, 234, seed=3)
+    p[..., LAYOUT["identity"]] *= toy_model.identity_std
+    p[..., LAYOUT["expression"]] *= toy_model.expression_std
+    objective = Objective(replace(CONFIG, prior_weight=0.5), SIDE, toy_model, None)
+    without, with_p = (objective(output, TRUTH, IMAGES).item() for output in (OUTPUT, OUTPUT._replace(parameters=p)))
+    prior = coefficient_prior(p, toy_model.identity_std, toy_model.expression_std).item()
+    assert prior == pytest.approx(1 / 3, rel=0.1)  # of uniform numbers from 0 to 1
+    assert with_p - without == pytest.approx(0.5 * prior, rel=1e-4)
+    unweighted = Objective(CONFIG, SIDE, toy_model, None)
+    assert unweighted(OUTPUT._replace(parameters=p), TRUTH, IMAGES).item() == without
+
+
+@pytest.mark.parametrize("size", [32, 64, 40, 16 * 3])
+def test_a_teachers_landmarks_arrive_in_the_students_pixels(tmp_path: Path, size: int) -> None:
+    """Where a teacher of any size sees the corners and the middle of its crop, the student has its own."""
+    marks = torch.zeros(68, 3)
+    marks[0, :2] = -0.5  # the outer edges of the first and the last pixel
+    marks[1, :2] = size - 0.5
+    marks[2, :2] = (size - 1) / 2
+    marks[3] = torch.tensor([size / 4 - 0.5, size / 2 - 0.5, size / 8])
+    teacher = Teacher(save_teacher(tmp_path / "teacher", size, marks), None)
+    landmarks = teacher(IMAGES)
+    assert landmarks.shape == (2, 68, 3)
+    assert not landmarks.requires_grad
+    expected = [
+        [-0.5, -0.5, 0.0], [31.5, 31.5, 0.0], [15.5, 15.5, 0.0], [7.5, 15.5, 4.0],
+    ]  # fmt: skip
+    for face in landmarks:
+        torch.testing.assert_close(face[:4], torch.tensor(expected), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_a_teacher_sees_the_students_crops(tmp_path: Path, size: int) -> None:
+    teacher = Teacher(save_teacher(tmp_path / "teacher", size), None).train()
+    seen: list[Tensor] = []
+    teacher.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    flat = torch.full((1, 3, SIDE, SIDE), 0.25)
+    flat[:, :, : SIDE // 2] = -0.75
+    teacher(flat)
+    assert seen[0].shape == (1, 3, size, size)
+    assert seen[0][0, :, 0, 0].tolist() == pytest.approx([-0.75] * 3)
+    assert seen[0][0, :, -1, -1].tolist() == pytest.approx([0.25] * 3)
+    before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
+    teacher(IMAGES)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())  # batch norms too
+
+
+def test_distillation_is_the_same_loss_against_the_teacher(tmp_path: Path) -> None:
+    marks = SIDE * random(68, 3, seed=4)
+    teacher = Teacher(save_teacher(tmp_path / "teacher", SIDE, marks), None)
+    config = replace(CONFIG, distillation_weight=0.3)
+    plain = Objective(config, SIDE, None, None)
+    labels = plain(OUTPUT, TRUTH, IMAGES).item()
+    shown = plain(OUTPUT, marks.expand(2, -1, -1), IMAGES).item()
+    both = Objective(config, SIDE, None, teacher)(OUTPUT, TRUTH, IMAGES).item()
+    assert both == pytest.approx(labels + 0.3 * shown, rel=1e-4)
+
+
+def test_no_gradient_reaches_a_teacher(tmp_path: Path) -> None:
+    objective = Objective(CONFIG, SIDE, None, Teacher(save_teacher(tmp_path / "teacher", SIDE), None))
+    predicted = OUTPUT.landmarks.clone().requires_grad_()
+    objective(AlignmentOutput(predicted), TRUTH, IMAGES).backward()
+    assert predicted.grad is not None
+    assert all(p.grad is None and not p.requires_grad for p in objective.parameters())
+
+
+def test_a_teacher_of_parameters_needs_its_face_model(tmp_path: Path, toy_model: FaceModel) -> None:
+    config = DhmConfig(input_size=40, channels=(16, 16), hidden=16)
+    save_checkpoint(tmp_path / "dhm", build_model("dhm", random(68, 3), config, toy_model), "dhm", {})
+    toy_model.save(tmp_path / "face_model.h5")
+    assert Teacher(tmp_path / "dhm", tmp_path / "face_model.h5")(IMAGES).shape == (2, 68, 3)
+    replace(toy_model, mean=toy_model.mean * 2).save(tmp_path / "other.h5")
+    with pytest.raises(InputError, match=r"trained with face model .* but .*other\.h5"):
+        Teacher(tmp_path / "dhm", tmp_path / "other.h5")
+    with pytest.raises(InputError, match="no such checkpoint"):
+        Teacher(tmp_path / "missing", None)

@@ -1,0 +1,148 @@
+"""The run folder: what is recorded, what is forgotten, what is kept."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import dhm_cli
+from dhm_cli.training import run_folder
+from dhm_cli.training.run_folder import RunFolder, environment
+
+
+def test_each_start_is_a_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = RunFolder(tmp_path / "run")
+    monkeypatch.setattr(sys, "argv", ["dhm", "train"])
+    folder.describe({"arch": "fast", "steps": 5}, 0)
+    monkeypatch.setattr(sys, "argv", ["dhm", "train", "--resume"])
+    folder.describe({"arch": "fast", "steps": 9}, 3)
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (record["arch"], record["steps"]) == ("fast", 9)
+    first, second = record["sessions"]
+    assert (first["step"], first["command"]) == (0, ["dhm", "train"])
+    assert (second["step"], second["command"]) == (3, ["dhm", "train", "--resume"])
+    assert first["started"] <= second["started"]
+    # A start from nothing, where an earlier one never came to save a state, is a run of its own.
+    folder.describe({"arch": "fast"}, 0)
+    assert len(json.loads((tmp_path / "run" / "run.json").read_text())["sessions"]) == 1
+
+
+def test_environment() -> None:
+    found = environment()
+    assert found["dhm"] == dhm_cli.__version__
+    assert found["packages"]["numpy"] == np.__version__
+    assert torch.__version__.startswith(found["packages"]["torch"].split("+")[0])
+    assert found["threads"] == torch.get_num_threads()
+    assert json.loads(json.dumps(found)) == found
+
+
+def git(folder: Path, *command: str) -> str:
+    person = ("-c", "user.name=Test", "-c", "user.email=test@example.org")
+    return subprocess.run(
+        ["git", *person, *command], cwd=folder, capture_output=True, text=True, check=True, timeout=60
+    ).stdout.strip()
+
+
+def test_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = tmp_path / "code" / "dhm_cli" / "__init__.py"
+    code.parent.mkdir(parents=True)
+    code.write_text("")
+    monkeypatch.setattr(dhm_cli, "__file__", str(code))
+    assert environment()["commit"] is None
+    git(tmp_path, "init", "-q")  # the user's own repository around an installed copy says nothing of the code
+    assert environment()["commit"] is None
+    git(tmp_path / "code", "init", "-q")
+    assert environment()["commit"] is None  # no commit yet
+    git(tmp_path / "code", "add", ".")
+    git(tmp_path / "code", "commit", "-qm", "first")
+    head = git(tmp_path / "code", "rev-parse", "HEAD")
+    assert environment()["commit"] == head
+    (code.parent / "new.py").write_text("")
+    assert environment()["commit"] == head
+    code.write_text("changed = True\n")
+    assert environment()["commit"] == head + "+"
+
+
+def test_without_git(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert environment()["commit"] is None
+
+
+def test_metrics_are_lines_that_can_be_forgotten(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    assert folder.rows() == []
+    folder.forget_after(0)
+    assert not (tmp_path / "run").exists()
+    rows = [{"step": step, "loss": step / 3} for step in (50, 100, 150)]
+    for row in rows:
+        folder.add_row(row)
+    assert folder.rows() == rows
+    folder.forget_after(100)
+    assert folder.rows() == rows[:2]
+    folder.add_row(rows[2])
+    assert folder.rows() == rows
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize("rest", ['{"step": 60, "lo', "{"])
+def test_a_line_that_a_crash_cut_off_is_forgotten(tmp_path: Path, rest: str) -> None:
+    folder = RunFolder(tmp_path)
+    folder.add_row({"step": 50})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write(rest)
+    folder.forget_after(50)
+    folder.add_row({"step": 100})
+    assert folder.rows() == [{"step": 50}, {"step": 100}]
+
+
+def test_learning_curve(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    bins = {"0-30": 5.0, "30-60": 6.0, "60-90": 7.0, "mean_of_bins": 6.0, "mean_of_images": 5.5}
+    for step in (50, 100, 150):
+        row = {"step": step, "loss": 1 / step, "learning_rate": 1e-3, "gradient_norm": 1.0}
+        folder.add_row({**row, **({"validation": {k: v / step for k, v in bins.items()}} if step > 50 else {})})
+    folder.draw_learning_curve()
+    image = cv2.imread(str(tmp_path / "learning_curve.png"))
+    assert image.shape[0] > 200
+    assert image.std() > 10
+
+
+@pytest.mark.parametrize(("keep", "left"), [(0, []), (1, [1000]), (3, [20, 300, 1000]), (9, [4, 20, 300, 1000])])
+def test_the_newest_checkpoints_are_kept(tmp_path: Path, keep: int, left: list[int]) -> None:
+    folder = RunFolder(tmp_path)
+    for step in (1000, 4, 300, 20):
+        folder.checkpoint(step).parent.mkdir(exist_ok=True)
+        folder.checkpoint(step).write_bytes(b"")
+    other = folder.checkpoint(1).with_name("mine.safetensors")
+    other.write_bytes(b"")
+    folder.prune_checkpoints(keep)
+    assert sorted(p.name for p in other.parent.glob("step*")) == [folder.checkpoint(step).name for step in left]
+    assert other.exists()
+
+
+def test_table_of_validation_faces(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    names = np.array(['a.h5: Köpfe/"1", 2.jpg', "b.h5: x.png"])
+    folder.write_validation(names, np.array([-12.34567, 90.0]), np.array([1.23456789, 60.0]))
+    with folder.validation.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    assert rows == [["name", "yaw", "nme"], [names[0], "-12.346", "1.234568"], [names[1], "90.000", "60.000000"]]
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["validation.csv"]
+
+
+def test_a_failed_write_keeps_the_older_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = RunFolder(tmp_path)
+    folder.describe({"arch": "fast"}, 0)
+    before = (tmp_path / "run.json").read_bytes()
+    monkeypatch.setattr(run_folder.json, "dumps", lambda *_, **__: "\ud800")  # cannot be written as UTF-8
+    with pytest.raises(UnicodeEncodeError):
+        folder.describe({"arch": "fast"}, 3)
+    monkeypatch.undo()
+    assert (tmp_path / "run.json").read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["run.json"]

@@ -1,0 +1,81 @@
+"""What each of two processes does for test_processes.py: trains, and writes down what it has then."""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from dhm_cli.checkpoint import write_tensors
+from dhm_cli.config import DhmConfig, FastDhmConfig, TrainConfig
+from dhm_cli.data.store import FaceStore
+from dhm_cli.errors import InputError
+from dhm_cli.recipes import RunSettings
+from dhm_cli.training import run_folder
+from dhm_cli.training.processes import Processes, joined_processes
+from dhm_cli.workflows.training import RunOptions, Trainer, TrainProgress
+
+TRAINING = TrainConfig(steps=6, batch=8, validate_every=3, warmup=2, ema=0.5, seed=3)
+# No batch norm.
+DHM = RunSettings("dhm", "best", DhmConfig(input_size=32, channels=(16, 16), hidden=16, steps=2), TRAINING)
+SMALL_FAST = FastDhmConfig(
+    input_size=32, stem_channels=16, blocks=((16, 2),), recurrent_channels=16, steps=2, head_rank=8
+)
+FAST = RunSettings("fast", "best", SMALL_FAST, TRAINING)
+
+
+class Runs:
+    """Runs on one store, below one folder.
+
+    Args:
+        store: the store.
+        face_model: the face model of DHM.
+        out: the runs' parent folder.
+        processes: this process among others.
+    """
+
+    def __init__(self, store: Path, face_model: Path, out: Path, processes: Processes | None = None) -> None:
+        self.store, self.face_model, self.out, self.processes = store, face_model, out, processes
+
+    def train(
+        self, name: str, settings: RunSettings, resume: bool = False, stop: int | None = None, workers: int = 0
+    ) -> list[float]:
+        """Train, up to a Ctrl-C after step `stop` if given; the running means of the loss."""
+        means: list[float] = []
+
+        def report(progress: TrainProgress) -> None:
+            means.append(progress.loss)
+            if progress.step == stop:
+                raise KeyboardInterrupt
+
+        options = RunOptions(workers, face_model=self.face_model)
+        stores = [(FaceStore(self.store), 1.0)]
+        trainer = Trainer(settings, stores, self.out / name, options, self.processes, resume)
+        try:
+            trainer.run(report)
+        except KeyboardInterrupt:
+            means.append(float("nan"))
+        rank = self.processes.rank if self.processes else 0
+        networks = {"model": trainer.model, "average": trainer.averaged}
+        tensors = {f"{n}.{key}": t for n, network in networks.items() for key, t in network.state_dict().items()}
+        write_tensors(self.out / f"{name}_rank_{rank}.safetensors", tensors, {"means": means, "step": trainer.step})
+        return means
+
+
+def main(store: str, face_model: str, out: str) -> None:
+    torch.set_num_threads(1)
+    run_folder.save_learning_curve = lambda path, rows: None  # longer than these runs
+    with joined_processes("cpu") as processes:
+        runs = Runs(Path(store), Path(face_model), Path(out), processes)
+        runs.train("dhm", DHM, workers=1)
+        runs.train("fast", FAST)
+        runs.train("from_one", DHM, resume=True)
+        runs.train("stopped", DHM, stop=2 if processes.rank == 1 else None)
+        other = RunSettings("fast", "best", SMALL_FAST, TrainConfig(batch=8, seed=processes.rank))
+        try:
+            runs.train("differ", other)
+        except InputError as error:
+            (runs.out / f"differ_rank_{processes.rank}.txt").write_text(error.message)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
