@@ -74,9 +74,8 @@ def test_export_agrees_with_torch(network: FastDhm, tmp_path: Path, dtype: torch
     ("arch", "changes"),
     [
         ("dhm", {"steps": 2}),
-        ("dhm-vgg", {"steps": 1, "channels": (8, 16), "heatmap": "initial"}),
         ("rhg", {"steps": 2, "hourglasses": 1, "input_size": 32}),
-        ("3dcnn", {}),
+        ("3dcnn", {"features": "vgg", "channels": (8, 16)}),
         ("2drnn", {"steps": 2}),
     ],
 )

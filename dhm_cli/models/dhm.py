@@ -74,7 +74,7 @@ class Dhm(nn.Module):
         if images.shape[1:] != (3, size, size):
             raise ValueError(f"this network takes images of shape (B, 3, {size}, {size}), got {tuple(images.shape)}")
         photo = self.features.photo_response(images)
-        state = self._initial_state(len(images))
+        state = self._initial_state(images.shape[0])  # not len(), which an export would take for a constant
         landmarks = self.state.landmarks(state)
         hidden = None
         steps, parameters = [], []

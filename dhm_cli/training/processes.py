@@ -44,15 +44,19 @@ class Processes:
         """Whether this process writes the run folder."""
         return self.rank == 0
 
-    def wrapped(self, model: nn.Module) -> nn.Module:
+    def wrapped(self, model: nn.Module, unused: bool = False) -> nn.Module:
         """The network, made to average its gradients over the processes where there are several.
 
         Every process starts from the main one's weights.
+
+        Args:
+            model: the network, on its device.
+            unused: whether some of its parameters do not touch the loss, for which the processes would wait.
         """
         if self.world == 1:
             return model
         ids = [self.device.index] if self.device.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(model, device_ids=ids)
+        return nn.parallel.DistributedDataParallel(model, device_ids=ids, find_unused_parameters=unused)
 
     def prepared(self, model: nn.Module) -> nn.Module:
         """The network with batch norms that see the whole batch, where the devices can share them (CUDA).

@@ -100,19 +100,15 @@ def export_onnx(checkpoint: Path, out: Path, half: bool = False) -> None:
     size = model.config.input_size
     example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
     network = InferenceFastDhm(model) if isinstance(model, FastDhm) else InferenceDhm(model)
-    shapes = {"crops": {0: torch.export.Dim("batch")}}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # the exporter's own use of torch
-        # Strict, which takes longer, leaves the length of a batch open where the network asks for len(images).
-        traced = torch.export.export(
-            network.eval(), (example,), dynamic_shapes=shapes, strict=not isinstance(model, FastDhm)
-        )
         program = torch.onnx.export(
-            traced,
+            network.eval(),
+            (example,),
             input_names=["crops"],
             output_names=["landmarks"],
-            dynamic_shapes=shapes,
+            dynamic_shapes={"crops": {0: torch.export.Dim("batch")}},
             opset_version=_OPSET,
             dynamo=True,
             optimize=False,

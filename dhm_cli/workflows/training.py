@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dhm_cli.checkpoint import load_weights, read_tensors, save_checkpoint, write_tensors
+from dhm_cli.config import DhmConfig
 from dhm_cli.data.batches import Batch, Faces, TrainBatches, load_faces, validation_crops
 from dhm_cli.data.overlap import split_overlap
 from dhm_cli.data.store import FaceStore
@@ -254,7 +255,10 @@ class Trainer:
             )
 
     def _trained_network(self) -> nn.Module:
-        wrapped = self._processes.wrapped(self.model)
+        network = self.settings.network
+        # With one step nothing goes through W_hh.
+        unused = isinstance(network, DhmConfig) and network.recurrence == "rnn" and network.steps == 1
+        wrapped = self._processes.wrapped(self.model, unused)
         return cast(nn.Module, torch.compile(wrapped)) if self._options.compile else wrapped
 
     def _count(self) -> dict[str, int]:
