@@ -125,6 +125,21 @@ DHM_PRESETS: dict[str, DhmConfig] = {
 }
 
 
+PRESETS: dict[str, FastDhmConfig | DhmConfig] = {**DHM_PRESETS, **FAST_PRESETS}
+ARCHS = tuple(PRESETS)
+
+
+def preset(arch: str) -> FastDhmConfig | DhmConfig:
+    """Settings of an architecture by name.
+
+    Raises:
+        InputError: unknown name; the message lists the known ones.
+    """
+    if arch not in PRESETS:
+        raise InputError(f"unknown architecture {arch!r}", f"known architectures: {', '.join(ARCHS)}")
+    return PRESETS[arch]
+
+
 @dataclass(frozen=True)
 class AugmentationConfig:
     """Ranges of the random changes of a training crop; probabilities in [0, 1].

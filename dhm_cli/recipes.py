@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from dhm_cli.config import DHM_PRESETS, FAST_PRESETS, AugmentationConfig, DhmConfig, FastDhmConfig, TrainConfig
+from dhm_cli.config import DHM_PRESETS, FAST_PRESETS, AugmentationConfig, DhmConfig, FastDhmConfig, TrainConfig, preset
 from dhm_cli.errors import InputError
 from dhm_cli.rules import (
-    ARCHS,
     AUGMENTATION,
     DATA,
     FILE,
@@ -109,8 +108,7 @@ def network_recipe(arch: str, recipe: str) -> FastDhmConfig | DhmConfig:
 
 
 def _check_names(arch: str, recipe: str) -> None:
-    if arch not in ARCHS:
-        raise InputError(f"unknown architecture {arch!r}", f"known architectures: {', '.join(ARCHS)}")
+    preset(arch)  # raises
     if recipe not in RECIPES:
         raise InputError(f"unknown recipe {recipe!r}", f"known recipes: {', '.join(RECIPES)}")
 

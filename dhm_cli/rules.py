@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
-from dhm_cli.config import DHM_PRESETS, FAST_PRESETS
+from dhm_cli.config import ARCHS, DHM_PRESETS, FAST_PRESETS
 from dhm_cli.errors import InputError
 
-ARCHS = (*DHM_PRESETS, *FAST_PRESETS)
 RECIPES = ("best", "paper")
 
 

@@ -250,6 +250,8 @@ def test_prepare_of_a_face_model_alone(tmp_path: Path, monkeypatch: pytest.Monke
         (("train", "--device", "tpu9"), "--device tpu9", "auto, cpu, cuda"),
         (("train", "--data", "missing.h5"), "missing.h5: no such store", "dhm prepare"),
         (("train", "--data", "x.h5=heavy"), "'heavy' is not a positive number", "FILE.h5=0.5"),
+        (("train", "--data", "x.h5="), "'' is not a positive number", "FILE.h5=0.5"),
+        (("train", "--data", "x.safetensors"), "x.safetensors: no such store", "dhm prepare"),
         (("export", "missing.safetensors"), "missing.safetensors: no such checkpoint", "dhm train"),
     ],
 )
@@ -291,10 +293,31 @@ def test_another_face_model_is_named(small_dhm: Path, toy_model: FaceModel) -> N
     assert "but other.h5 is" in output
 
 
-def test_ablation_takes_no_architecture(small: Path) -> None:
-    output = dhm("train", "--config", small, "--ablation", "--arch", "rhg", expect=2)
+@pytest.mark.parametrize("flag", ["--arch", "--init"])
+def test_ablation_takes_no_architecture(small: Path, flag: str) -> None:
+    output = dhm("train", "--config", small, "--ablation", flag, "rhg", expect=2)
     assert "--ablation" in output
-    assert "--arch" in output
+    assert flag in output
+
+
+def test_a_store_given_twice(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workplace)
+    with pytest.raises(InputError, match=r"data/\.\./data/faces\.h5: given twice"):
+        open_stores(["data/faces.h5", "data/../data/faces.h5=0.5"])
+
+
+def test_ctrl_c_within_the_imports(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def available_cores() -> None:
+        raise AssertionError("went on")
+
+    class Module:
+        @property
+        def available_cores(self) -> object:
+            signal.raise_signal(signal.SIGINT)
+            return available_cores
+
+    monkeypatch.setitem(sys.modules, "dhm_cli.threads", Module())
+    assert dhm("train", "--config", small, expect=130) == "interrupted\n"
 
 
 def test_stores_with_weights(workplace: Path) -> None:

@@ -73,8 +73,8 @@ def test_export_agrees_with_torch(network: FastDhm, tmp_path: Path, dtype: torch
 @pytest.mark.parametrize(
     ("arch", "changes"),
     [
-        ("dhm", {"steps": 2}),
-        ("rhg", {"steps": 2, "hourglasses": 1, "input_size": 32}),
+        ("dhm", {"steps": 2, "recurrence": "lstm"}),
+        ("rhg", {"steps": 1, "hourglasses": 1, "input_size": 32}),
         ("3dcnn", {"features": "vgg", "channels": (8, 16)}),
         ("2drnn", {"steps": 2}),
     ],

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from dhm_cli.checkpoint import load_checkpoint, save_checkpoint
-from dhm_cli.config import FAST_PRESETS, DhmConfig, FastDhmConfig
+from dhm_cli.config import ARCHS, FAST_PRESETS, DhmConfig, FastDhmConfig, preset
 from dhm_cli.errors import InputError
 from dhm_cli.heatmaps import draw_heatmap
 from dhm_cli.losses import over_steps, wing_loss
 from dhm_cli.models.dhm import Dhm
 from dhm_cli.models.fast_dhm import FastDhm
 from dhm_cli.models.layers import FastRecurrentModule
-from dhm_cli.models.registry import ARCHS, Network, build_model, float32_bytes, preset
+from dhm_cli.models.registry import Network, build_model, float32_bytes
 from dhm_cli.morphable.face_model import toy_face_model
 from dhm_cli.recipes import network_recipe
 
@@ -51,7 +51,7 @@ def small(arch: str) -> FastDhmConfig | DhmConfig:
     """The preset, with fewer pixels and channels where it is large: what a contract says does not depend on them."""
     settings = preset(arch)
     if isinstance(settings, FastDhmConfig):
-        return settings
+        return replace(settings, input_size=64)
     channels = tuple(max(16, c // 8) for c in settings.channels)
     return replace(settings, input_size=64, channels=channels, hidden=64)
 
@@ -244,7 +244,7 @@ def test_redraw_follows_the_mean_shape() -> None:
     model = make_model("fast")
     model.mean_shape.mul_(0.5)
     model.redraw_heatmap()
-    torch.testing.assert_close(model.heatmap, draw_heatmap(model.initial_landmarks[None], 120))
+    torch.testing.assert_close(model.heatmap, draw_heatmap(model.initial_landmarks[None], model.config.input_size))
     assert "heatmap" not in model.state_dict()
 
 
@@ -310,3 +310,31 @@ def test_missing_settings_are_refused() -> None:
     del values["blocks"]
     with pytest.raises(InputError, match="blocks"):
         FastDhmConfig.from_json(values)
+
+
+def test_p_gives_the_landmarks_by_equation_2() -> None:
+    """p is that of the 300W-LP files for the crop as an image; the landmarks' depth has zero mean."""
+    model = make_model("dhm", rotation="euler")
+    torch.nn.init.normal_(model.update.weight, std=0.1)  # far from the mean face, in every number
+    with torch.no_grad():
+        landmarks, p = model(make_batch(64)[0])
+    assert p is not None
+    expected = toy_face_model().landmarks(p.flatten(0, 1), 64.0).unflatten(0, p.shape[:2])
+    expected[..., 2] -= expected[..., 2].mean(-1, keepdim=True)
+    torch.testing.assert_close(landmarks, expected, atol=1e-3, rtol=0)
+    assert (p[:, -1, 1:4].abs().amax(0) > 0.1).all()
+    assert (landmarks - model.initial_landmarks).abs().max() > 8
+
+
+@pytest.mark.parametrize("heatmap", ["evolving", "initial"])
+def test_autocast_does_not_round_where_the_first_heat_map_is_drawn(heatmap: str) -> None:
+    """Bfloat16 has 8 bits: landmarks would be a quarter of a pixel off."""
+    model = make_model("dhm", heatmap=heatmap, steps=1)
+    drawn: list[Tensor] = []
+    model.features.register_forward_pre_hook(lambda _, inputs: drawn.append(inputs[1]))
+    images, _ = make_batch(64)
+    with torch.no_grad():
+        for enabled in (False, True):
+            with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+                assert model(images).landmarks.dtype == torch.float32
+    assert torch.equal(*drawn)

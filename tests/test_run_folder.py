@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import dhm_cli
+from dhm_cli.errors import FormatError, InputError
 from dhm_cli.training import run_folder
 from dhm_cli.training.run_folder import RunFolder, environment
 
@@ -99,6 +100,42 @@ def test_a_line_that_a_crash_cut_off_is_forgotten(tmp_path: Path, rest: str) -> 
     folder.forget_after(50)
     folder.add_row({"step": 100})
     assert folder.rows() == [{"step": 50}, {"step": 100}]
+
+
+@pytest.mark.parametrize("line", ['{"step": 2', "3", "{}"])
+def test_damaged_metrics_are_named(tmp_path: Path, line: str) -> None:
+    (tmp_path / "metrics.jsonl").write_text(line + "\n")
+    with pytest.raises(FormatError, match=r"metrics\.jsonl: a line") as raised:
+        RunFolder(tmp_path).forget_after(5)
+    assert "--resume goes on without it" in raised.value.hint
+
+
+@pytest.mark.parametrize("text", ['{"sess', "{}", "3"])
+def test_a_damaged_record_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(FormatError, match=r"run\.json: not the record of a run"):
+        RunFolder(tmp_path).describe({}, 5)
+    assert (tmp_path / "run.json").read_text() == text
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks of files")
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    holder = (
+        "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.lockf(file, fcntl.LOCK_EX); "
+        "print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", holder, str(tmp_path / ".lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(InputError, match="another process trains in it"):
+            RunFolder(tmp_path).claim()
+        other.kill()
+    folder = RunFolder(tmp_path)
+    folder.claim()
+    again = "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'w'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+    refused = subprocess.run([sys.executable, "-c", again, str(tmp_path / ".lock")], capture_output=True, check=False)
+    assert refused.returncode == 1
 
 
 def test_learning_curve(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from dhm_cli.checkpoint import write_tensors
 from dhm_cli.config import TrainConfig
 from dhm_cli.errors import FormatError, InputError
 from dhm_cli.training.optimisation import make_optimiser, moving_average
@@ -85,7 +86,11 @@ def test_a_damaged_state_is_named(tmp_path: Path) -> None:
     path = tmp_path / "state.safetensors"
     save_state(path, {"model": model}, make_optimiser(model, TrainConfig()), {"step": 1})
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(FormatError, match=r"state\.safetensors: not a readable"):
+    with pytest.raises(FormatError, match=r"state\.safetensors: not a readable") as raised:
+        read_state(path)
+    assert "--init" in raised.value.hint
+    write_tensors(path, {}, {})
+    with pytest.raises(FormatError, match=r"state\.safetensors: not the state of a training"):
         read_state(path)
     with pytest.raises(InputError, match="no such"):
         read_state(tmp_path / "missing")

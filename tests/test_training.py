@@ -231,6 +231,10 @@ def test_a_longer_schedule_may_be_resumed(
     assert (trainer.step, trainer.steps) == (6, 7)
     trainer.run()
     assert [line["step"] for line in metrics(out)] == [3, 6, 7]
+    before = (out / "config.toml").read_text()
+    with pytest.raises(InputError, match="is at step 7 of 2"):
+        start(out, replace(FAST, training=replace(TRAINING, steps=2)), resume=True)
+    assert (out / "config.toml").read_text() == before
 
 
 def test_a_metrics_line_that_a_crash_cut_off_is_dropped(
@@ -267,6 +271,18 @@ def test_nothing_to_resume(start: Callable[..., Trainer], tmp_path: Path) -> Non
     with pytest.raises(InputError, match="no training run to resume"):
         start(tmp_path, resume=True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_networks_without_a_state_are_not_overwritten(
+    straight: Callable[[str], Path], start: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(straight("fast"), tmp_path / "run"))
+    (out / "state.safetensors").unlink()
+    before = files(out)
+    with pytest.raises(InputError, match=r"state\.safetensors is gone") as caught:
+        start(out)
+    assert "--init" in caught.value.hint
+    assert files(out) == before
 
 
 def test_resume_with_other_data_is_refused(straight: Callable[[str], Path], face_store: Path, tmp_path: Path) -> None:
@@ -516,6 +532,7 @@ def test_what_is_no_number_ends_the_run_with_its_batch(
 OUT_OF_MEMORY = [
     torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
     RuntimeError("CUDA error: out of memory"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."),
     MemoryError(),
 ]

@@ -171,16 +171,23 @@ def train(
     the yaw bins. Ctrl-C saves the state; --resume continues exactly where the run stopped. Many GPUs:
     torchrun --nproc-per-node 4 -m dhm_cli train --arch rhg
     """
-    import torch
+    if ablation and (arch or init):
+        raise typer.BadParameter("--ablation trains architectures of its own: leave out --arch and --init")
 
-    from dhm_cli.io.toml_config import read_toml
-    from dhm_cli.recipes import resolve
-    from dhm_cli.threads import available_cores
-    from dhm_cli.training.processes import joined_processes
-    from dhm_cli.workflows.training import RunOptions
+    from dhm_cli.training.interruption import deferred_interrupts
 
-    if ablation and arch:
-        raise typer.BadParameter("--ablation trains architectures of its own: leave out --arch")
+    with (
+        deferred_interrupts() as interrupted
+    ):  # Ctrl-C within the imports of numpy and torch would leave them half done
+        import torch
+
+        from dhm_cli.io.toml_config import read_toml
+        from dhm_cli.recipes import resolve
+        from dhm_cli.threads import available_cores
+        from dhm_cli.training.processes import joined_processes
+        from dhm_cli.workflows.training import RunOptions
+    if interrupted.is_set():
+        raise KeyboardInterrupt
     if threads:
         torch.set_num_threads(threads)
     flags = {
@@ -242,12 +249,18 @@ def _train_one(settings: "RunSettings", out: Path, options: "RunOptions", proces
 
 
 def _train_ablation(settings_of: Any, out: Path, options: "RunOptions", processes: "Processes") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     from dhm_cli.workflows.comparison import compare_runs
 
     for arch in _ABLATION:
         folder = out / arch
         _train_one(settings_of(arch, folder), folder, options, processes, (folder / "state.safetensors").exists())
     if processes.is_main:
-        for row in compare_runs({arch: out / arch for arch in _ABLATION}, out)["rows"]:
-            typer.echo("  ".join(f"{name} {value}" for name, value in row.items()))
-        typer.echo(f"comparison: {out / 'ced.png'}")
+        rows = compare_runs({arch: out / arch for arch in _ABLATION}, out)["rows"]
+        table = Table("NME %", *(name.replace("_", " ") for name, value in rows[0].items() if isinstance(value, float)))
+        for row in rows:
+            table.add_row(row["run"], *(f"{value:.2f}" for value in row.values() if isinstance(value, float)))
+        Console().print(table)
+        typer.echo(f"comparison: {out / 'ced.png'} and {out / 'comparison.csv'}")

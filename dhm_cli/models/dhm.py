@@ -39,7 +39,7 @@ class Dhm(nn.Module):
         self.register_buffer("mean_shape", mean_shape.float().clone())
         self.features = Features(config)
         self.recurrence: VanillaRecurrence | LstmRecurrence | NoRecurrence
-        self.recurrence = _RECURRENCES[config.recurrence](self.features.numbers, config.hidden)
+        self.recurrence = RECURRENCES[config.recurrence](self.features.numbers, config.hidden)
         self.state: LandmarkState | ParameterState
         self.face_model_hash: str | None = None
         if config.target == "params":
@@ -75,15 +75,16 @@ class Dhm(nn.Module):
             raise ValueError(f"this network takes images of shape (B, 3, {size}, {size}), got {tuple(images.shape)}")
         photo = self.features.photo_response(images)
         state = self._initial_state(images.shape[0])  # not len(), which an export would take for a constant
-        landmarks = self.state.landmarks(state)
+        with torch.autocast(images.device.type, enabled=False):  # pixels need more than the 8 bits of bfloat16
+            landmarks = self.state.landmarks(state)
+            fixed = None if self.config.heatmap == "evolving" else self._fixed_heatmap()
+        features = None if fixed is None else self.features(photo, fixed)
         hidden = None
         steps, parameters = [], []
-        evolving = self.config.heatmap == "evolving"
-        features = None if evolving else self.features(photo, self._fixed_heatmap())
         for _ in range(self.config.steps):
             seen = self.features(photo, self._draw(landmarks)) if features is None else features
             hidden = self.recurrence(seen, hidden)
-            with torch.autocast(images.device.type, enabled=False):  # pixels need more than the 8 bits of bfloat16
+            with torch.autocast(images.device.type, enabled=False):
                 state = state + self.update(self.recurrence.output(hidden).float())
                 landmarks = self.state.landmarks(state)
             steps.append(landmarks)
@@ -182,7 +183,7 @@ class NoRecurrence(nn.Module):
         return hidden
 
 
-_RECURRENCES: dict[str, type[VanillaRecurrence | LstmRecurrence | NoRecurrence]] = {
+RECURRENCES: dict[str, type[VanillaRecurrence | LstmRecurrence | NoRecurrence]] = {
     "rnn": VanillaRecurrence,
     "lstm": LstmRecurrence,
     "none": NoRecurrence,

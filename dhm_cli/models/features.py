@@ -25,7 +25,7 @@ class Features(nn.Module):
 
     def __init__(self, config: DhmConfig) -> None:
         super().__init__()
-        self.stem, self.body = _EXTRACTORS[config.features](config)
+        self.stem, self.body = FEATURES[config.features](config)
         with torch.no_grad():
             side = config.input_size // self.stem.stride[0]
             self.numbers = self.body(torch.zeros(1, self.stem.out_channels, side, side)).numel()
@@ -107,4 +107,4 @@ class _StackedHourglass(nn.Module):
         return y
 
 
-_EXTRACTORS = {"plain": _plain, "vgg": _vgg, "hourglass": _hourglass}
+FEATURES = {"plain": _plain, "vgg": _vgg, "hourglass": _hourglass}

@@ -11,8 +11,8 @@ class AlignmentOutput(NamedTuple):
     Attributes:
         landmarks: (B, T, 68, 3), 0-based crop pixels, x right, y down, z toward the viewer in the same unit with zero
             mean in the training data; the last step is the answer.
-        parameters: (B, T, 234), p of every step for the crop as an image (`morphable.parameters.LAYOUT`), from networks
-            that regress p; None from those that regress landmarks. The angles carry no gradient.
+        parameters: (B, T, 234), p of every step for the crop as an image (`morphable.parameters.LAYOUT`), its angles as
+            `DhmConfig.rotation` says, from networks that regress p; None from those that regress landmarks.
     """
 
     landmarks: Tensor

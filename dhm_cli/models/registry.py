@@ -1,29 +1,16 @@
-"""The list of architectures."""
+"""Networks by the names of their architectures (`config.PRESETS`)."""
 
 from typing import Any
 
 from torch import Tensor, nn
 
-from dhm_cli.config import DHM_PRESETS, FAST_PRESETS, DhmConfig, FastDhmConfig
+from dhm_cli.config import DhmConfig, FastDhmConfig, preset
 from dhm_cli.errors import InputError
 from dhm_cli.models.dhm import Dhm
 from dhm_cli.models.fast_dhm import FastDhm
 from dhm_cli.morphable.face_model import FaceModel
 
-PRESETS: dict[str, FastDhmConfig | DhmConfig] = {**DHM_PRESETS, **FAST_PRESETS}
-ARCHS = tuple(PRESETS)
 Network = FastDhm | Dhm
-
-
-def preset(arch: str) -> FastDhmConfig | DhmConfig:
-    """Settings of an architecture by name.
-
-    Raises:
-        InputError: unknown name; the message lists the known ones.
-    """
-    if arch not in PRESETS:
-        raise InputError(f"unknown architecture {arch!r}", f"known architectures: {', '.join(ARCHS)}")
-    return PRESETS[arch]
 
 
 def needs_face_model(config: FastDhmConfig | DhmConfig) -> bool:
@@ -40,7 +27,7 @@ def build_model(
     """Make a network.
 
     Args:
-        arch: one of `ARCHS`.
+        arch: one of `config.ARCHS`.
         mean_shape: (68, 3), see `FastDhm`.
         config: settings, also as JSON as a checkpoint holds them; the preset when None.
         face_model: for networks that regress p.

@@ -10,7 +10,6 @@ from dhm_cli.morphable.camera import model_image_to_pixels, transform_weak_persp
 from dhm_cli.morphable.face_model import FaceModel
 from dhm_cli.morphable.parameters import LAYOUT, NUM_EXPRESSION, NUM_IDENTITY, NUM_PARAMETERS, unpack
 from dhm_cli.morphable.rotation import euler_to_matrix, rotation_vector_to_matrix
-from dhm_cli.pose import matrix_to_euler
 
 # What one unit of the recurrence's output means; about the spread of augmented training faces.
 _SCALE_SPREAD = 0.2  # share of the initial scale
@@ -107,14 +106,6 @@ class ParameterState(nn.Module):
     def parameters_of(self, state: Tensor) -> Tensor:
         """p of the crop, its angles as this state holds them, (B, 234) -> (B, 234)."""
         return self.initial + self.spread * state
-
-    def with_euler_angles(self, parameters: Tensor) -> Tensor:
-        """p in the convention of the 300W-LP files, from p as `parameters_of` gives it; (..., 234), on the CPU."""
-        result = parameters.detach().cpu().clone()
-        matrix = self._matrix(result[..., LAYOUT["angles"]].reshape(-1, 3))
-        angles = torch.from_numpy(matrix_to_euler(matrix.numpy())).to(result.dtype)
-        result[..., LAYOUT["angles"]] = angles.reshape(*result.shape[:-1], 3)
-        return result
 
     def _matrix(self, angles: Tensor) -> Tensor:
         return euler_to_matrix(angles) if self._rotation == "euler" else rotation_vector_to_matrix(angles)

@@ -66,7 +66,9 @@ class Objective(nn.Module):
         """
         loss = self._against(output.landmarks, truth)
         if self.teacher is not None:
-            loss = loss + self._config.distillation_weight * self._against(output.landmarks, self.teacher(images))
+            with torch.autocast(images.device.type, torch.bfloat16, enabled=self._config.precision == "bf16"):
+                shown = self.teacher(images)
+            loss = loss + self._config.distillation_weight * self._against(output.landmarks, shown)
         if self._config.prior_weight and output.parameters is not None:
             prior = coefficient_prior(output.parameters, self.identity_std, self.expression_std)
             loss = loss + self._config.prior_weight * prior

@@ -110,7 +110,10 @@ def joined_processes(device: str) -> Iterator[Processes]:
     """
     rank, world, local, neighbours = _places()
     if world == 1:
-        yield Processes(0, 1, _device(device, None))
+        place = _device(device, None)
+        if place.type == "cuda":
+            torch.cuda.set_device(place)  # or the pinned memory would belong to the first GPU
+        yield Processes(0, 1, place)
         return
     store = _meeting_point(rank, world)
     try:

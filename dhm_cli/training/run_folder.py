@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 
 import dhm_cli
 from dhm_cli.charts import save_learning_curve
+from dhm_cli.errors import FormatError, InputError
 from dhm_cli.files import written_atomically
 
 _PACKAGES = ("torch", "numpy", "opencv-python-headless", "h5py", "safetensors")
+_MOVE_AWAY = "move the file away: --resume goes on without it"
 
 
 class RunFolder:
@@ -46,17 +48,53 @@ class RunFolder:
 
     def describe(self, record: dict[str, Any], step: int) -> None:
         """Write `run.json`; each start of the run adds a session: when, from which step, command, environment."""
-        sessions = json.loads(self._run.read_text())["sessions"] if step and self._run.exists() else []
+        sessions = self._sessions() if step and self._run.exists() else []
         session = {"started": datetime.now(timezone.utc).isoformat(timespec="seconds"), "step": step}
         sessions.append({**session, "command": sys.argv, **environment()})
         _write_text(self._run, json.dumps({**record, "sessions": sessions}, indent=1))
 
+    def _sessions(self) -> list[Any]:
+        try:
+            return list(json.loads(self._run.read_text(encoding="utf-8"))["sessions"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise FormatError(f"{self._run}: not the record of a run ({error!r})", _MOVE_AWAY) from error
+
+    def claim(self) -> None:
+        """Keep other processes from training in this folder until this one ends, however it ends.
+
+        Raises:
+            InputError: another process trains in it.
+        """
+        if sys.platform == "win32":  # it has no such locks
+            return
+        import fcntl
+
+        self.path.mkdir(parents=True, exist_ok=True)
+        # A record lock, which worker processes do not inherit: they may outlive a killed run by seconds.
+        self._lock = (self.path / ".lock").open("w")
+        try:
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            raise InputError(
+                f"{self.path}: another process trains in it", "wait for it, or choose another --out"
+            ) from error
+
     def rows(self) -> list[dict[str, Any]]:
-        """The lines of `metrics.jsonl`."""
+        """The lines of `metrics.jsonl`.
+
+        Raises:
+            FormatError: a line is not ours.
+        """
         if not self._metrics.exists():
             return []
         *lines, _cut_off = self._metrics.read_text().split("\n")  # a crash may have cut the last one
-        return [json.loads(line) for line in lines]
+        try:
+            rows = [json.loads(line) for line in lines]
+        except ValueError as error:
+            raise FormatError(f"{self._metrics}: a line is not JSON ({error})", _MOVE_AWAY) from error
+        if not all(isinstance(row, dict) and "step" in row for row in rows):
+            raise FormatError(f"{self._metrics}: a line without a step", _MOVE_AWAY)
+        return rows
 
     def forget_after(self, step: int) -> None:
         """Drop metrics of steps that are about to be done again."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dhm_cli.checkpoint import read_tensors, write_tensors
+from dhm_cli.errors import FormatError
 
 
 def save_state(path: Path, modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer, record: Any) -> None:
@@ -29,8 +30,19 @@ def save_state(path: Path, modules: Mapping[str, nn.Module], optimiser: torch.op
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of a saved state by name, and its record."""
-    tensors, metadata = read_tensors(path)
+    """The tensors of a saved state by name, and its record.
+
+    Raises:
+        InputError: no such file.
+        FormatError: it is damaged, or holds something else.
+    """
+    hint = "copy the file again, or start a new run from the last network: --init last.safetensors"
+    try:
+        tensors, metadata = read_tensors(path)
+    except FormatError as error:
+        raise FormatError(error.message, hint) from error
+    if "state" not in metadata:
+        raise FormatError(f"{path}: not the state of a training but another kind of dhm file", hint)
     return tensors, metadata["state"]
 
 

@@ -117,21 +117,23 @@ def open_stores(data: Sequence[str] | None) -> list[tuple[FaceStore, float]]:
         Stores with their weights.
 
     Raises:
-        InputError: nothing found, or a weight that is not a positive number.
+        InputError: nothing found, a store given twice, or a weight that is not a positive number.
     """
     if not data:
         data = sorted(str(p) for p in DEFAULT_DATA.glob("*.h5") if p.name != FACE_MODEL)
         if not data:
             raise InputError(f"no store in {DEFAULT_DATA}/", "make one with: dhm prepare FOLDER --bfm BFM.mat")
-    stores = []
+    stores: list[tuple[FaceStore, float]] = []
     for item in data:
-        file, _, weight = item.rpartition("=") if not item.endswith(".h5") else (item, "", "")
+        file, _, weight = item.rpartition("=") if "=" in item and not item.endswith(".h5") else (item, "", "1")
         try:
-            value = float(weight or 1)
+            value = float(weight)
         except ValueError:
             value = math.nan
         if not (math.isfinite(value) and value > 0):
             raise InputError(f"--data {item}: the weight {weight!r} is not a positive number", "write FILE.h5=0.5")
+        if any(store.path.resolve() == Path(file).resolve() for store, _ in stores):
+            raise InputError(f"--data {file}: given twice", "give it once, with a weight if it is to count more")
         stores.append((FaceStore(Path(file)), value))
     return stores
 
@@ -183,13 +185,15 @@ class Trainer:
         self.steps_per_epoch = self._batches.steps_per_epoch
         self.steps = self.config.steps or math.ceil((self.config.epochs or 0) * self.steps_per_epoch)
         self._record = self._describe(stores)
-        self._build(stores)
+        with self._memory_explained("building the network for", _LESS_TO_TRAIN):
+            self._build(stores)
         self.step, self._best, self._loss = 0, math.inf, math.nan
         if resume:
             self._load_state()
         self._check_processes()
         self._network = self._trained_network()
         if self._processes.is_main:
+            self._folder.claim()
             write_toml(self._folder.config, settings.to_toml())
             self._folder.describe({**self._record, "parameters": self._count()}, self.step)
             self._folder.forget_after(self.step)
@@ -199,7 +203,12 @@ class Trainer:
         if exists and not resume:
             raise InputError(f"{out}: holds a training run", "continue it with --resume, or choose another --out")
         if resume and not exists:
-            raise InputError(f"{out}: no training run to resume", "start one without --resume")
+            raise InputError(f"{out}: no training run to resume", "start one without --resume, in a new --out")
+        if self._folder.best.exists() and not exists:
+            raise InputError(
+                f"{out}: holds the networks of a run whose {self._folder.state.name} is gone",
+                f"choose another --out; --init {self._folder.last} starts from its weights",
+            )
 
     def _load_validation(self, faces: Faces) -> None:
         size, p = self.settings.network.input_size, self._processes
@@ -454,6 +463,10 @@ class Trainer:
         restore(tensors, self._modules(), self._optimiser)
         self._record["initial"] = state["run"]["initial"]  # a resume need not name it
         self.step = state["step"]
+        if self.step > self.steps:
+            raise InputError(
+                f"{self._folder.path}: is at step {self.step:,} of {self.steps:,}", "raise --steps or --epochs"
+            )
         self._best = math.inf if state["best"] is None else state["best"]
         self._loss = math.nan if state["loss"] is None else state["loss"]
 
@@ -527,8 +540,8 @@ def _hash_of(file: Path) -> str:
 
 def _is_memory_error(error: RuntimeError) -> bool:
     text = str(error).lower()
-    # CUDA, CPU on Windows, CPU elsewhere
-    said = ("out of memory", "not enough memory", "allocate memory")
+    # CUDA, cuBLAS and cuDNN, CPU on Windows, CPU elsewhere
+    said = ("out of memory", "status_alloc_failed", "not enough memory", "allocate memory")
     return isinstance(error, torch.cuda.OutOfMemoryError) or any(words in text for words in said)
 
 
