@@ -1,6 +1,7 @@
 """The README's training commands on the sample data, and what users see when something is wrong."""
 
 import csv
+import errno
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ from dhm_cli.checkpoint import read_tensors
 from dhm_cli.cli.main import app
 from dhm_cli.data.store import FaceStore
 from dhm_cli.errors import InputError
+from dhm_cli.files import written_atomically
 from dhm_cli.io.toml_config import read_toml
 from dhm_cli.morphable.face_model import FaceModel
 from dhm_cli.training.objective import Objective
@@ -212,7 +214,8 @@ def test_ablation(small_dhm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for row in rows:
         record = read_tensors(Path("ab") / row["run"] / "best.safetensors")[1]["training"]
         assert float(row["mean_of_bins"]) == pytest.approx(record["validation_nme"]["mean_of_bins"], abs=6e-4)
-        assert f"run {row['run']}" in output
+        line = next(line for line in output.splitlines() if f"│ {row['run']} " in line)
+        assert f"{record['validation_nme']['mean_of_bins']:.2f}" in line
     alike = [read_toml(Path("ab") / arch / "config.toml") for arch in ABLATION]
     assert all(settings["training"] == alike[0]["training"] for settings in alike)
     trained = weights(Path("ab/3dcnn"))
@@ -322,7 +325,8 @@ def test_ctrl_c_within_the_imports(small: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_stores_with_weights(workplace: Path) -> None:
     store = workplace / "data" / "faces.h5"
-    ((first, one), (_, half)) = open_stores([str(store), f"{store}=0.5"])
+    other = shutil.copy(store, workplace / "other.h5")
+    ((first, one), (_, half)) = open_stores([str(store), f"{other}=0.5"])
     assert (len(first), one, half) == (16, 1.0, 0.5)
     odd = workplace / "rate=0.1"
     odd.mkdir(exist_ok=True)
@@ -338,6 +342,13 @@ def test_two_folders_of_one_name_do_not_overwrite_each_other(tmp_path: Path) -> 
     output = dhm("prepare", *folders, "--bfm", SAMPLE_DATA / "toy_bfm.mat", "--out", tmp_path, expect=1)
     assert f"error: {folders[1]}: would write one store" in output
     assert len(FaceStore(tmp_path / "faces.h5")) == 16
+
+
+def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space left") as raised, written_atomically(tmp_path / "run.json"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert raised.value.filename == str(tmp_path / "run.json")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_the_disk_says_is_an_error_not_a_traceback(tmp_path: Path) -> None:

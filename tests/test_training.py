@@ -297,7 +297,7 @@ def test_resume_with_other_data_is_refused(straight: Callable[[str], Path], face
 def test_files_of_a_run(straight: Callable[[str], Path]) -> None:
     found = sorted(p.relative_to(straight("fast")).as_posix() for p in straight("fast").rglob("*") if p.is_file())
     assert found == [
-        "best.safetensors", "checkpoints/step_0000003.safetensors", "checkpoints/step_0000006.safetensors",
+        ".lock", "best.safetensors", "checkpoints/step_0000003.safetensors", "checkpoints/step_0000006.safetensors",
         "config.toml", "last.safetensors", "learning_curve.png", "metrics.jsonl", "run.json",
         "samples/step_0000003.png", "samples/step_0000006.png", "state.safetensors", "validation.csv",
     ]  # fmt: skip
@@ -631,13 +631,14 @@ def test_training_needs_both_splits(face_store: Path, tmp_path: Path, split: int
     assert not (tmp_path / "run").exists()
 
 
-def test_stores_with_weights(face_store: Path) -> None:
-    stores = open_stores([str(face_store), f"{face_store}=0.25"])
+def test_stores_with_weights(face_store: Path, tmp_path: Path) -> None:
+    other = shutil.copy(face_store, tmp_path / "other.h5")
+    stores = open_stores([str(face_store), f"{other}=0.25"])
     assert [weight for _, weight in stores] == [1.0, 0.25]
     assert [len(store) for store, _ in stores] == [24, 24]
 
 
-@pytest.mark.parametrize("weight", ["0", "-1", "many", "nan", "inf"])
+@pytest.mark.parametrize("weight", ["", "0", "-1", "many", "nan", "inf"])
 def test_unusable_weights_are_named(face_store: Path, weight: str) -> None:
     with pytest.raises(InputError, match=f"'{weight}' is not a positive number"):
         open_stores([f"{face_store}={weight}"])
