@@ -192,7 +192,7 @@ class TrainConfig:
         decay_steps: steps between decays of the exponential schedule.
         decay_epochs: epochs at whose end the milestones schedule decays.
         final_learning_rate: the exponential schedule stops falling here.
-        warmup: steps over which the rate first rises linearly.
+        warmup: steps over which the rate first rises linearly; at most a tenth of the run.
         weight_decay: decoupled for adamw, an L2 term for the others.
         ema: decay of the moving average of the weights, which is what is validated and shipped; 0 for none.
         gradient_norm: gradients are clipped to this norm; 0 for no clipping.

@@ -24,7 +24,8 @@ def written_atomically(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())  # or a power cut could leave the new name with old blocks
         os.replace(partial, path)
     except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk names no file
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)  # a full disk names no file
         raise
     finally:
         partial.unlink(missing_ok=True)

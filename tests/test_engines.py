@@ -11,7 +11,7 @@ import onnx
 import pytest
 import torch
 from conftest import INPUT_SIZE, make_mean_shape, write_dummy_network
-from test_models import CASES, make_model
+from test_models import CASES, make_model, trained_a_little
 
 from dhm_cli import engines
 from dhm_cli.checkpoint import save_checkpoint
@@ -129,10 +129,10 @@ def regresses_p(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join([case[0], *map(str, case[1].values())]))
 def test_every_network_that_can_be_trained(case: tuple[str, dict[str, Any]], tmp_path: Path, face_model: Path) -> None:
-    model = make_model(case[0], **case[1]).eval()
+    model = trained_a_little(make_model(case[0], **case[1]))
     # Large weights in the last layer, so that the answer depends on the crop.
     if isinstance(model, FastDhm):
-        torch.nn.init.normal_(model.head[-1].weight)
+        torch.nn.init.normal_(model.head[-1].weight, std=0.02)
     else:
         torch.nn.init.normal_(model.update.weight, std=0.05)
     save_checkpoint(tmp_path / "net.safetensors", model, case[0], {})
@@ -145,8 +145,8 @@ def test_every_network_that_can_be_trained(case: tuple[str, dict[str, Any]], tmp
         expected = model(torch.tensor(crops.transpose(0, 3, 1, 2) / 127.5 - 1).float()).landmarks[:, -1].numpy()
     landmarks = engine(crops)
     assert landmarks.dtype == np.float32
-    np.testing.assert_allclose(landmarks, expected, atol=1e-3)
-    assert np.ptp(landmarks, axis=0).max() > 0.01
+    np.testing.assert_allclose(landmarks, expected, atol=1e-3, rtol=1e-5)
+    assert np.ptp(landmarks, axis=0).max() > 0.1
 
 
 def test_a_network_that_regresses_p_needs_its_face_model(regresses_p: Path, face_model: Path, tmp_path: Path) -> None:

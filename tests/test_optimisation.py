@@ -26,8 +26,10 @@ def test_cosine_without_warm_up() -> None:
     assert rates(TrainConfig(warmup=0, learning_rate=0.1), (0,), total=10) == [0.1]
 
 
-def test_a_run_shorter_than_its_warm_up() -> None:
-    assert rates(TrainConfig(warmup=100, learning_rate=0.1), (0, 9), total=10) == pytest.approx([0.001, 0.01])
+def test_the_warm_up_takes_at_most_a_tenth_of_the_run() -> None:
+    """A trial of 20 steps would else stay at next to nothing."""
+    config = TrainConfig(warmup=100, learning_rate=0.1)
+    assert rates(config, (0, 1, 2, 11, 20), total=20) == pytest.approx([0.05, 0.1, 0.1, 0.05, 0.0])
 
 
 def test_exponential_falls_in_stairs_to_its_floor() -> None:

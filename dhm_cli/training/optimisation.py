@@ -20,7 +20,7 @@ def make_optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
 
 
 def learning_rate_at(step: int, config: TrainConfig, total: int, steps_per_epoch: int) -> float:
-    """Learning rate of a step: a linear warm-up, then the schedule of the recipe.
+    """Learning rate of a step: a linear warm-up over at most a tenth of the run, then the schedule of the recipe.
 
     Args:
         step: steps done before.
@@ -28,14 +28,14 @@ def learning_rate_at(step: int, config: TrainConfig, total: int, steps_per_epoch
         total: steps of the whole run.
         steps_per_epoch: for schedules that count epochs.
     """
-    rate = config.learning_rate
-    if step < config.warmup:
-        return rate * (step + 1) / config.warmup
+    rate, warmup = config.learning_rate, min(config.warmup, total // 10)
+    if step < warmup:
+        return rate * (step + 1) / warmup
     if config.schedule == "exponential":
         return max(config.final_learning_rate, rate * config.decay ** (step // config.decay_steps))
     if config.schedule == "milestones":
         return rate * config.decay ** sum(step >= epoch * steps_per_epoch for epoch in config.decay_epochs)
-    done = (step - config.warmup) / max(1, total - config.warmup)
+    done = (step - warmup) / max(1, total - warmup)
     return rate * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
