@@ -24,7 +24,7 @@ from dhm_cli.cli.main import Commands, app
 from dhm_cli.detection import MIN_SCORE
 from dhm_cli.errors import DhmError
 from dhm_cli.morphable.face_model import FACE_MODEL, toy_face_model
-from dhm_cli.workflows.training import DEFAULT_DATA
+from dhm_cli.training.inputs import DEFAULT_DATA
 
 ROOT = Path(__file__).parent.parent
 

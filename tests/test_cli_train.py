@@ -24,8 +24,8 @@ from dhm_cli.errors import InputError
 from dhm_cli.files import written_atomically
 from dhm_cli.io.toml_config import read_toml
 from dhm_cli.morphable.face_model import FaceModel
+from dhm_cli.training.inputs import open_stores
 from dhm_cli.training.objective import Objective
-from dhm_cli.workflows.training import open_stores
 
 SAMPLE_DATA = Path(__file__).parent.parent / "sample_data"
 

@@ -26,8 +26,9 @@ from dhm_cli.models.registry import build_model
 from dhm_cli.morphable.face_model import FaceModel
 from dhm_cli.recipes import RunSettings, resolve
 from dhm_cli.training import run_folder
+from dhm_cli.training.inputs import open_stores
 from dhm_cli.training.objective import Objective
-from dhm_cli.workflows.training import RunOptions, Trainer, TrainProgress, open_stores, predict
+from dhm_cli.workflows.training import RunOptions, Trainer, TrainProgress, predict
 
 # The average follows quickly, so that a wrong average shows within six steps.
 TRAINING = TrainConfig(steps=6, batch=4, validate_every=3, warmup=2, ema=0.5, seed=11)

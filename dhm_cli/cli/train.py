@@ -214,7 +214,8 @@ def train(
 def _train_one(settings: "RunSettings", out: Path, options: "RunOptions", processes: "Processes", resume: bool) -> None:
     from tqdm import tqdm
 
-    from dhm_cli.workflows.training import Trainer, open_stores
+    from dhm_cli.training.inputs import open_stores
+    from dhm_cli.workflows.training import Trainer
 
     trainer = Trainer(settings, open_stores(settings.data), out, options, processes, resume)
     if processes.is_main:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +13,11 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from dhm_cli.checkpoint import load_weights, read_tensors, save_checkpoint, write_tensors
 from dhm_cli.config import DhmConfig
-from dhm_cli.data.batches import Batch, Faces, TrainBatches, load_faces, validation_crops
+from dhm_cli.data.batches import Batch, Faces, TrainBatches, validation_crops
 from dhm_cli.data.overlap import split_overlap
 from dhm_cli.data.store import FaceStore
 from dhm_cli.errors import DhmError, InputError
@@ -26,10 +26,9 @@ from dhm_cli.io.toml_config import write_toml
 from dhm_cli.metrics import nme_by_yaw, normalised_mean_error
 from dhm_cli.models.input import image_tensor
 from dhm_cli.models.registry import Network, build_model, float32_bytes, needs_face_model
-from dhm_cli.morphable.face_model import FACE_MODEL, FaceModel
-from dhm_cli.morphable.mean_shape import mean_frontal_shape
 from dhm_cli.plotting import evolution_sheet, save_png, spread_over
 from dhm_cli.recipes import RunSettings
+from dhm_cli.training.inputs import face_model_beside, faces_of, find_face_model, mean_shape_of
 from dhm_cli.training.interruption import deferred_interrupts
 from dhm_cli.training.objective import Objective, Teacher
 from dhm_cli.training.optimisation import learning_rate_at, make_optimiser, moving_average
@@ -37,8 +36,6 @@ from dhm_cli.training.processes import Processes
 from dhm_cli.training.run_folder import RunFolder
 from dhm_cli.training.state import read_state, restore, save_state
 
-# Where `dhm prepare` writes.
-DEFAULT_DATA = Path("data")
 # Settings that a resumed run may change: a longer or shorter schedule, more or fewer validations.
 _MAY_CHANGE = ("steps", "epochs", "validate_every", "validation_batch")
 # Steps between lines of the metrics without a validation.
@@ -107,37 +104,6 @@ class _Clock:
         return self.waited / max(self.waited + self.worked, 1e-9)
 
 
-def open_stores(data: Sequence[str] | None) -> list[tuple[FaceStore, float]]:
-    """Open the stores to train on.
-
-    Args:
-        data: files, each with an optional sampling weight as in `faces.h5=0.5`; None for every store in `data/`.
-
-    Returns:
-        Stores with their weights.
-
-    Raises:
-        InputError: nothing found, a store given twice, or a weight that is not a positive number.
-    """
-    if not data:
-        data = sorted(str(p) for p in DEFAULT_DATA.glob("*.h5") if p.name != FACE_MODEL)
-        if not data:
-            raise InputError(f"no store in {DEFAULT_DATA}/", "make one with: dhm prepare FOLDER --bfm BFM.mat")
-    stores: list[tuple[FaceStore, float]] = []
-    for item in data:
-        file, _, weight = item.rpartition("=") if "=" in item and not item.endswith(".h5") else (item, "", "1")
-        try:
-            value = float(weight)
-        except ValueError:
-            value = math.nan
-        if not (math.isfinite(value) and value > 0):
-            raise InputError(f"--data {item}: the weight {weight!r} is not a positive number", "write FILE.h5=0.5")
-        if any(store.path.resolve() == Path(file).resolve() for store, _ in stores):
-            raise InputError(f"--data {file}: given twice", "give it once, with a weight if it is to count more")
-        stores.append((FaceStore(Path(file)), value))
-    return stores
-
-
 class Trainer:
     """One training run in one folder, resumable to the bit on a CPU.
 
@@ -177,7 +143,7 @@ class Trainer:
                 f"a batch of {self.config.batch} cannot be shared by {self._processes.world} processes",
                 f"choose a --batch that is a multiple of {self._processes.world}",
             )
-        train, validation = _faces_of(stores)
+        train, validation = faces_of(stores)
         self.warnings = split_overlap([store for store, _ in stores])
         self._load_validation(validation)
         self._train_names = train.names
@@ -241,11 +207,11 @@ class Trainer:
 
     def _build(self, stores: list[tuple[FaceStore, float]]) -> None:
         network, p = self.settings.network, self._processes
-        face_model = _find_face_model(stores, self._options.face_model) if needs_face_model(network) else None
+        face_model = find_face_model(stores, self._options.face_model) if needs_face_model(network) else None
         teacher = self._options.teacher
-        shown = None if teacher is None else Teacher(teacher, self._options.face_model or _beside(stores))
+        shown = None if teacher is None else Teacher(teacher, self._options.face_model or face_model_beside(stores))
         torch.manual_seed(self.config.seed)
-        model = build_model(self.settings.arch, _mean_shape(stores), network, face_model)
+        model = build_model(self.settings.arch, mean_shape_of(stores), network, face_model)
         if self._options.initial is not None:
             load_weights(model, read_tensors(self._options.initial)[0], self._options.initial)
         model.to(p.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in the annotations
@@ -494,44 +460,6 @@ def predict(
     return np.concatenate(parts)
 
 
-def _faces_of(stores: list[tuple[FaceStore, float]]) -> tuple[Faces, Faces]:
-    models = {str(s.path): str(s.attributes.get("face_model")) for s, _ in stores}
-    if len(set(models.values())) > 1:
-        found = ", ".join(f"{path} {model}" for path, model in models.items())
-        raise InputError(f"stores with labels of different face models: {found}", "prepare them with one --bfm")
-    train, validation = load_faces(stores, "train"), load_faces(stores, "val")
-    if not len(train) or not len(validation):
-        raise InputError(
-            f"{len(train)} faces to train on and {len(validation)} to validate on",
-            "prepare the stores with a --table of splits, or a folder more with --split val",
-        )
-    return train, validation
-
-
-def _mean_shape(stores: list[tuple[FaceStore, float]]) -> Tensor:
-    labels = [s.labels.take(s.labels.in_split("train")) for s, _ in stores]
-    return mean_frontal_shape(
-        np.concatenate([x.landmarks for x in labels]), np.concatenate([x.parameters for x in labels])
-    )
-
-
-def _beside(stores: list[tuple[FaceStore, float]]) -> Path:
-    return stores[0][0].path.parent / FACE_MODEL
-
-
-def _find_face_model(stores: list[tuple[FaceStore, float]], file: Path | None) -> FaceModel:
-    """The face model of the stores' parameters."""
-    path = file or _beside(stores)
-    model = FaceModel.load(path)
-    expected = str(stores[0][0].attributes.get("face_model"))
-    if model.hash() != expected:
-        raise InputError(
-            f"{stores[0][0].path} was prepared with face model {expected}, but {path} is {model.hash()} ({model.name})",
-            "pass the --face-model that dhm prepare wrote with the stores",
-        )
-    return model
-
-
 def _hash_of(file: Path) -> str:
     if not file.is_file():
         raise InputError(f"{file}: no such checkpoint", "give a file that dhm train wrote")
@@ -554,12 +482,12 @@ def _check_same_run(before: dict[str, Any], now: dict[str, Any], out: Path) -> N
             raise InputError(f"{out}: this run was started with other data", "give the same stores and weights")
     if before["teacher"] != now["teacher"]:
         raise InputError(f"{out}: this run was started with another teacher", "give the same --teacher")
+    compared = [("network", name) for name in now["network"]]
+    compared += [("training", name) for name in now["training"] if name not in _MAY_CHANGE]
     changed = [
-        f"{name} {table.get(name)}, not {other[name]}"
-        for table, other in ((before[k], now[k]) for k in ("network", "training"))
-        for name in other
-        if name not in _MAY_CHANGE or table is before["network"]
-        if table.get(name) != other[name]
+        f"{name} {before[table].get(name)}, not {now[table][name]}"
+        for table, name in compared
+        if before[table].get(name) != now[table][name]
     ]
     if changed:
         raise InputError(f"{out}: this run has {', '.join(changed)}", "resume with the options it was started with")
