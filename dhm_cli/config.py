@@ -1,9 +1,22 @@
 """Typed settings of the networks and their training, with a source for each value that is not ours."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from dhm_cli.errors import InputError
+
+
+@contextmanager
+def _explained(network: str) -> Iterator[None]:
+    """Say of what network settings are not."""
+    try:
+        yield
+    except (TypeError, KeyError, ValueError) as error:
+        raise InputError(
+            f"not the settings of a {network} network: {error}", "use a checkpoint of this version"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -49,12 +62,8 @@ class FastDhmConfig:
         Raises:
             InputError: an unknown field, or blocks are missing; other missing fields take their defaults.
         """
-        try:
+        with _explained("Fast DHM"):
             return cls(**{**values, "blocks": tuple((int(c), int(s)) for c, s in values["blocks"])})
-        except (TypeError, KeyError, ValueError) as error:
-            raise InputError(
-                f"not the settings of a Fast DHM network: {error}", "use a checkpoint of this version"
-            ) from error
 
 
 FAST_PRESETS: dict[str, FastDhmConfig] = {
@@ -108,12 +117,8 @@ class DhmConfig:
         Raises:
             InputError: an unknown field, or channels are missing; other missing fields take their defaults.
         """
-        try:
+        with _explained("DHM"):
             return cls(**{**values, "channels": tuple(int(c) for c in values["channels"])})
-        except (TypeError, KeyError, ValueError) as error:
-            raise InputError(
-                f"not the settings of a DHM network: {error}", "use a checkpoint of this version"
-            ) from error
 
 
 DHM_PRESETS: dict[str, DhmConfig] = {

@@ -101,6 +101,14 @@ def toy_model() -> "FaceModel":
 
 
 @pytest.fixture(scope="session")
+def face_model(tmp_path_factory: pytest.TempPathFactory, toy_model: "FaceModel") -> Path:
+    """File of the made-up face model."""
+    path = tmp_path_factory.mktemp("model") / "face_model.h5"
+    toy_model.save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
 def dense_model(toy_model: "FaceModel") -> "FaceModel":
     """The toy model with a mask-like surface through its 68 points; the modes of a vertex are smooth in x and y."""
     import torch

@@ -114,13 +114,6 @@ def test_the_fixture_is_a_valid_network(dummy_network: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def face_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model") / "face_model.h5"
-    toy_face_model().save(path)
-    return path
-
-
-@pytest.fixture(scope="module")
 def regresses_p(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("net") / "dhm.safetensors"
     save_checkpoint(path, make_model("dhm"), "dhm", {})

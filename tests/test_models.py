@@ -140,21 +140,14 @@ def trained_a_little(model: Network) -> Network:
     return model.eval()
 
 
-@pytest.fixture(scope="session")
-def face_model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model") / "face_model.h5"
-    toy_face_model().save(path)
-    return path
-
-
 def test_save_and_load_give_equal_output(
-    case: tuple[str, dict[str, Any]], model: Network, tmp_path: Path, face_model_file: Path
+    case: tuple[str, dict[str, Any]], model: Network, tmp_path: Path, face_model: Path
 ) -> None:
     trained_a_little(model)
     images, _ = make_batch(model.config.input_size)
     save_checkpoint(tmp_path / "net.safetensors", model, case[0], {"note": 1})
     torch.manual_seed(99)
-    again, metadata = load_checkpoint(tmp_path / "net.safetensors", face_model_file)
+    again, metadata = load_checkpoint(tmp_path / "net.safetensors", face_model)
     assert not again.training
     assert metadata["arch"] == case[0]
     with torch.no_grad():

@@ -23,7 +23,6 @@ from dhm_cli.data.batches import load_faces, validation_crops
 from dhm_cli.data.store import FaceStore
 from dhm_cli.errors import DhmError, InputError
 from dhm_cli.metrics import nme_by_yaw, normalised_mean_error
-from dhm_cli.morphable.face_model import FaceModel
 from dhm_cli.training import processes, run_folder
 from dhm_cli.training.processes import Processes, joined_processes
 from dhm_cli.training.run_folder import RunFolder
@@ -66,13 +65,6 @@ def quick_curves() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run_folder, "save_learning_curve", lambda path, rows: None)
         yield
-
-
-@pytest.fixture(scope="module")
-def face_model(tmp_path_factory: pytest.TempPathFactory, toy_model: FaceModel) -> Path:
-    path = tmp_path_factory.mktemp("model") / "face_model.h5"
-    toy_model.save(path)
-    return path
 
 
 @pytest.fixture(scope="module")

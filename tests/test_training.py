@@ -61,13 +61,6 @@ def quick_curves() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def face_model(tmp_path_factory: pytest.TempPathFactory, toy_model: FaceModel) -> Path:
-    path = tmp_path_factory.mktemp("model") / "face_model.h5"
-    toy_model.save(path)
-    return path
-
-
-@pytest.fixture(scope="module")
 def start(face_store: Path, face_model: Path) -> Callable[..., Trainer]:
     """Begin a run on the drawn faces."""
 
