@@ -1,4 +1,4 @@
-"""Curves of training and evaluation, drawn with matplotlib: error distributions and learning curves.
+"""Charts of training and evaluation, drawn with matplotlib: error distributions, learning curves, where the errors are.
 
 matplotlib is loaded when a chart is drawn; its global state (pyplot, rcParams) is left alone.
 """
@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dhm_cli.bootstrap import AUC_THRESHOLDS
 from dhm_cli.files import written_atomically
+from dhm_cli.landmarks import CURVES, GROUPS
 from dhm_cli.metrics import YAW_BINS, area_under_ced, cumulative_error, failure_rate
 
 if TYPE_CHECKING:
@@ -23,10 +25,23 @@ _LINE_STYLES = ("-", "--", ":", "-.")
 _GREY = "#9a9a9a"
 # Pixels per inch; text of 10 points is 17 pixels high.
 _RESOLUTION = 120
-# Threshold of the area under the CED in the legend, percent: AUC@7.
-AUC_THRESHOLD = 7.0
+# Of a text or an axis beside the data.
+_DARK_GREY = "#707070"
+_DASHES = (0, (4, 3))
+# Comes with matplotlib; the columns of a legend must line up.
+_MONOSPACED = "DejaVu Sans Mono"
+# Threshold of the area under the CED that a single number is given for, percent: AUC@7.
+AUC_THRESHOLD = AUC_THRESHOLDS[0]
+# What errors are measured in, unless another normaliser was chosen.
+UNIT = "% of face size"
 # A line of at most this many points gets its points marked.
 _MARKED = 40
+# Width of a bin of yaw, degrees, and how many faces it needs for a median.
+_YAW_STEP, _FEWEST = 10, 3
+# How far the mean face is turned in its second view, degrees: the far half of the jaw is still to be seen.
+_TURN = 55.0
+# How many of the best and of the worst landmarks get their numbers.
+_NAMED = 5
 
 
 def save_ced(
@@ -35,15 +50,18 @@ def save_ced(
     threshold: float = 6.0,
     limit: float = 10.0,
     title: str = "",
+    unit: str = UNIT,
 ) -> None:
     """Draw the cumulative error distributions of several methods, exact steps, as in Fig. 6 of Sun et al. 2018.
 
     Args:
         path: PNG, 1200 x 720 pixels, written atomically; the same input gives the same bytes.
         errors: NME of every image by method, (N,), percent; NaN counts as beyond every error.
-        threshold: percent, marked in the chart; the legend has the failure rate there, the mean NME and the AUC@7.
+        threshold: percent, marked in the chart. The legend has the failure rate there, the mean NME (of the images that
+            have one), AUC@7 and AUC@8.
         limit: percent, where the error axis ends.
         title: printed above.
+        unit: of the errors.
     """
     figure = _figure(10, 6)
     axes = figure.add_subplot()
@@ -61,22 +79,24 @@ def save_ced(
             linewidth=1.8,
             # The space in front, because matplotlib leaves out labels that begin with an underscore.
             label=f" {name:{width}}  {_mean(nme):5.2f}  {failure_rate(nme, threshold):5.1f}  "
-            f"{area_under_ced(nme, AUC_THRESHOLD):5.1f}",
+            + "  ".join(f"{area_under_ced(nme, end):5.1f}" for end in AUC_THRESHOLDS),
         )
-    axes.axvline(threshold, color=_GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-    _style(axes, "NME, % of face size", "images with at most this NME, %", title)
+    axes.axvline(threshold, color=_GREY, linewidth=1, linestyle=_DASHES, zorder=1)
+    _style(axes, f"NME, {unit}", "images with at most this NME, %", title)
     axes.set(xlim=(0, limit), ylim=(0, 100))
     axes.set_yticks(range(0, 101, 10))
-    _legend(axes, f"{'':{width + 6}}  {'mean':>5}  {f'FR@{threshold:g}':>5}  {f'AUC@{AUC_THRESHOLD:g}':>5}")
+    columns = ["mean", f"FR@{threshold:g}", *(f"AUC@{end:g}" for end in AUC_THRESHOLDS)]
+    _legend(axes, "  ".join([" " * (width + 6), *(f"{column:>5}" for column in columns)]))
     _save(figure, path)
 
 
 def _mean(nme: NDArray[np.floating]) -> float:
-    return float(np.mean(nme)) if len(nme) else float("nan")
+    known = nme[~np.isnan(nme)]
+    return float(known.mean()) if len(known) else float("nan")
 
 
 def _legend(axes: "Axes", heading: str) -> None:
-    font = {"family": "DejaVu Sans Mono", "size": 9}  # comes with matplotlib; the columns must line up
+    font = {"family": _MONOSPACED, "size": 9}
     legend = axes.legend(loc="lower right", prop=font, title=heading, title_fontproperties=font, alignment="left")
     for text in legend.get_texts():
         text.set_parse_math(False)  # a run may have dollar signs in its name
@@ -117,8 +137,8 @@ def _draw_loss(axes: "Axes", rows: Sequence[Mapping[str, Any]]) -> None:
         axes.set_zorder(behind.get_zorder() + 1)
         axes.patch.set_visible(False)
         _line(behind, steps, rate, color=_GREY, linewidth=0.9)
-        behind.set_ylabel("learning rate", color="#707070")
-        behind.tick_params(colors="#707070", labelsize=9, length=0)
+        behind.set_ylabel("learning rate", color=_DARK_GREY)
+        behind.tick_params(colors=_DARK_GREY, labelsize=9, length=0)
         behind.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
         behind.set_ylim(bottom=0)
         behind.spines[:].set_visible(False)
@@ -127,7 +147,7 @@ def _draw_loss(axes: "Axes", rows: Sequence[Mapping[str, Any]]) -> None:
 def _draw_validation(axes: "Axes", rows: Sequence[Mapping[str, Any]]) -> None:
     _style(axes, "step", "NME, % of face size (log)", "validation")
     if not rows:
-        axes.text(0.5, 0.5, "no validation yet", transform=axes.transAxes, ha="center", color="#707070")
+        axes.text(0.5, 0.5, "no validation yet", transform=axes.transAxes, ha="center", color=_DARK_GREY)
         axes.set_yticks([])
         return
     steps, scores = _numbers(rows, "step"), [row["validation"] for row in rows]
@@ -140,8 +160,209 @@ def _draw_validation(axes: "Axes", rows: Sequence[Mapping[str, Any]]) -> None:
     if np.isfinite(mean).any():
         best = int(np.nanargmin(mean))
         label = f"best {mean[best]:.2f}, step {steps[best]:,.0f}"
-        axes.axvline(steps[best], color=_GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=1, label=label)
+        axes.axvline(steps[best], color=_GREY, linewidth=1, linestyle=_DASHES, zorder=1, label=label)
         axes.legend(edgecolor="none", framealpha=0.9, fontsize=9)
+
+
+def save_error_by_yaw(
+    path: Path, errors: Mapping[str, NDArray[np.floating]], yaw: NDArray[np.floating], unit: str = UNIT
+) -> None:
+    """Draw the error over the signed yaw: each face of the first method, and the median of each method by 10 degrees.
+
+    The band around the first method's line is the distribution-free 95 % interval of a median between two order
+    statistics, their ranks from the binomial distribution with p = 1/2 (David and Nagaraja 2003, section 7.1).
+
+    Args:
+        path: PNG, 1200 x 600 pixels, written atomically; the same input gives the same bytes.
+        errors: NME of every face by method, (N,), percent, one method or more; NaN where a method gave nothing. A bin
+            of fewer than three faces has no median, one of fewer than six no band.
+        yaw: (N,), degrees; beyond +-180 it is wrapped.
+        unit: of the errors.
+    """
+    yaw = (np.asarray(yaw, np.float64) + 180) % 360 - 180
+    furthest = max(90.0, float(np.ceil(np.abs(yaw).max(initial=0) / _YAW_STEP)) * _YAW_STEP)
+    edges = np.arange(-furthest, furthest + 1, _YAW_STEP)
+    centres = edges[:-1] + _YAW_STEP / 2
+    figure = _figure(10, 5)
+    axes = figure.add_subplot()
+    _style(axes, "yaw, degrees", f"NME, {unit}", "")
+    for bound in (-60, -30, 30, 60):
+        axes.axvline(bound, color=_GREY, linewidth=1, linestyle=_DASHES, zorder=1)
+    top = 0.0
+    for k, (name, nme) in enumerate(errors.items()):
+        middle, low, high = _medians_by_bin(np.asarray(nme, np.float64), yaw, edges)
+        colour, style = _COLOURS[k % len(_COLOURS)], _LINE_STYLES[k // len(_COLOURS) % len(_LINE_STYLES)]
+        label = f" {name}: median" + ("" if k else ", 95 % interval and every face")
+        axes.plot(centres, middle, "o", linestyle=style, color=colour, markersize=4, zorder=4, label=label)
+        top = max(top, float(np.nan_to_num(middle).max(initial=0)))
+        if k == 0:
+            axes.fill_between(centres, low, high, color=colour, alpha=0.22, linewidth=0, zorder=3)
+    _draw_faces(axes, np.asarray(next(iter(errors.values())), np.float64), yaw, top)
+    axes.set_xticks(np.arange(-180, 181, 30))
+    axes.set_xlim(-furthest, furthest)
+    legend = figure.legend(loc="outside lower center", edgecolor="none", fontsize=9, ncols=min(3, len(errors)))
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    _save(figure, path)
+
+
+def _medians_by_bin(
+    nme: NDArray[np.float64], yaw: NDArray[np.float64], edges: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Median of each bin [edge, next edge), the last closed, and the ends of its interval; NaN of too few faces."""
+    places = np.clip(np.searchsorted(edges, yaw, side="right") - 1, 0, len(edges) - 2)
+    result = np.full((3, len(edges) - 1), np.nan)
+    for k in range(len(edges) - 1):
+        inside = np.sort(nme[(places == k) & ~np.isnan(nme)])
+        if len(inside) >= _FEWEST:
+            result[0, k] = np.median(inside)
+            rank = _rank_below_median(len(inside))
+            if rank:
+                result[1:, k] = inside[rank - 1], inside[-rank]
+    return result[0], result[1], result[2]
+
+
+def _rank_below_median(count: int) -> int:
+    """Largest r such that the r-th smallest and the r-th largest of `count` values enclose their median at 95 %.
+
+    That is, with B binomial of `count` and 1/2, P(B < r) <= 1 / 40; 0 where there is none. In whole numbers, exact.
+    """
+    rank, term, below = 0, 1, 1
+    while 40 * below <= 2**count:
+        rank += 1
+        term = term * (count - rank + 1) // rank
+        below += term
+    return rank
+
+
+def _draw_faces(axes: "Axes", nme: NDArray[np.float64], yaw: NDArray[np.float64], top: float) -> None:
+    """A dot a face; those above nearly all others become triangles at the upper edge, and are counted."""
+    known = nme[~np.isnan(nme)]
+    if len(known):
+        # Room for nine faces in ten at least twice over, and for every median.
+        limit = 1.1 * max(min(float(known.max()), 2 * float(np.percentile(known, 90))), top, 1e-6)
+        axes.set_ylim(0, limit)
+        beyond = nme > limit
+        axes.scatter(yaw, nme, s=7, color=_COLOURS[0], alpha=0.28, linewidths=0, zorder=2)
+        axes.scatter(
+            yaw[beyond], np.full(beyond.sum(), limit), s=22, marker="^", color=_COLOURS[0], clip_on=False, zorder=5
+        )
+    else:
+        limit, beyond = 1.0, np.zeros(0, bool)
+        axes.set_ylim(0, limit)
+    remarks = [f"▲ {_faces(int(beyond.sum()))} above {limit:.1f}"] if beyond.any() else []
+    if len(known) < len(nme):
+        remarks.append(f"{_faces(len(nme) - len(known))} without points not shown")
+    axes.set_title("; ".join(remarks), fontsize=9, loc="right", color=_DARK_GREY)
+
+
+def _faces(count: int) -> str:
+    return f"{count:,} face{'s' if count != 1 else ''}"
+
+
+def save_landmark_errors(
+    path: Path, shape: NDArray[np.floating], errors: NDArray[np.floating], unit: str = UNIT
+) -> None:
+    """Draw the mean error of every landmark on the mean face, seen from the front and turned.
+
+    Args:
+        path: PNG, 1320 x 564 pixels, written atomically; the same input gives the same bytes.
+        shape: (68, 3), frontal mean face, any unit, x right, y down, z toward the viewer.
+        errors: (68,), percent; NaN where unknown. The five smallest and five largest get their landmark's number,
+            counted from 0.
+        unit: of the errors.
+    """
+    figure = _figure(11, 4.7)
+    left, right, bar, table = figure.subplots(1, 4, width_ratios=(1, 0.95, 0.035, 0.5))
+    front = np.asarray(shape, np.float64) - np.mean(shape, axis=0)
+    sine, cosine = np.sin(np.deg2rad(_TURN)), np.cos(np.deg2rad(_TURN))
+    turned = front @ np.array([[cosine, 0.0, -sine], [0.0, 1.0, 0.0], [sine, 0.0, cosine]])
+    errors = np.asarray(errors, np.float64)
+    known = errors[np.isfinite(errors)]
+    span = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
+    for axes, points, title in ((left, front, "from the front"), (right, turned, f"turned by {_TURN:.0f}°")):
+        dots = _draw_mean_face(axes, points, errors, span)
+        axes.set_title(title, fontsize=11)
+    figure.colorbar(dots, cax=bar).outline.set_visible(False)
+    bar.set_title(f"NME, {unit}", fontsize=9, loc="left")
+    bar.tick_params(labelsize=9, length=0)
+    means = {name: float(np.mean(errors[group])) for name, group in GROUPS.items()} | {"all": float(np.mean(errors))}
+    table.axis("off")
+    lines = [f"{'mean of':7}  {'NME':>5}", *(f"{name:7}  {mean:5.2f}" for name, mean in means.items())]
+    table.text(0.1, 0.98, "\n".join(lines), family=_MONOSPACED, fontsize=10, va="top", linespacing=1.7)
+    note = f"bold: the {_NAMED} worst landmarks\nplain: the {_NAMED} best\nnumbers count from 0"
+    table.text(0.1, 0.02, note, fontsize=9, color=_DARK_GREY, va="bottom", linespacing=1.5)
+    _save(figure, path)
+
+
+def _draw_mean_face(
+    axes: "Axes", points: NDArray[np.float64], errors: NDArray[np.floating], span: tuple[float, float]
+) -> Any:
+    """One view; returns the dots, which carry the colours."""
+    from matplotlib.patheffects import withStroke
+
+    for first, last, closed in CURVES:
+        curve = [*range(first, last + 1), *([first] if closed else [])]
+        axes.plot(points[curve, 0], points[curve, 1], color="#c4c4c4", linewidth=1.2, zorder=1)
+    order = np.argsort(points[:, 2], kind="stable")  # far to near
+    dots = axes.scatter(
+        points[order, 0],
+        points[order, 1],
+        c=errors[order],
+        cmap="viridis_r",
+        vmin=span[0],
+        vmax=span[1],
+        s=62,
+        edgecolors="#404040",
+        linewidths=0.6,
+        zorder=2,
+    )
+    ranked = np.argsort(errors, kind="stable")
+    middle = points.mean(axis=0)
+    for k in (*ranked[:_NAMED], *ranked[-_NAMED:]):
+        away = points[k, :2] - middle[:2]
+        away = 11 * away / max(float(np.linalg.norm(away)), 1e-9)
+        axes.annotate(
+            str(k),
+            (points[k, 0], points[k, 1]),
+            (away[0], -away[1]),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=8,
+            fontweight="bold" if k in ranked[-_NAMED:] else "normal",
+            zorder=3,
+            path_effects=[withStroke(linewidth=2.5, foreground="white")],
+        )
+    axes.set_aspect("equal")
+    axes.margins(0.09)
+    axes.invert_yaxis()
+    axes.axis("off")
+    return dots
+
+
+def save_robustness(path: Path, rows: Sequence[Mapping[str, Any]], unit: str = UNIT) -> None:
+    """Draw how the error grows where the box of the face is off, a line for each kind of disturbance.
+
+    Args:
+        path: PNG, 1200 x 540 pixels, written atomically; the same input gives the same bytes.
+        rows: `kind`, `level` (percent of the box's side), `mean_of_bins` and `failure_rate` (percent).
+        unit: of the errors.
+    """
+    figure = _figure(10, 4.5)
+    kinds = list(dict.fromkeys(row["kind"] for row in rows))
+    left, right = figure.subplots(1, 2)
+    _style(left, "disturbance, % of the box's side", f"NME, {unit}", "mean of bins")
+    _style(right, "disturbance, % of the box's side", "images, %", "failure rate")
+    for axes, key in ((left, "mean_of_bins"), (right, "failure_rate")):
+        for k, kind in enumerate(kinds):
+            chosen = sorted((row for row in rows if row["kind"] == kind), key=lambda row: row["level"])
+            colour = _COLOURS[k % len(_COLOURS)]
+            _line(axes, _numbers(chosen, "level"), _numbers(chosen, key), color=colour, linewidth=1.8, label=kind)
+        axes.set_ylim(bottom=0)
+        if axes.get_lines():
+            axes.legend(edgecolor="none", framealpha=0.9, fontsize=9)
+    _save(figure, path)
 
 
 def _numbers(rows: Sequence[Mapping[str, Any]], key: str) -> NDArray[np.float64]:

@@ -1,18 +1,20 @@
 """Trained networks behind one call, crops in and landmarks out: ONNX Runtime on the CPU, torch on a GPU."""
 
+import hashlib
 import importlib.resources
 import importlib.util
 import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dhm_cli.data.crop import Square, crop_matrix, extract_crop, invert_matrix, transform_landmarks
 from dhm_cli.errors import DhmError, FormatError, InputError
 from dhm_cli.landmarks import NUM_LANDMARKS
 
@@ -40,11 +42,13 @@ class Engine(Protocol):
         arch: name of the architecture.
         input_size: side S of the crops, pixels.
         mean_shape: (68, 3) float64, frontal reference shape, x right, y down, z toward the viewer, any unit.
+        weights_hash: short SHA-256 of the file of the weights.
     """
 
     arch: str
     input_size: int
     mean_shape: NDArray[np.float64]
+    weights_hash: str
 
     def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Landmarks of face crops.
@@ -75,6 +79,7 @@ class OnnxEngine:
         from onnxruntime.capi import onnxruntime_pybind11_state as problems
 
         name, data = _read_weights(path, _ONNX_WEIGHTS)
+        self.weights_hash = _hash(data)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 1
         options.inter_op_num_threads = 1
@@ -143,7 +148,9 @@ class TorchEngine:
 
         basis = None if face_model is None else Path(face_model)
         with importlib.resources.as_file(_packaged(_TORCH_WEIGHTS)) as packaged:
-            model, metadata = load_checkpoint(packaged if path is None else Path(path), basis)
+            file = packaged if path is None else Path(path)
+            model, metadata = load_checkpoint(file, basis)
+            self.weights_hash = _hash(file.read_bytes())
         self.arch = str(metadata["arch"])
         self.input_size = model.config.input_size
         self.mean_shape = model.get_buffer("mean_shape").numpy().astype(np.float64)
@@ -163,6 +170,28 @@ class TorchEngine:
             images = image_tensor(torch.from_numpy(crops).to(self._device))
             landmarks: NDArray[np.float32] = self._model(images).landmarks[:, -1].float().cpu().numpy()
         return landmarks
+
+
+def landmarks_in_squares(
+    engine: Engine, photos: Sequence[NDArray[np.uint8]], squares: Sequence[Square]
+) -> NDArray[np.float64]:
+    """One pass of a network over squares of photos.
+
+    Args:
+        engine: the network.
+        photos: B, each (H, W, 3) uint8 RGB, the same object for several faces of one photo.
+        squares: B, centre and side, photo pixels.
+
+    Returns:
+        (B, 68, 3), photo pixels; z in the same unit toward the viewer.
+    """
+    size = engine.input_size
+    # A collapsed shape would give a square without area.
+    matrices = [crop_matrix(centre, max(side, 1.0), size) for centre, side in squares]
+    crops = [extract_crop(photo, matrix, size) for photo, matrix in zip(photos, matrices, strict=True)]
+    found = engine(np.stack(crops) if crops else np.empty((0, size, size, 3), np.uint8))
+    back = [transform_landmarks(points, invert_matrix(matrix)) for points, matrix in zip(found, matrices, strict=True)]
+    return np.stack(back) if back else np.empty((0, NUM_LANDMARKS, 3))
 
 
 def load_engine(
@@ -215,6 +244,10 @@ def _cuda_problem() -> str:
     import torch
 
     return "" if torch.cuda.is_available() else f"torch {torch.__version__} finds no CUDA device"
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
 
 
 def _packaged(name: str) -> "Traversable":

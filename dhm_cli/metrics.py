@@ -1,9 +1,20 @@
-"""Accuracy metrics, numpy only, so that any method's points can be scored."""
+"""Accuracy metrics of face alignment, numpy only, so that any method's points can be scored.
+
+NME, its bins by yaw, the cumulative error distribution (CED) with its failure rate and area: definitions of the
+AFLW2000-3D evaluation (Zhu et al. 2016; Sun et al. 2018, section 4), each in the docstring of its function. Intervals
+and comparisons of methods are in `dhm_cli.bootstrap`.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dhm_cli.landmarks import face_size
+from dhm_cli.errors import InputError
+from dhm_cli.landmarks import bounding_box, face_size
+
+# What an error is divided by; `normaliser` says what each is.
+NORMALISERS = ("bbox", "interocular", "diagonal")
+# Outer corners of the eyes.
+_EYE_CORNERS = (36, 45)
 
 # |yaw| bins of AFLW2000-3D evaluation, degrees: upper ends, the last without end.
 YAW_BINS: dict[str, tuple[float, float]] = {"0-30": (0.0, 30.0), "30-60": (30.0, 60.0), "60-90": (60.0, np.inf)}
@@ -21,18 +32,76 @@ def in_yaw_bin(yaw: NDArray[np.floating], name: str) -> NDArray[np.bool_]:
     return (turned > low if low else turned >= low) & (turned <= high)
 
 
-def normalised_mean_error(predicted: NDArray[np.floating], truth: NDArray[np.floating]) -> NDArray[np.float64]:
+def normaliser(truth: NDArray[np.floating], kind: str = "bbox") -> NDArray[np.float64]:
+    """Length in each image that errors are divided by.
+
+    Args:
+        truth: (N, 68, 2 or 3), pixels.
+        kind: "bbox", sqrt(width * height) of the smallest box around the true points; "diagonal", the diagonal of that
+            box; "interocular", the distance between the outer eye corners (36, 45) in the image, as in 300-W, which
+            shrinks to nothing in profile views and suits frontal faces only.
+
+    Returns:
+        (N,), pixels.
+
+    Raises:
+        InputError: an unknown kind.
+    """
+    truth = np.asarray(truth, np.float64)
+    if kind == "bbox":
+        return face_size(truth).astype(np.float64)
+    if kind == "diagonal":
+        return np.linalg.norm(bounding_box(truth)[..., 2:], axis=-1)
+    if kind == "interocular":
+        left, right = _EYE_CORNERS
+        return np.linalg.norm(truth[..., left, :2] - truth[..., right, :2], axis=-1)
+    raise InputError(f"unknown normaliser {kind!r}", f"known are {', '.join(NORMALISERS)}")
+
+
+def landmark_errors(
+    predicted: NDArray[np.floating], truth: NDArray[np.floating], kind: str = "bbox", depth: bool = False
+) -> NDArray[np.float64]:
+    """Error of each landmark: its distance from the truth, over the normaliser.
+
+    Weak perspective knows no absolute depth, so for distances in x, y and z both sets are first shifted in z to a mean
+    of zero over their landmarks. x and y are never shifted.
+
+    Args:
+        predicted: (N, 68, 2 or 3), pixels; NaN for a face that the method did not find.
+        truth: (N, 68, 2 or 3), pixels.
+        kind: of `normaliser`.
+        depth: measure in x, y and z; both must have them, in the same unit.
+
+    Returns:
+        (N, 68), percent.
+
+    Raises:
+        InputError: the shapes do not agree.
+    """
+    a, b = np.asarray(predicted, np.float64), np.asarray(truth, np.float64)
+    axes = 3 if depth else 2
+    if a.shape[:-1] != b.shape[:-1] or min(a.shape[-1], b.shape[-1]) < axes:
+        raise InputError(f"points of shape {a.shape} and {b.shape}", f"expected the same faces, x to {'xyz'[axes - 1]}")
+    difference = a[..., :axes] - b[..., :axes]
+    if depth:
+        difference[..., 2] -= difference[..., 2].mean(axis=-1, keepdims=True)
+    return 100 * np.linalg.norm(difference, axis=-1) / normaliser(b, kind)[..., None]
+
+
+def normalised_mean_error(
+    predicted: NDArray[np.floating], truth: NDArray[np.floating], kind: str = "bbox"
+) -> NDArray[np.float64]:
     """NME of each face: mean x,y distance over the 68 points, over sqrt(width * height) of the true points' box.
 
     Args:
-        predicted: (N, 68, 2 or 3), pixels.
+        predicted: (N, 68, 2 or 3), pixels; NaN for a face that the method did not find.
         truth: (N, 68, 2 or 3), pixels.
+        kind: of `normaliser`.
 
     Returns:
         (N,), percent.
     """
-    difference = np.asarray(predicted, np.float64)[..., :2] - np.asarray(truth, np.float64)[..., :2]
-    return 100 * np.linalg.norm(difference, axis=-1).mean(axis=-1) / face_size(np.asarray(truth, np.float64))
+    return landmark_errors(predicted, truth, kind).mean(axis=-1)
 
 
 def nme_by_yaw(nme: NDArray[np.floating], yaw: NDArray[np.floating]) -> dict[str, float]:

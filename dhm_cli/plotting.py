@@ -34,6 +34,12 @@ TILE = 160
 _CAPTION = 14
 # Rows of an evolution sheet.
 _MOST_FACES = 8
+# RGB of a comparison, told apart by people of all kinds of colour vision, and by brightness.
+TRUTH_COLOUR, PREDICTION_COLOUR = (255, 255, 255), (255, 140, 0)
+# Side of a comparison's crop over the longer side of the true box: without need, and at most for a far-off prediction.
+_COMPARISON_MARGIN, _LARGEST_MARGIN = 1.35, 2.2
+# Height of a heading in a gallery, pixels.
+_HEADING = 30
 
 
 def draw_landmarks(
@@ -140,12 +146,116 @@ def face_tile(
     return _with_caption(canvas, caption)
 
 
+def comparison_tile(
+    image: NDArray[np.uint8],
+    truth: NDArray[np.floating],
+    predicted: NDArray[np.floating],
+    caption: str,
+    size: int = 200,
+) -> NDArray[np.uint8]:
+    """One face for a gallery: truth as white curves, prediction as orange curves and dots, a caption below.
+
+    The crop is around the true box and grows to hold a prediction beyond it, up to 2.2 times the box; an orange bar at
+    the edge shows the side of what is farther off.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        truth: (68, 2 or 3), image pixels; z is ignored.
+        predicted: (68, 2 or 3), image pixels; nothing is drawn of a face with NaN, which the method did not find.
+        caption: printed in small letters, about 35; what is not ASCII becomes a question mark.
+        size: side of the picture, pixels.
+
+    Returns:
+        (size + 14, size, 3) uint8 RGB.
+    """
+    truth, predicted = np.asarray(truth, np.float64)[:, :2], np.asarray(predicted, np.float64)[:, :2]
+    faces = [(truth, TRUTH_COLOUR, 0.0)]
+    if np.isfinite(predicted).all():
+        faces.append((predicted, PREDICTION_COLOUR, max(1.4, size / 130)))
+    centre, side = landmark_crop_square(truth, _COMPARISON_MARGIN)
+    reach = max(2.1 * float(np.abs(points - centre).max()) for points, _, _ in faces)
+    matrix = crop_matrix(centre, min(max(side, reach), side * _LARGEST_MARGIN / _COMPARISON_MARGIN), size)
+    canvas = np.ascontiguousarray(extract_crop(image, matrix, size))
+    for points, colour, radius in faces:
+        _draw_outlined(canvas, transform_landmarks(points, matrix), colour, radius)
+    _mark_edges(canvas, transform_landmarks(faces[-1][0], matrix))
+    return _with_caption(canvas, caption)
+
+
+def _draw_outlined(
+    canvas: NDArray[np.uint8], points: NDArray[np.float64], colour: tuple[int, int, int], radius: float
+) -> None:
+    """Curves of one colour over darker ones, so that they are seen on any skin; dots where the radius is > 0."""
+    thickness = max(1, round(len(canvas) / 250))
+    shade = canvas.copy()
+    for a, b in _segments():
+        _line(shade, points[a], points[b], _OUTLINE, thickness + 2)
+    canvas[:] = cv2.addWeighted(canvas, 0.45, shade, 0.55, 0)
+    for a, b in _segments():
+        _line(canvas, points[a], points[b], colour, thickness)
+    for point in points if radius else ():
+        _dot(canvas, point, radius, colour)
+
+
+def _mark_edges(canvas: NDArray[np.uint8], points: NDArray[np.float64]) -> None:
+    """An orange bar along each edge of the canvas beyond which at least half of the points lie."""
+    size, bar = len(canvas), max(3, len(canvas) // 40)
+    x, y = np.median(points, axis=0)
+    for beyond, edge in (
+        (x < 0, np.s_[:, :bar]),
+        (x > size - 1, np.s_[:, -bar:]),
+        (y < 0, np.s_[:bar]),
+        (y > size - 1, np.s_[-bar:]),
+    ):
+        if beyond:
+            canvas[edge] = PREDICTION_COLOUR
+
+
+def gallery_sheet(sections: Sequence[tuple[str, Sequence[NDArray[np.uint8]]]], columns: int) -> NDArray[np.uint8]:
+    """Comparison tiles under headings, with a line above that says what the colours mean.
+
+    Args:
+        sections: heading and tiles of one size, as `comparison_tile` makes them; one without tiles is left out.
+        columns: tiles in a row.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
+    filled = [(heading, tiles) for heading, tiles in sections if tiles]
+    width = columns * filled[0][1][0].shape[1]
+    rows = [_legend_line(width)]
+    for heading, tiles in filled:
+        rows += [_heading(width, heading), contact_sheet(tiles, columns)]
+    return np.vstack(rows)
+
+
+def _heading(width: int, text: str, left: int = 8) -> NDArray[np.uint8]:
+    canvas = np.full((_HEADING, width, 3), _OUTLINE, np.uint8)
+    _write(canvas, text, (left, _HEADING - 10), 0.5)
+    return canvas
+
+
+def _legend_line(width: int) -> NDArray[np.uint8]:
+    canvas = _heading(width, "truth", 48)
+    _write(canvas, "prediction (a bar at an edge: it lies beyond)", (158, _HEADING - 10), 0.5)
+    y = _HEADING - 15
+    for left, colour in ((8, TRUTH_COLOUR), (118, PREDICTION_COLOUR)):
+        cv2.line(canvas, (left, y), (left + 32, y), colour, 2, cv2.LINE_AA)
+    for x in (122, 134, 146):
+        cv2.circle(canvas, (x, y), 4, PREDICTION_COLOUR, cv2.FILLED, cv2.LINE_AA)
+    return canvas
+
+
+def _write(canvas: NDArray[np.uint8], text: str, place: tuple[int, int], scale: float) -> None:
+    """Write on the canvas, the baseline starting at the place; what is not ASCII becomes a question mark."""
+    ascii_text = text.encode("ascii", "replace").decode()
+    cv2.putText(canvas, ascii_text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, (235, 235, 235), 1, cv2.LINE_AA)
+
+
 def _with_caption(image: NDArray[np.uint8], caption: str) -> NDArray[np.uint8]:
     """The image with a line of small text below; what is too long is cut off."""
     canvas = cv2.copyMakeBorder(image, 0, _CAPTION, 0, 0, cv2.BORDER_CONSTANT, value=_OUTLINE)
-    text = caption.encode("ascii", "replace").decode()
-    place = (3, len(canvas) - 4)
-    cv2.putText(canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.33, (235, 235, 235), 1, cv2.LINE_AA)
+    _write(canvas, caption, (3, len(canvas) - 4), 0.33)  # type: ignore[arg-type]
     return canvas  # type: ignore[return-value]
 
 

@@ -33,6 +33,54 @@ def matrix_to_euler(rotation: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.where(beyond[..., None], other, angles)
 
 
+def euler_to_matrix(angles: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Rotation matrices of head poses, the inverse of `matrix_to_euler` and in its convention.
+
+    Args:
+        angles: (..., 3), radians: pitch, yaw, roll.
+
+    Returns:
+        (..., 3, 3), proper rotations, model space (y up).
+    """
+    from scipy.spatial.transform import Rotation  # not at the top: `dhm align` works without scipy
+
+    a = np.asarray(angles, dtype=np.float64)
+    # Each of R_x, R_y and R_z turns the other way than scipy's; upper case stands for the product R_x R_y R_z.
+    matrices: NDArray[np.float64] = Rotation.from_euler("XYZ", -a.reshape(-1, 3)).as_matrix()
+    return matrices.reshape(*a.shape, 3)
+
+
+def geodesic_angle(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Angle of the one rotation that leads from a to b, with the same accuracy at 0, at pi and between.
+
+    The angle's cosine, (trace(a^T b) - 1) / 2, loses half of the digits at both ends; its sine is taken along.
+
+    Args:
+        a: (..., 3, 3), proper rotations.
+        b: (..., 3, 3), proper rotations; leading dimensions broadcast.
+
+    Returns:
+        (...), radians in [0, pi].
+    """
+    r = np.swapaxes(np.asarray(a, np.float64), -1, -2) @ np.asarray(b, np.float64)
+    axis = np.stack([r[..., 2, 1] - r[..., 1, 2], r[..., 0, 2] - r[..., 2, 0], r[..., 1, 0] - r[..., 0, 1]], axis=-1)
+    return np.arctan2(np.linalg.norm(axis, axis=-1), np.trace(r, axis1=-2, axis2=-1) - 1)
+
+
+def angle_difference(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Signed difference a - b of angles the short way round, so 179 and -179 are 2 apart.
+
+    Args:
+        a: any shape, degrees, any number of full turns.
+        b: degrees; shapes broadcast.
+
+    Returns:
+        Degrees in [-180, 180).
+    """
+    difference = np.asarray(a, np.float64) - np.asarray(b, np.float64)
+    return (difference + 180.0) % 360.0 - 180.0
+
+
 def _wrap(angles: NDArray[np.float64]) -> NDArray[np.float64]:
     return (angles + np.pi) % (2 * np.pi) - np.pi
 

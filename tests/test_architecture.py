@@ -14,12 +14,12 @@ import dhm_cli
 ROOT = Path(dhm_cli.__file__).parent
 # Bottom floor first; a module may import from its own floor and from those below.
 FLOORS = (
-    ("errors", "files", "threads"),
+    ("errors", "files", "threads", "environment"),
     ("config", "landmarks", "rules", "recipes"),
-    ("pose", "morphable", "heatmaps"),
-    ("models", "losses", "metrics", "io", "data"),
+    ("pose", "occlusion", "morphable", "heatmaps"),
+    ("models", "losses", "metrics", "bootstrap", "io", "data"),
     ("checkpoint", "engines", "detection", "plotting", "charts"),
-    ("training",),
+    ("training", "evaluation"),
     ("workflows",),
     ("cli",),
 )
@@ -142,3 +142,9 @@ def test_alignment_loads_no_torch() -> None:
     loaded = loaded_after("import " + ", ".join(LIGHT))
     assert "numpy" in loaded
     assert not loaded & {"torch", "scipy", "h5py", "typer"}
+
+
+def test_the_metrics_need_numpy_alone() -> None:
+    loaded = loaded_after("import dhm_cli.metrics, dhm_cli.bootstrap")
+    assert "numpy" in loaded
+    assert not loaded & {"torch", "scipy", "h5py", "cv2", "typer", "matplotlib", "onnxruntime"}

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from dhm_cli import charts
-from dhm_cli.charts import save_ced, save_learning_curve
+from dhm_cli.charts import save_ced, save_error_by_yaw, save_landmark_errors, save_learning_curve, save_robustness
+from dhm_cli.landmarks import GROUPS
 
 
 @pytest.fixture
@@ -69,15 +70,25 @@ def test_ced_legend_by_hand(tmp_path: Path, drawn: list[Any]) -> None:
     save_ced(tmp_path / "ced.png", {"_a $x_{$": np.array([1.0, 4.0, 7.0]), "b": np.array([np.nan, 2.0])}, title="title")
     axes = drawn[0].axes[0]
     legend = axes.get_legend()
-    # one of three beyond 6; (6 + 3 + 0) / 3 / 7 and (0 + 5) / 2 / 7 of the area under 7
-    assert [text.get_text().strip().rsplit(maxsplit=3) for text in legend.get_texts()] == [
-        ["_a $x_{$", "4.00", "33.3", "42.9"],
-        ["b", "nan", "50.0", "35.7"],
+    # one of three beyond 6; (6 + 3 + 0) / 3 / 7 and (0 + 5) / 2 / 7 of the area under 7, (7 + 4 + 1) / 3 / 8 and
+    # (0 + 6) / 2 / 8 of that under 8; the mean is over the faces that have an error
+    assert [text.get_text().strip().rsplit(maxsplit=4) for text in legend.get_texts()] == [
+        ["_a $x_{$", "4.00", "33.3", "42.9", "50.0"],
+        ["b", "2.00", "50.0", "35.7", "37.5"],
     ]
     assert len({len(text.get_text()) for text in legend.get_texts()}) == 1, "the columns line up"
-    assert legend.get_title().get_text().split() == ["mean", "FR@6", "AUC@7"]
+    assert legend.get_title().get_text().split() == ["mean", "FR@6", "AUC@7", "AUC@8"]
     assert axes.get_title(loc="left") == "title"
     assert [line.get_xdata()[0] for line in axes.get_lines()][-1] == 6.0
+
+
+def test_ced_with_another_threshold(tmp_path: Path, drawn: list[Any]) -> None:
+    save_ced(tmp_path / "ced.png", {"a": np.array([3.0, 5.0, 9.0])}, threshold=4.5, unit="% of eye distance")
+    axes = drawn[0].axes[0]
+    assert axes.get_legend().get_title().get_text().split()[1] == "FR@4.5"
+    assert axes.get_legend().get_texts()[0].get_text().split()[2] == "66.7"
+    assert [line.get_xdata()[0] for line in axes.get_lines()][-1] == 4.5
+    assert axes.get_xlabel() == "NME, % of eye distance"
 
 
 def test_ced_without_curve(tmp_path: Path) -> None:
@@ -151,17 +162,118 @@ def test_log_axis_encloses_the_values_with_readable_ticks(
     np.testing.assert_allclose([float(label) for label in labels], axes.get_yticks())
 
 
+def test_error_by_yaw_by_hand(tmp_path: Path, drawn: list[Any]) -> None:
+    yaw = np.array([1, 2, 3, 4, 5, 6, 355, 351, -3, 25, 26, 45.0])  # 355 and 351 are -5 and -9
+    first = np.array([6, 1, 2, 5, 3, 4, 1, 2, 9, 7, 8, np.nan])
+    save_error_by_yaw(tmp_path / "yaw.png", {"a $x_{$": first, "b": first + 1}, yaw)
+    axes = drawn[0].axes[0]
+    shown = lines(axes)
+    a, b = shown[" a $x_{$: median, 95 % interval and every face"], shown[" b: median"]
+    x, y = a.get_data()
+    known = np.isfinite(y)
+    np.testing.assert_allclose(x[known], [-5, 5], err_msg="two faces in 20 to 30 are too few")
+    np.testing.assert_allclose(y[known], [2, 3.5])
+    np.testing.assert_allclose(b.get_ydata()[known], y[known] + 1)
+    dots = axes.collections[-2].get_offsets()
+    assert sorted(np.asarray(dots[np.isfinite(dots[:, 1]), 0])) == sorted((yaw[:11] + 180) % 360 - 180)
+    band = axes.collections[0].get_paths()[0].vertices
+    assert band[:, 1].min() == 1, "of six faces the interval goes from the smallest"
+    assert band[:, 1].max() == 6, "to the largest"
+    assert {line.get_xdata()[0] for line in axes.get_lines() if len(line.get_xdata()) == 2} == {-60, -30, 30, 60}
+    assert axes.get_title(loc="right") == "1 face without points not shown"
+
+
+def test_interval_of_a_median_is_the_exact_one() -> None:
+    # scipy.stats.binom.ppf(0.025, n, 0.5), which is the r of Hahn and Meeker's table
+    expected = {0: 0, 1: 0, 5: 0, 6: 1, 8: 1, 9: 2, 10: 2, 20: 6, 50: 18, 100: 40, 2000: 956}
+    assert {count: charts._rank_below_median(count) for count in expected} == expected
+
+
+def test_outliers_are_counted_and_not_cut_in_silence(tmp_path: Path, drawn: list[Any]) -> None:
+    nme = np.concatenate([np.full(98, 3.0), [500.0, 40.0]])
+    save_error_by_yaw(tmp_path / "yaw.png", {"a": nme}, np.linspace(-100, 100, 100))
+    axes = drawn[0].axes[0]
+    top = axes.get_ylim()[1]
+    assert 3 < top < 40
+    assert axes.get_title(loc="right") == f"▲ 2 faces above {top:.1f}"
+    triangles = np.asarray(axes.collections[-1].get_offsets())
+    np.testing.assert_allclose(triangles, [[97.97979798, top], [100, top]])
+    assert axes.get_xlim() == (-100, 100), "beyond profile is shown"
+
+
+@pytest.mark.parametrize(("nme", "yaw"), [(np.zeros(0), np.zeros(0)), (np.full(4, np.nan), np.arange(4.0))])
+def test_error_by_yaw_without_faces(tmp_path: Path, nme: np.ndarray, yaw: np.ndarray) -> None:
+    save_error_by_yaw(tmp_path / "yaw.png", {"nothing": nme}, yaw)
+    assert read(tmp_path / "yaw.png").shape == (600, 1200, 3)
+
+
+def make_face() -> np.ndarray:
+    angle = np.linspace(0, 2 * np.pi, 68, endpoint=False)
+    return np.stack([np.cos(angle), np.sin(angle), np.cos(3 * angle)], axis=1)
+
+
+def test_landmark_errors_are_coloured_and_named(tmp_path: Path, drawn: list[Any]) -> None:
+    shape, errors = make_face(), np.random.default_rng(4).permutation(68) / 10 + 1
+    save_landmark_errors(tmp_path / "landmarks.png", shape, errors, "% of eye distance")
+    front, turned, bar, table = drawn[0].axes
+    named = {str(k) for k in (*np.argsort(errors)[:5], *np.argsort(errors)[-5:])}
+    turn = np.deg2rad(55)
+    for axes, x in ((front, shape[:, 0]), (turned, np.cos(turn) * shape[:, 0] + np.sin(turn) * shape[:, 2])):
+        dots = axes.collections[0]
+        at = {
+            tuple(np.round(point, 6)): value for point, value in zip(dots.get_offsets(), dots.get_array(), strict=True)
+        }
+        expected = zip(np.round(np.stack([x - x.mean(), shape[:, 1]], axis=1), 6) + 0.0, errors, strict=True)
+        assert at == {tuple(point): value for point, value in expected}, "every landmark at its place in its colour"
+        assert {text.get_text() for text in axes.texts} == named
+        assert axes.yaxis_inverted()
+    # the near side is drawn over the far side
+    depth = dict(zip(np.round(errors, 6), np.cos(turn) * shape[:, 2] - np.sin(turn) * shape[:, 0], strict=True))
+    assert (np.diff([depth[round(value, 6)] for value in turned.collections[0].get_array()]) >= -1e-9).all()
+    assert bar.get_title(loc="left") == "NME, % of eye distance"
+    rows = dict(line.split() for line in table.texts[0].get_text().splitlines()[1:])
+    assert rows == {**{k: f"{errors[v].mean():.2f}" for k, v in GROUPS.items()}, "all": f"{errors.mean():.2f}"}
+
+
+def test_landmark_errors_that_are_not_known(tmp_path: Path) -> None:
+    save_landmark_errors(tmp_path / "landmarks.png", make_face(), np.full(68, np.nan))
+    assert read(tmp_path / "landmarks.png").shape == (564, 1320, 3)
+
+
+ROBUSTNESS = [
+    {"kind": kind, "level": level, "mean_of_bins": slope * level + 2, "failure_rate": None if level == 5 else level}
+    for kind, slope in (("shift", 0.1), ("scale", 0.2))
+    for level in (10.0, 0.0, 5.0)
+]
+
+
+def test_robustness_shows_the_rows(tmp_path: Path, drawn: list[Any]) -> None:
+    save_robustness(tmp_path / "robustness.png", ROBUSTNESS)
+    left, right = drawn[0].axes
+    np.testing.assert_allclose(lines(left)["shift"].get_data(), [[0, 5, 10], [2, 2.5, 3]])
+    np.testing.assert_allclose(lines(left)["scale"].get_data(), [[0, 5, 10], [2, 3, 4]])
+    np.testing.assert_allclose(lines(right)["scale"].get_data(), [[0, 10], [0, 10]])
+    save_robustness(tmp_path / "empty.png", [])
+    assert read(tmp_path / "empty.png").shape == (540, 1200, 3)
+
+
 def test_files_are_the_same_every_time_and_carry_no_version(tmp_path: Path) -> None:
     rows, errors = make_rows(), {"a": np.linspace(0, 9, 50)}
-    for name in ("first", "second"):
-        save_learning_curve(tmp_path / name / "curve.png", rows)
-        save_ced(tmp_path / name / "ced.png", errors)
-    for name in ("curve.png", "ced.png"):
+    for name, more in (("first", 0), ("second", 0), ("other", 1)):
+        folder, nme = tmp_path / name, errors["a"] + more
+        save_learning_curve(folder / "curve.png", [{**row, "loss": row["loss"] + more} for row in rows])
+        save_ced(folder / "ced.png", {"a": nme})
+        save_error_by_yaw(folder / "yaw.png", {"a": nme}, np.linspace(-90, 90, 50))
+        save_landmark_errors(folder / "landmarks.png", make_face(), np.linspace(1, 2 + more, 68))
+        save_robustness(folder / "robustness.png", ROBUSTNESS[: 6 - more])
+    names = ["ced.png", "curve.png", "landmarks.png", "robustness.png", "yaw.png"]
+    for name in names:
         first = (tmp_path / "first" / name).read_bytes()
         assert first == (tmp_path / "second" / name).read_bytes()
+        assert first != (tmp_path / "other" / name).read_bytes()
         assert b"tEXt" not in first
         assert matplotlib.__version__.encode() not in first
-    assert sorted(p.name for p in (tmp_path / "first").iterdir()) == ["ced.png", "curve.png"]
+    assert sorted(p.name for p in (tmp_path / "first").iterdir()) == names
 
 
 def test_a_failed_chart_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

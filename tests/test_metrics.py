@@ -1,11 +1,22 @@
 """Metrics against hand-worked values."""
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 
-from dhm_cli.metrics import area_under_ced, cumulative_error, failure_rate, nme_by_yaw, normalised_mean_error
+from dhm_cli.errors import InputError
+from dhm_cli.metrics import (
+    NORMALISERS,
+    area_under_ced,
+    cumulative_error,
+    failure_rate,
+    landmark_errors,
+    nme_by_yaw,
+    normalised_mean_error,
+    normaliser,
+)
 
 
 def make_truth() -> np.ndarray:
@@ -108,3 +119,85 @@ def test_no_image_has_no_rate() -> None:
     assert math.isnan(failure_rate(nothing))
     assert math.isnan(area_under_ced(nothing, 7.0))
     assert [len(values) for values in cumulative_error(nothing)] == [0, 0]
+
+
+def test_normalisers_by_hand() -> None:
+    truth = make_truth()
+    truth[0, 36], truth[0, 45] = (20, 30, 9), (44, 62, -9)
+    assert normaliser(truth, "bbox") == pytest.approx([60.0])
+    assert normaliser(truth, "diagonal") == pytest.approx([np.hypot(40, 90)])
+    assert normaliser(truth, "interocular") == pytest.approx([40.0])  # sqrt(24^2 + 32^2); depth does not count
+    predicted = truth + np.array([3.0, 4.0, 0.0])
+    for kind, size in (("bbox", 60.0), ("diagonal", np.hypot(40, 90)), ("interocular", 40.0)):
+        assert normalised_mean_error(predicted, truth, kind) == pytest.approx([500 / size])
+
+
+def test_an_unknown_normaliser_is_named() -> None:
+    with pytest.raises(InputError, match="'pupils'") as caught:
+        normaliser(make_truth(), "pupils")
+    assert all(kind in caught.value.hint for kind in NORMALISERS)
+
+
+def test_landmark_errors_by_hand() -> None:
+    truth = make_truth()
+    predicted = truth.copy()
+    predicted[0, 5, :2] += [0.0, -6.0]
+    predicted[0, 7, 2] += 50.0
+    errors = landmark_errors(predicted, truth)
+    assert errors.shape == (1, 68)
+    assert errors[0, 5] == pytest.approx(10.0)
+    assert np.delete(errors[0], 5) == pytest.approx(0.0)
+
+
+def test_depth_is_compared_after_both_are_centred() -> None:
+    truth = make_truth()
+    assert landmark_errors(truth + np.array([0.0, 0.0, 77.0]), truth, depth=True) == pytest.approx(0.0, abs=1e-9)
+    predicted = truth.copy()
+    predicted[0, 0, 2] += 68.0  # moves the mean by 1
+    errors = landmark_errors(predicted, truth, depth=True)[0]
+    assert errors[0] == pytest.approx(100 * 67 / 60)
+    assert errors[1:] == pytest.approx(100 / 60)
+    predicted[0, 3, :2] += [4.0, 8.0]  # x and y are not centred
+    assert landmark_errors(predicted, truth, depth=True)[0, 3] == pytest.approx(100 * 9 / 60)
+
+
+def test_points_that_are_not_of_the_same_faces_are_refused() -> None:
+    truth = np.repeat(make_truth(), 3, axis=0)
+    for predicted in (truth[:1], truth[0], truth[:, :51]):  # numpy would spread the first two over all faces
+        with pytest.raises(InputError, match="shape"):
+            normalised_mean_error(predicted, truth)
+    with pytest.raises(InputError, match="shape"):
+        landmark_errors(truth[..., :2], truth, depth=True)
+
+
+def test_a_face_that_was_not_found_has_no_error() -> None:
+    truth = np.repeat(make_truth(), 2, axis=0)
+    predicted = truth.copy()
+    predicted[0] = np.nan
+    nme = normalised_mean_error(predicted, truth)
+    assert math.isnan(nme[0])
+    assert nme[1] == 0.0
+
+
+def test_ced_rises_from_its_exact_start_to_its_exact_end() -> None:
+    nme = np.random.default_rng(4).gamma(3, 1.5, 500)
+    nme[::50] = np.nan
+    errors, share = cumulative_error(nme)
+    assert (np.diff(errors[:490]) >= 0).all()
+    assert (np.diff(share) > 0).all()
+    assert share[0] == 1 / 500
+    assert share[-1] == 1.0
+    assert np.isinf(errors[490:]).all()
+    assert 100 - 100 * share[np.searchsorted(errors, 6.0, side="right") - 1] == pytest.approx(failure_rate(nme))
+
+
+@pytest.mark.parametrize("threshold", [0.5, 6.0, 7.0, 8.0])
+def test_area_and_rate_agree_with_a_step_by_step_integral(threshold: float) -> None:
+    nme = np.round(np.random.default_rng(6).gamma(3, 1.5, 777), 2)  # with equal ones
+    nme[5] = np.nan
+    edges = sorted({0.0, threshold, *(float(e) for e in nme if e < threshold)})
+    # Between two neighbouring errors the CED is the share of the images up to the lower one.
+    area = sum((b - a) * sum(1 for e in nme if e <= a) / 777 for a, b in itertools.pairwise(edges))
+    assert area_under_ced(nme, threshold) == pytest.approx(100 * area / threshold, abs=1e-9)
+    good = sum(1 for e in nme if e <= threshold)
+    assert failure_rate(nme, threshold) == pytest.approx(100 - 100 * good / 777, abs=1e-9)

@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 
-from dhm_cli.plotting import GROUP_COLOURS, TILE, draw_landmarks, evolution_sheet
+from dhm_cli.plotting import (
+    GROUP_COLOURS,
+    PREDICTION_COLOUR,
+    TILE,
+    TRUTH_COLOUR,
+    comparison_tile,
+    draw_landmarks,
+    evolution_sheet,
+    gallery_sheet,
+)
 
 GREY = np.full((300, 400, 3), 90, np.uint8)
 
@@ -89,3 +98,64 @@ def test_evolution_without_truth_and_of_many_faces() -> None:
     first = sheet[LINE : LINE + FACE]
     assert np.ptp(first[TILE + LINE :, :TILE]) == 0, "nothing where the truth would be"
     assert np.ptp(first[TILE : TILE + LINE, TILE:]) == 0, "no error without a truth"
+
+
+def near(image: np.ndarray, colour: tuple[int, int, int], places: np.ndarray) -> np.ndarray:
+    """Whether the colour is found within a pixel of each place (N, 2), x and y."""
+    found = (np.abs(image.astype(int) - colour).max(axis=2) < 110).astype(np.uint8)
+    found = np.pad(found, 1)
+    around = sum(
+        found[1 + dy : found.shape[0] - 1 + dy, 1 + dx : found.shape[1] - 1 + dx]
+        for dy in (-1, 0, 1)
+        for dx in (-1, 0, 1)
+    )
+    x, y = places.round().astype(int).T
+    return around[y, x] > 0
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_a_comparison_marks_truth_and_prediction(dimensions: int) -> None:
+    truth = face(150, 100, 100)
+    predicted = truth + np.array([9, 9, 0])
+    tile = comparison_tile(GREY, truth[:, :dimensions], predicted[:, :dimensions], "caption", 200)
+    assert tile.shape == (200 + LINE, 200, 3)
+    # the crop is 1.35 times the box around its centre; crop pixel centres are at (x + 0.5) * scale - 0.5
+    scale = 200 / 135
+    at = lambda points: (points[:, :2] - (200, 150)) * scale + 99.5  # noqa: E731
+    assert near(tile, PREDICTION_COLOUR, at(predicted)).all()
+    assert near(tile, TRUTH_COLOUR, at(truth)).mean() > 0.8, "the prediction is drawn over some"
+    assert near(tile, PREDICTION_COLOUR, at(truth)).mean() < 0.3, "but where its curves cross"
+    assert not (tile[:200, -8:] != 90).any(), "nothing beyond both"
+
+
+def test_a_prediction_far_off_is_hinted_at() -> None:
+    truth = face(150, 100, 100)
+    beside = comparison_tile(GREY, truth, truth + np.array([50, 0, 0]), "", 200)
+    scale = 200 / (2.1 * 100)  # the crop grew to hold it
+    assert near(beside, PREDICTION_COLOUR, (truth[:, :2] + [50, 0] - (200, 150)) * scale + 99.5).all()
+    away = comparison_tile(GREY, truth, truth + np.array([900, 0, 0]), "", 200)[:200]
+    np.testing.assert_array_equal(away[:, -5:], np.broadcast_to(PREDICTION_COLOUR, (200, 5, 3)))
+    assert not near(away[:, :-7], PREDICTION_COLOUR, np.argwhere(np.ones((200, 193)))[:, ::-1]).any()
+    side = 200 / (2.2 * 100)
+    assert near(away, TRUTH_COLOUR, (truth[:, :2] - (200, 150)) * side + 99.5).all(), "not smaller than 1 / 2.2"
+
+
+def test_a_face_that_was_not_found_shows_the_truth_alone() -> None:
+    truth = face(150, 100, 100)
+    tile = comparison_tile(GREY, truth, np.full((68, 3), np.nan), "", 200)
+    assert near(tile, TRUTH_COLOUR, (truth[:, :2] - (200, 150)) * 200 / 135 + 99.5).all()
+    assert not near(tile, PREDICTION_COLOUR, np.argwhere(np.ones((200, 200)))[:, ::-1]).any()
+
+
+def test_gallery_has_a_legend_and_headings() -> None:
+    red, blue = (np.full((TILE + LINE, TILE, 3), colour, np.uint8) for colour in ((255, 0, 0), (0, 0, 255)))
+    sheet = gallery_sheet([("best", [red] * 3), ("none", []), ("worst", [blue])], columns=2)
+    heading, row = 30, TILE + LINE
+    assert sheet.shape == (3 * heading + 3 * row, 2 * TILE, 3)
+    legend = sheet[:heading].reshape(-1, 3).tolist()
+    assert list(TRUTH_COLOUR) in legend
+    assert list(PREDICTION_COLOUR) in legend
+    assert (sheet[2 * heading : 2 * heading + row] == (255, 0, 0)).all()
+    assert (sheet[-row:, :TILE] == (0, 0, 255)).all()
+    assert np.ptp(sheet[-row:, TILE:]) == 0, "filled up with dark"
+    assert (sheet[heading : 2 * heading] > 200).any()

@@ -2,11 +2,20 @@
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from dhm_cli.morphable.face_model import toy_face_model
-from dhm_cli.pose import align_rotation, estimate_pose, matrix_to_euler
+from dhm_cli.morphable.rotation import euler_to_matrix as torch_euler_to_matrix
+from dhm_cli.pose import (
+    align_rotation,
+    angle_difference,
+    estimate_pose,
+    euler_to_matrix,
+    geodesic_angle,
+    matrix_to_euler,
+)
 
 
 def matrix(degrees: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -114,3 +123,48 @@ def test_a_nose_on_the_left_of_the_image_is_a_positive_yaw() -> None:
     sheared = mean @ Rotation.from_euler("y", -30, degrees=True).as_matrix().T
     assert sheared[30, 0] < sheared[:, 0].mean()
     assert np.rad2deg(estimate_pose(sheared[None], mean))[0, 1] == pytest.approx(30.0)
+
+
+def test_euler_to_matrix_is_the_one_of_the_networks() -> None:
+    angles = np.random.default_rng(5).uniform(-7, 7, (4, 50, 3))
+    expected = torch_euler_to_matrix(torch.from_numpy(angles.reshape(-1, 3))).numpy().reshape(4, 50, 3, 3)
+    np.testing.assert_allclose(euler_to_matrix(angles), expected, atol=1e-13)
+
+
+def test_euler_to_matrix_is_undone_by_matrix_to_euler() -> None:
+    limits = np.array([1.2, np.pi, 0.3])  # smaller than their second set of angles
+    angles = np.random.default_rng(6).uniform(-limits, limits, (300, 3))
+    np.testing.assert_allclose(matrix_to_euler(euler_to_matrix(angles)), angles, atol=1e-9)
+
+
+def test_euler_to_matrix_of_one_pose_and_of_none() -> None:
+    np.testing.assert_array_equal(euler_to_matrix(np.zeros(3, np.float32)), np.eye(3))
+    assert euler_to_matrix(np.zeros((0, 3))).shape == (0, 3, 3)
+
+
+@pytest.mark.parametrize("angle", [0.0, 1e-12, 1e-7, 1e-3, 1.0, np.pi / 2, 3.0, np.pi - 1e-7, np.pi - 1e-12, np.pi])
+def test_geodesic_angle_keeps_its_digits(angle: float) -> None:
+    rng = np.random.default_rng(7)
+    axes = rng.normal(size=(20, 3))
+    turn = Rotation.from_rotvec(angle * axes / np.linalg.norm(axes, axis=1, keepdims=True))
+    start = Rotation.random(20, rng)
+    found = geodesic_angle(start.as_matrix(), (start * turn).as_matrix())
+    np.testing.assert_allclose(found, np.full(20, angle), atol=3e-15)
+
+
+def test_geodesic_angle_agrees_with_scipy_is_symmetric_and_broadcasts() -> None:
+    rng = np.random.default_rng(8)
+    a, b = Rotation.random(100, rng), Rotation.random(100, rng)
+    found = geodesic_angle(a.as_matrix(), b.as_matrix())
+    np.testing.assert_allclose(found, (a.inv() * b).magnitude(), atol=1e-13)
+    np.testing.assert_allclose(geodesic_angle(b.as_matrix(), a.as_matrix()), found, atol=1e-13)
+    np.testing.assert_allclose(geodesic_angle(np.eye(3), b.as_matrix()[:, None]), b.magnitude()[:, None], atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [(10, 4, 6), (4, 10, -6), (179, -179, -2), (-179, 179, 2), (-351.2, 8.8, 0), (180, 0, -180), (0, 180, -180),
+     (725, 0, 5)],
+)  # fmt: skip
+def test_angle_difference_goes_the_short_way(a: float, b: float, expected: float) -> None:
+    assert angle_difference(np.array([a]), np.array([b])) == pytest.approx([expected], abs=1e-9)

@@ -14,6 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from dhm_cli.data.store import FaceStore
 from dhm_cli.errors import InputError
+from dhm_cli.evaluation.scores import Scoring
 from dhm_cli.landmarks import MIRROR
 from dhm_cli.metrics import normalised_mean_error
 from dhm_cli.morphable.face_model import FaceModel
@@ -22,6 +23,7 @@ from dhm_cli.morphable.parameters import Parameters, pack
 from dhm_cli.morphable.readers import read_face_model
 from dhm_cli.morphable.rotation import euler_to_matrix
 from dhm_cli.pose import estimate_pose, matrix_to_euler
+from dhm_cli.workflows.evaluation import EvaluationOptions, evaluate
 from dhm_cli.workflows.preparation import PrepareOptions, prepare_folder
 
 DATA = Path(os.environ.get("DHM_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
@@ -177,3 +179,39 @@ def test_parameters_of_another_face_model_are_refused(tmp_path: Path) -> None:
     ict = read_face_model(DATA / "ict_face" / "ict_face.npz")
     with pytest.raises(InputError, match="the parameters do not fit"):
         prepare_folder(DATA / "300w_lp_format", ict, tmp_path, PrepareOptions())
+
+
+def test_two_label_sets_of_the_sixteen_faces_disagree_as_worked_out_apart(bfm: FaceModel, tmp_path: Path) -> None:
+    """The re-annotated points are not at hand, so a second label set of known differences stands in for them."""
+    rng = np.random.default_rng(0)
+    again, errors, yaw = [], [], []
+    for file in aflw2000_files():
+        fields = scipy.io.loadmat(file)
+        x, y = fields["pt3d_68"][:2].astype(np.float64)
+        size = np.sqrt((x.max() - x.min()) * (y.max() - y.min()))
+        yaw.append(np.degrees(fields["Pose_Para"][0, 1]))
+        step = rng.normal(0, rng.uniform(0.5, 8.0), (2, 68))
+        again.append(np.stack([x, y]) + step)
+        errors.append(sum(100 * np.hypot(*step[:, k]) / size for k in range(68)) / 68)
+    np.save(tmp_path / "again.npy", np.stack(again))
+    groups: dict[str, list[float]] = {"0-30": [], "30-60": [], "60-90": []}
+    for angle, error in zip(yaw, errors, strict=True):
+        groups["0-30" if abs(angle) <= 30 else "30-60" if abs(angle) <= 60 else "60-90"].append(error)
+    means = {name: sum(values) / len(values) for name, values in groups.items()}
+
+    settings = PrepareOptions(reannotated=tmp_path / "again.npy")
+    store = prepare_folder(DATA / "aflw2000_format", bfm, tmp_path / "data", settings).store
+    names = FaceStore(store).labels.names
+    np.savez(tmp_path / "again.npz", names=names, landmarks=np.stack(again).transpose(0, 2, 1) - 1)
+    report = evaluate(EvaluationOptions(store, predictions=tmp_path / "again.npz", scoring=Scoring(replicates=100)))
+    for name, value in means.items():
+        assert report["nme"][name] == pytest.approx(value, abs=1e-4)
+        assert report["noise_floor"][name] == pytest.approx(value, abs=1e-4)
+    assert report["nme"]["mean_of_bins"] == pytest.approx(sum(means.values()) / 3, abs=1e-4)
+    assert report["nme"]["mean_of_images"] == pytest.approx(sum(errors) / 16, abs=1e-4)
+    assert report["failure_rate"]["value"] == 100 * sum(error > 6 for error in errors) / 16
+    assert report["auc"]["7"] == pytest.approx(100 * sum(max(7 - e, 0) for e in errors) / 7 / 16, abs=1e-3)
+    again_as_truth = EvaluationOptions(
+        store, predictions=tmp_path / "again.npz", label_set="reannotated", scoring=Scoring(replicates=100)
+    )
+    assert evaluate(again_as_truth)["nme"]["mean_of_images"] < 1e-4

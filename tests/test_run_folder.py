@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-import dhm_cli
 from dhm_cli.errors import FormatError, InputError
 from dhm_cli.training import run_folder
-from dhm_cli.training.run_folder import RunFolder, environment
+from dhm_cli.training.run_folder import RunFolder
 
 
 def test_each_start_is_a_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,50 +28,10 @@ def test_each_start_is_a_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert (first["step"], first["command"]) == (0, ["dhm", "train"])
     assert (second["step"], second["command"]) == (3, ["dhm", "train", "--resume"])
     assert first["started"] <= second["started"]
+    assert first["threads"] == torch.get_num_threads()
     # A start from nothing, where an earlier one never came to save a state, is a run of its own.
     folder.describe({"arch": "fast"}, 0)
     assert len(json.loads((tmp_path / "run" / "run.json").read_text())["sessions"]) == 1
-
-
-def test_environment() -> None:
-    found = environment()
-    assert found["dhm"] == dhm_cli.__version__
-    assert found["packages"]["numpy"] == np.__version__
-    assert torch.__version__.startswith(found["packages"]["torch"].split("+")[0])
-    assert found["threads"] == torch.get_num_threads()
-    assert json.loads(json.dumps(found)) == found
-
-
-def git(folder: Path, *command: str) -> str:
-    person = ("-c", "user.name=Test", "-c", "user.email=test@example.org")
-    return subprocess.run(
-        ["git", *person, *command], cwd=folder, capture_output=True, text=True, check=True, timeout=60
-    ).stdout.strip()
-
-
-def test_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code = tmp_path / "code" / "dhm_cli" / "__init__.py"
-    code.parent.mkdir(parents=True)
-    code.write_text("")
-    monkeypatch.setattr(dhm_cli, "__file__", str(code))
-    assert environment()["commit"] is None
-    git(tmp_path, "init", "-q")  # the user's own repository around an installed copy says nothing of the code
-    assert environment()["commit"] is None
-    git(tmp_path / "code", "init", "-q")
-    assert environment()["commit"] is None  # no commit yet
-    git(tmp_path / "code", "add", ".")
-    git(tmp_path / "code", "commit", "-qm", "first")
-    head = git(tmp_path / "code", "rev-parse", "HEAD")
-    assert environment()["commit"] == head
-    (code.parent / "new.py").write_text("")
-    assert environment()["commit"] == head
-    code.write_text("changed = True\n")
-    assert environment()["commit"] == head + "+"
-
-
-def test_without_git(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "")
-    assert environment()["commit"] is None
 
 
 def test_metrics_are_lines_that_can_be_forgotten(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typer.core import TyperGroup
 
 from dhm_cli import __version__
 from dhm_cli.cli.align import align
+from dhm_cli.cli.evaluate import evaluate
 from dhm_cli.cli.export import export
 from dhm_cli.cli.prepare import prepare
 from dhm_cli.cli.train import train
@@ -49,6 +50,7 @@ app = typer.Typer(
 )
 app.command()(prepare)
 app.command()(train)
+app.command()(evaluate)
 app.command()(align)
 app.command()(export)
 

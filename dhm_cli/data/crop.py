@@ -15,13 +15,13 @@ from dhm_cli.landmarks import bounding_box
 
 # Test-time crop of the AFLW2000-3D protocol: the true box, squared on its longer side, enlarged by sqrt(2).
 CROP_MARGIN = math.sqrt(2.0)
+# Centre (2,) and side, photo pixels.
+Square = tuple[NDArray[np.float64], float]
 # cv2.warpAffine counts source pixels in 16 bits.
 _LONGEST_SOURCE = 32_766
 
 
-def landmark_crop_square(
-    points: NDArray[np.floating], margin: float = CROP_MARGIN
-) -> tuple[NDArray[np.float64], float]:
+def landmark_crop_square(points: NDArray[np.floating], margin: float = CROP_MARGIN) -> Square:
     """Square around landmarks: their box, squared on its longer side, enlarged about its centre.
 
     Args:

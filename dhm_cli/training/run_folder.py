@@ -3,12 +3,8 @@
 import csv
 import io
 import json
-import os
-import platform
-import subprocess
 import sys
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-import dhm_cli
 from dhm_cli.charts import save_learning_curve
+from dhm_cli.environment import environment
 from dhm_cli.errors import FormatError, InputError
 from dhm_cli.files import written_atomically
 
-_PACKAGES = ("torch", "numpy", "opencv-python-headless", "h5py", "safetensors")
 _MOVE_AWAY = "move the file away: --resume goes on without it"
 
 
@@ -50,7 +45,9 @@ class RunFolder:
         """Write `run.json`; each start of the run adds a session: when, from which step, command, environment."""
         sessions = self._sessions() if step and self._run.exists() else []
         session = {"started": datetime.now(timezone.utc).isoformat(timespec="seconds"), "step": step}
-        sessions.append({**session, "command": sys.argv, **environment()})
+        gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        machine = {**environment(), "threads": torch.get_num_threads(), "gpus": gpus}
+        sessions.append({**session, "command": sys.argv, **machine})
         _write_text(self._run, json.dumps({**record, "sessions": sessions}, indent=1))
 
     def _sessions(self) -> list[Any]:
@@ -133,51 +130,6 @@ class RunFolder:
         writer.writerow(["name", "yaw", "nme"])
         writer.writerows([n, f"{y:.3f}", f"{e:.6f}"] for n, y, e in zip(names, yaw, nme, strict=True))
         _write_text(self.validation, text.getvalue())
-
-
-def environment() -> dict[str, Any]:
-    """Versions, processor and commit that a run was made with."""
-    return {
-        "dhm": dhm_cli.__version__,
-        "commit": _commit(),
-        "python": platform.python_version(),
-        "packages": {name: _version(name) for name in _PACKAGES},
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-    }
-
-
-def _commit() -> str | None:
-    """The commit of the code where it lies in a git checkout of its own, with a plus where files were changed."""
-    folder = Path(dhm_cli.__file__).parent
-    if not (folder.parent / ".git").exists():
-        return None
-    try:
-        head, changes = (
-            subprocess.run(["git", *command], cwd=folder, capture_output=True, text=True, check=True, timeout=20).stdout
-            for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return head.strip() + ("+" if changes.strip() else "")
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dhm_cli.data.crop import crop_matrix, extract_crop, invert_matrix, landmark_crop_square, transform_landmarks
+from dhm_cli.data.crop import Square, landmark_crop_square
 from dhm_cli.detection import MIN_SCORE, FaceDetector, crop_square_from_box
-from dhm_cli.engines import load_engine
+from dhm_cli.engines import landmarks_in_squares, load_engine
 from dhm_cli.errors import InputError
 from dhm_cli.io.boxes import Box, match_boxes, read_boxes
 from dhm_cli.io.images import find_images, read_image
@@ -35,7 +35,6 @@ _LARGEST_BOX = 10
 LOOK_AHEAD = 4
 _BOX_HINT = "boxes are left,top,width,height in 0-based pixels of the upright photo"
 
-Square = tuple[NDArray[np.float64], float]
 T = TypeVar("T")
 
 
@@ -119,24 +118,16 @@ class Aligner:
             given = [(box, float("nan")) for box in checked]
         if not squares:
             return []
-        landmarks = self._landmarks(image, squares)
+        photos = [image] * len(squares)
+        landmarks = landmarks_in_squares(self.engine, photos, squares)
         for _ in range((1 if boxes is None else 0) if self.refine is None else self.refine):
-            landmarks = self._landmarks(image, [landmark_crop_square(points) for points in landmarks])
+            landmarks = landmarks_in_squares(self.engine, photos, [landmark_crop_square(face) for face in landmarks])
         landmarks[..., 2] -= landmarks[..., 2].mean(axis=1, keepdims=True)
         angles = np.degrees(estimate_pose(landmarks, self.engine.mean_shape))
         return [
             Face(points, box, score, (float(pitch), float(yaw), float(roll)))
             for points, (box, score), (pitch, yaw, roll) in zip(landmarks, given, angles, strict=True)
         ]
-
-    def _landmarks(self, image: NDArray[np.uint8], squares: Sequence[Square]) -> NDArray[np.float64]:
-        """One pass of the network over squares (centre, side) of the photo, -> (B, 68, 3), photo pixels."""
-        size = self.engine.input_size
-        # A collapsed shape would give a square without area.
-        matrices = [crop_matrix(centre, max(side, 1.0), size) for centre, side in squares]
-        crops = np.stack([extract_crop(image, matrix, size) for matrix in matrices])
-        found = self.engine(crops)
-        return np.stack([transform_landmarks(p, invert_matrix(m)) for p, m in zip(found, matrices, strict=True)])
 
 
 def _keep_freed_memory() -> None:

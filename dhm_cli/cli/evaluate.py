@@ -1,0 +1,358 @@
+"""`dhm evaluate`."""
+
+import math
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from dhm_cli.cli.align import DEFAULT_FACE_MODEL
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_BINS = ("0-30", "30-60", "60-90", "mean_of_bins", "mean_of_images")
+_METHOD, _TRUTH, _NUMBERS, _MACHINE = "Method", "Truth", "Numbers", "Machine"
+# Predictions whose median shift is within this much of (1, 1) pixel are taken for 1-based ones.
+_ONE_BASED = 0.35
+
+
+def evaluate(
+    checkpoint: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A network of dhm, .safetensors or .onnx. Default: the one that comes with the package.",
+            show_default=False,
+        ),
+    ] = None,
+    data: Annotated[
+        Path, typer.Option(help="The faces to score on, a store of dhm prepare (FILE.h5).", rich_help_panel=_TRUTH)
+    ] = ...,  # type: ignore[assignment]
+    predictions: Annotated[
+        Path | None,
+        typer.Option(
+            help="Score these points of any method in place of a network: a table of dhm align (.csv), .json "
+            "({name: 68 points, or a list of faces} or [{name, landmarks, pose}]), .npy (N,68,2|3) in the order of the "
+            "sorted names, .npz with `names` and one such array, or a folder of .pts (1-based; all others 0-based). "
+            "Matched by name; of several faces in a photo the one nearest to the true box counts.",
+            show_default=False,
+            rich_help_panel=_METHOD,
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="What to call the method. Default: after its file.", show_default=False, rich_help_panel=_METHOD
+        ),
+    ] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Another network or file of predictions, FILE or NAME=FILE, to compare with by paired bootstrap. "
+            "Repeatable.",
+            show_default=False,
+            rich_help_panel=_METHOD,
+        ),
+    ] = None,
+    face_model: Annotated[
+        Path | None,
+        typer.Option(
+            help="Face model of networks that regress its parameters. Default: face_model.h5 beside the store, or "
+            f"{DEFAULT_FACE_MODEL.as_posix()}.",
+            show_default=False,
+            rich_help_panel=_METHOD,
+        ),
+    ] = None,
+    labels: Annotated[
+        Literal["original", "reannotated"],
+        typer.Option(help="Which label set is the truth; reannotated is 2D.", rich_help_panel=_TRUTH),
+    ] = "original",
+    split: Annotated[
+        Literal["train", "val", "test", "all"] | None,
+        typer.Option(
+            help="Which faces of the store. Default: test, or val where there are none.",
+            show_default=False,
+            rich_help_panel=_TRUTH,
+        ),
+    ] = None,
+    protocol: Annotated[
+        Literal["paper", "detector", "jitter"] | None,
+        typer.Option(
+            help="Where networks look. paper: the true box, squared, times sqrt(2). detector: the box of YuNet. "
+            "jitter: true boxes that are shifted and scaled, for a robustness curve. Default: paper; with "
+            "--predictions it only says how they were made.",
+            show_default=False,
+            rich_help_panel=_TRUTH,
+        ),
+    ] = None,
+    refine: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Extra passes of a network that crop around the landmarks found. Default: 0, with detector 1, as in "
+            "dhm align.",
+            show_default=False,
+            rich_help_panel=_TRUTH,
+        ),
+    ] = None,
+    normaliser: Annotated[
+        Literal["bbox", "interocular", "diagonal"],
+        typer.Option(
+            help="What errors are divided by: sqrt(w*h) of the true points' box, the outer eye corners' distance "
+            "(frontal faces only), or the box's diagonal.",
+            rich_help_panel=_NUMBERS,
+        ),
+    ] = "bbox",
+    threshold: Annotated[
+        float, typer.Option(help="An NME above this, percent, is a failure.", rich_help_panel=_NUMBERS)
+    ] = 6.0,
+    missing: Annotated[
+        Literal["fail", "skip"],
+        typer.Option(
+            help="Faces without a prediction: count them as failures, or leave them out.", rich_help_panel=_NUMBERS
+        ),
+    ] = "fail",
+    replicates: Annotated[
+        int, typer.Option(min=100, help="Bootstrap replicates of the 95 % intervals.", rich_help_panel=_NUMBERS)
+    ] = 2000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.", rich_help_panel=_NUMBERS)] = 0,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write report.html, report.json, the predictions, the NME of every face and charts to this folder. "
+            "An evaluation that is stopped goes on from there.",
+            show_default=False,
+            rich_help_panel=_NUMBERS,
+        ),
+    ] = None,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"],
+        typer.Option(
+            help="auto: the GPU where an NVIDIA driver and torch with CUDA are installed, else the CPU.",
+            rich_help_panel=_MACHINE,
+        ),
+    ] = "auto",
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Faces are worked on by this many threads; default: one per core.",
+            show_default=False,
+            rich_help_panel=_MACHINE,
+        ),
+    ] = None,
+) -> None:
+    """Score landmarks: NME by yaw, failure rate, AUC, pose, with 95 % intervals, beside published results.
+
+    Examples: dhm evaluate --data data/aflw2000-3d.h5 --report report
+
+    dhm evaluate --predictions theirs.csv --data data/aflw2000-3d.h5 --against runs/fast/best.safetensors
+
+    Numbers are percent of the face size, sqrt(w*h) of the true points' box; the definition of every one is in the
+    report.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the threads share the work by faces, not within one
+    from tqdm import tqdm
+
+    from dhm_cli.evaluation.scores import Scoring
+    from dhm_cli.workflows.evaluation import EvaluationOptions
+    from dhm_cli.workflows.evaluation import evaluate as run
+
+    options = EvaluationOptions(
+        data=data,
+        checkpoint=checkpoint,
+        predictions=predictions,
+        name=name,
+        against=against or (),
+        label_set=labels,
+        split=split,
+        protocol=protocol,
+        refine=refine,
+        scoring=Scoring(normaliser, threshold, missing == "skip", replicates, seed),
+        report=report,
+        device=device,
+        threads=threads,
+        face_model=face_model or next(filter(Path.exists, (data.with_name("face_model.h5"), DEFAULT_FACE_MODEL)), None),
+        command=shlex.join(["dhm", *sys.argv[1:]]),
+    )
+    with tqdm(unit=" faces", disable=None, leave=False) as bar:
+
+        def show(stage: str, done: int, total: int) -> None:
+            if done == 0 or bar.total is None:
+                bar.reset(total)
+                bar.set_description(stage)
+            bar.update(done - bar.n)
+
+        try:
+            result = run(options, show)
+        except KeyboardInterrupt:
+            bar.close()
+            kept = f"the faces done so far are in {report}; the same command goes on" if report else ""
+            typer.echo(f"stopped; {kept or 'with --report FOLDER the faces done so far are kept'}", err=True)
+            raise
+    _print(result)
+    if report is not None:
+        typer.echo(f"report: {report / 'report.html'}")
+
+
+def _print(report: dict[str, Any]) -> None:
+    """The headline, the differences, the published rows and the rest, as tables."""
+    from rich.console import Console
+
+    console = Console()
+    data = report["data"]
+    typer.echo(
+        f"{report['method']['name']} on {data['file']}: {report['n']:,} {data['split']} faces, {report['labels']} "
+        f"labels, protocol {report['protocol']}, NME in % by {report['normaliser']}"
+    )
+    _warn(report)
+    console.print(_headline(report))
+    for other in report["against"]:
+        console.print(_comparison(report, other))
+    console.print(_published(report))
+    console.print(_parts(report))
+    if report["robustness"]:
+        console.print(_robustness(report["robustness"]))
+    _print_rest(report)
+
+
+def _warn(report: dict[str, Any]) -> None:
+    lost, offset = report["missing"], report["mean_offset"]
+    if lost["count"]:
+        by_bin = ", ".join(f"{name} {count}" for name, count in lost["by_bin"].items() if count)
+        what = "left out" if lost["policy"] == "skip" else "counted as failures; means and median are without them"
+        examples = ", ".join(lost["names"][:3])
+        typer.echo(f"warning: {lost['count']:,} faces have no prediction ({by_bin}; {examples}): {what}", err=True)
+    if all(abs(abs(value) - 1) < _ONE_BASED for value in offset) and offset[0] * offset[1] > 0:
+        wrong = "1-based" if offset[0] > 0 else "shifted by -1"
+        typer.echo(
+            f"warning: the points lie {offset[0]:+.2f}, {offset[1]:+.2f} pixels off on the whole; are they {wrong}? "
+            "Pixels are 0-based here, but for .pts files",
+            err=True,
+        )
+    if report["method"].get("unused"):
+        typer.echo(f"note: {report['method']['unused']:,} predictions belong to no face of these", err=True)
+
+
+def _headline(report: dict[str, Any]) -> "Table":
+    """A row for each headline number, with its interval."""
+    from rich.table import Table
+
+    extra = {"by labelled yaw": report["nme_by_labelled_yaw"], "label sets apart": report["noise_floor"]}
+    extra = {name: values for name, values in extra.items() if values}
+    table = _right_aligned(Table("", report["method"]["name"], "95 % interval", "faces", *extra))
+    ours = _values({**report, "failure_rate": report["failure_rate"]["value"]})
+    faces = [*report["bins"].values(), "", report["n"], "", "", "", ""]
+    for k, (label, value, ends) in enumerate(zip(_labels(report), ours, _values(report["intervals"]), strict=True)):
+        cells = [f"[bold]{_number(value)}[/]", _interval(ends), str(faces[k])]
+        cells += [_number(values[_BINS[k]]) if k < len(_BINS) else "" for values in extra.values()]
+        table.add_row(label, *cells, end_section=k in (2, 5))
+    return table
+
+
+def _comparison(report: dict[str, Any], other: dict[str, Any]) -> "Table":
+    """A row for each headline number of another method, with the difference and whether it is real."""
+    from rich.table import Table
+
+    name = report["method"]["name"]
+    table = _right_aligned(Table("paired bootstrap", other["name"], f"{name} minus it", "95 % interval", f"{name} is"))
+    rows = zip(_labels(report), _values(other), _values(other["difference"]), strict=True)
+    for k, (label, value, change) in enumerate(rows):
+        cells = [_number(value), f"{change['value']:+.2f}", _interval(change["interval"]), change["verdict"]]
+        table.add_row(label, *cells, end_section=k in (2, 5))
+    return table
+
+
+def _right_aligned(table: "Table") -> "Table":
+    """The table with all columns but the first aligned to the right."""
+    for column in table.columns[1:]:
+        column.justify = "right"
+    return table
+
+
+def _labels(report: dict[str, Any]) -> list[str]:
+    """What `_values` are, for the first column."""
+    threshold = report["failure_rate"]["threshold"]
+    return [*map(_label, _BINS), "median NME", f"failures beyond {threshold:g} %", "AUC@7", "AUC@8"]
+
+
+def _label(name: str) -> str:
+    return f"NME, |yaw| {name}" if name[0].isdigit() else f"NME, {name.replace('_', ' ')}"
+
+
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.2f}"
+
+
+def _interval(ends: Sequence[float]) -> str:
+    return "too few" if math.isnan(ends[0]) else f"{ends[0]:.2f} to {ends[1]:.2f}"
+
+
+def _values(numbers: dict[str, Any]) -> list[Any]:
+    """The headline numbers in the order of the table."""
+    nme, auc = numbers["nme"], numbers["auc"]
+    return [*(nme[name] for name in _BINS), numbers["median"], numbers["failure_rate"], auc["7"], auc["8"]]
+
+
+def _published(report: dict[str, Any]) -> "Table":
+    from rich.table import Table
+
+    published, labels = report["published"], report["labels"]
+    why_not = "" if published["comparable"] else f"NOT comparable with this run: {published['why_not']}. "
+    caption = (
+        f"{why_not}AFLW2000-3D, {labels} labels. A: BMVC 2018, B: Fast DHM. Known slips: {' '.join(published['slips'])}"
+    )
+    headings = ("0-30", "30-60", "60-90", "mean", "CPU FPS", "MB", "table")
+    table = _right_aligned(Table("as published", *headings, caption=caption, caption_justify="left"))
+    nme = [f"[bold]{_number(report['nme'][name])}[/]" for name in _BINS[:4]]
+    table.add_row(f"[bold]{report['method']['name']}[/], this run", *nme, end_section=True)
+    for row in published["rows"]:
+        if row[labels]:
+            size = "" if row["size_mb"] is None else f"{row['size_mb']:g}"
+            cells = [*(f"{value:.2f}" for value in row[labels]), row["cpu_fps"] or "", size, row["source"]]
+            table.add_row(row["name"], *cells, style="" if published["comparable"] else "dim")
+    return table
+
+
+def _parts(report: dict[str, Any]) -> "Table":
+    from rich.table import Table
+
+    table = _right_aligned(Table("points", *(name.replace("_", " ") for name in _BINS)))
+    rows = {**report["regions"], "visible": report["visibility"]["visible"]}
+    rows["self-occluded"] = report["visibility"]["self_occluded"]
+    if report["nme_3d"]:
+        rows |= {"all, x y z": report["nme_3d"], "depth alone": report["nme_3d"]["depth"]}
+    for label, values in rows.items():
+        table.add_row(label, *(_number(values[name]) for name in _BINS))
+    return table
+
+
+def _robustness(rows: list[dict[str, Any]]) -> "Table":
+    """Mean of bins and failures where the boxes are off, a row a level."""
+    from rich.table import Table
+
+    kinds = list(dict.fromkeys(row["kind"] for row in rows))
+    table = _right_aligned(
+        Table("boxes off by up to", *kinds, caption="mean of bins, and failures", caption_justify="left")
+    )
+    for level in dict.fromkeys(row["level"] for row in rows):
+        chosen = [row for row in rows if row["level"] == level]
+        cells = (f"{_number(row['mean_of_bins'])}, {row['failure_rate']:.1f} %" for row in chosen)
+        table.add_row(f"{level:.0f} %", *cells)
+    return table
+
+
+def _print_rest(report: dict[str, Any]) -> None:
+    pose = report["pose"]
+    if pose:
+        excluded = f", without {len(pose['excluded'])} beyond {pose['limit']:g}°" if pose["excluded"] else ""
+        shown = ", ".join(f"{name} {pose[name]:.2f}" for name in ("pitch", "yaw", "roll", "mean", "geodesic"))
+        typer.echo(f"pose ({pose['source']}), mean absolute error in degrees of {pose['n']:,} faces{excluded}: {shown}")
+        for name in pose["excluded"][:20]:
+            typer.echo(f"  excluded: {name}")
+    worst = ", ".join(f"{face['name']} {face['nme']:.1f}" for face in report["worst"][:5])
+    typer.echo(f"worst: {worst}")

@@ -1,0 +1,68 @@
+"""What every number of a report means, in one sentence each."""
+
+from dhm_cli.bootstrap import LEVEL
+from dhm_cli.evaluation.scores import POSE_LIMIT, Scoring
+
+_NORMALISERS = {
+    "bbox": "sqrt(width x height) of the smallest box around the true 68 points of the label set in use, no margin",
+    "interocular": "the distance in the image between the true outer eye corners (points 36 and 45), which shrinks to "
+    "nothing in profile: for frontal faces only",
+    "diagonal": "the diagonal of the smallest box around the true 68 points of the label set in use",
+}
+_PROTOCOLS = {
+    "paper": "each face was cropped by the smallest box around the true points (original label set), squared on its "
+    "longer side, times sqrt(2) about its centre",
+    "detector": "each face was looked for by the face detector YuNet; of several boxes the one nearest to the true box "
+    "was taken, and a face without a box is missing",
+    "jitter": "the crop of the protocol 'paper' was moved and scaled at random, uniformly, by up to the level given in "
+    "percent of its side, a seed a face; the headline is the level of 10 % for both shift and scale",
+    "predictions": "points that the method's own program made; how it found the faces is its own affair",
+}
+_LABELS = {
+    "original": "the landmarks of the store: for 300W-LP and AFLW2000-3D those of the published parameters, for other "
+    "datasets a 3D face model fitted to the annotated points",
+    "reannotated": "the second label set of AFLW2000-3D, 2D only (Bulat and Tzimiropoulos 2017)",
+}
+
+
+def definitions(label_set: str, protocol: str, scoring: Scoring) -> dict[str, str]:
+    """One sentence for each number of a report.
+
+    Args:
+        label_set: one of `ground_truth.LABEL_SETS`.
+        protocol: one of `protocols.PROTOCOLS`, or "predictions".
+        scoring: how methods are scored.
+    """
+    missing = "left out everywhere" if scoring.skip_missing else "an error beyond every threshold in rates and areas"
+    return {
+        "nme": "mean distance in x and y of the 68 points from the true ones, in percent of "
+        f"{_NORMALISERS[scoring.normaliser]}",
+        "bins": "by the absolute yaw of the fitted pose: up to 30 degrees, beyond 30 up to 60, beyond 60 (also beyond "
+        "90); nme_by_labelled_yaw has the same by the yaw of the dataset's own labels",
+        "mean_of_bins": "mean of the NMEs of the three bins",
+        "mean_of_images": "mean of the NMEs of all images",
+        "missing": "a face for which the method gave no points has no NME and takes no part in means and medians; it "
+        f"is {missing}",
+        "ced": "cumulative error distribution: share of the images with an NME of at most t, from the sorted errors",
+        "failure_rate": f"share of the images with an NME above {scoring.threshold:g} %",
+        "auc": "exact integral of the CED from 0 to the threshold, over the threshold; in percent",
+        "intervals": f"{LEVEL:g} % percentile intervals of {scoring.replicates:,} bootstrap replicates over the images "
+        f"(seed {scoring.seed})",
+        "difference": "ours minus the other's by paired bootstrap: both on the same draws, means and medians over the "
+        f"images that both found; better or worse where the {LEVEL:g} % interval excludes zero, else level",
+        "regions": "NME over the points of a region alone, with the normaliser of the whole face",
+        "visibility": "NME over the landmarks on the near side and on the side turned away, by the true pose and "
+        "limits taken from the annotators of MERL-RAV; hands, hair and glasses are not known",
+        "landmarks": "mean error of each landmark over the images, with the normaliser of the whole face",
+        "mean_offset": "median over the images of the mean shift of the points in x and y, pixels; about 1 and 1 "
+        "means that a file with 1-based pixels was read as 0-based",
+        "nme_3d": "as nme with distances in x, y and z, after shifting z of prediction and truth to a mean of zero "
+        "over the 68 points (weak perspective knows no absolute depth); depth is the mean absolute z error alone",
+        "pose": "absolute errors of pitch, yaw and roll (300W-LP's convention) and the angle of the rotation between "
+        f"the poses, degrees, without faces whose true angles exceed {POSE_LIMIT:g} degrees; source predicted: the "
+        "method's own pose; aligned: the rotation of the true points onto the predicted ones, which knows the true "
+        "shape and is kinder",
+        "noise_floor": "the re-annotated points scored against the original ones",
+        "labels": _LABELS[label_set],
+        "protocol": _PROTOCOLS[protocol],
+    }

@@ -1,0 +1,90 @@
+"""One self-contained HTML page of a report: no script, no request, pictures inside."""
+
+import base64
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from dhm_cli.errors import FormatError, InputError
+from dhm_cli.files import written_atomically
+from dhm_cli.landmarks import GROUPS
+from dhm_cli.metrics import YAW_BINS
+
+_TEMPLATE = "report.html.j2"
+_NONE = "–"  # noqa: RUF001, a dash where there is no number
+_MINUS = "\N{MINUS SIGN}"
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def write_page(path: Path, report: Mapping[str, Any], pictures: Mapping[str, Path]) -> None:
+    """Write the page of a report, atomically.
+
+    Args:
+        path: the HTML file; its folder is made.
+        report: the content of `report.json` (schema version 1). Everything in it is escaped; None and NaN become a
+            dash.
+        pictures: PNG files by name: "ced", "yaw", "landmarks", "gallery", "robustness"; what is not there is left out.
+
+    Raises:
+        InputError: a picture is missing.
+        FormatError: a picture is no PNG.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": number, "signed": signed, "interval": interval, "count": _count}
+    text = environment.get_template(_TEMPLATE).render(
+        r=report,
+        pictures={name: _embedded(picture) for name, picture in pictures.items()},
+        bins=tuple(YAW_BINS),
+        means={"mean_of_bins": "mean of bins", "mean_of_images": "mean of images"},
+        groups={name: f"{group.start}\N{EN DASH}{group.stop - 1}" for name, group in GROUPS.items()},
+    )
+    with written_atomically(path) as partial:
+        # A file name that is no text in any encoding has surrogates, which UTF-8 cannot write.
+        partial.write_bytes(text.encode("utf-8", "replace"))
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A number with a true minus sign, a dash for None and NaN; what rounds to zero has no sign."""
+    if value is None or not math.isfinite(value):
+        return _NONE
+    text = f"{abs(value):.{digits}f}"
+    return _MINUS + text if value < 0 and float(text) else text
+
+
+def signed(value: float | None, digits: int = 2) -> str:
+    """A number as in `number`, with a plus where it is positive."""
+    text = number(value, digits)
+    return text if text[0] in _MINUS + _NONE or not float(text) else "+" + text
+
+
+def interval(ends: Sequence[float | None] | None, digits: int = 2) -> str:
+    """An interval as "[low, high]", a dash where there is none."""
+    if ends is None or any(end is None or not math.isfinite(end) for end in ends):
+        return _NONE
+    return f"[{', '.join(number(end, digits) for end in ends)}]"
+
+
+def _count(value: int | None) -> str:
+    return _NONE if value is None else f"{value:,}"
+
+
+def _embedded(path: Path) -> dict[str, Any]:
+    """A PNG as data URI, with its size in pixels, so that the page can keep its place before it is decoded."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such picture", "evaluate again with --report") from error
+    if not data.startswith(_PNG) or len(data) < 24:
+        raise FormatError(f"{path}: not a PNG file", "evaluate again with --report")
+    width, height = struct.unpack(">II", data[16:24])  # the header chunk comes first
+    return {"uri": f"data:image/png;base64,{base64.b64encode(data).decode()}", "width": width, "height": height}

@@ -1,0 +1,144 @@
+"""A network's landmarks of every face of the ground truth, in pieces that can be kept when the work is stopped."""
+
+import json
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dhm_cli.data.crop import landmark_crop_square
+from dhm_cli.engines import Engine, landmarks_in_squares
+from dhm_cli.evaluation.ground_truth import GroundTruth
+from dhm_cli.evaluation.protocols import Protocol
+from dhm_cli.files import written_atomically
+from dhm_cli.landmarks import NUM_LANDMARKS
+
+# Faces of one piece of work: what has begun is finished when the work is stopped, and large networks take their time.
+_PIECE = 16
+# Seconds between two savings of what is done.
+_SAVE_EVERY = 20.0
+
+Progress = Callable[[int, int], None]
+
+
+class Unfinished:
+    """The file of predictions that are not complete yet.
+
+    Args:
+        path: the file; None keeps nothing.
+        key: all that decides the predictions; what was kept under another key is not used.
+    """
+
+    def __init__(self, path: Path | None, key: dict[str, object]) -> None:
+        self._path = path
+        self._key = json.dumps(key, sort_keys=True)
+
+    def load(self, predicted: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Fill in what was kept; returns which faces that were, (N,)."""
+        nothing = np.zeros(predicted.shape[1], bool)
+        if self._path is None:
+            return nothing
+        try:
+            with np.load(self._path, allow_pickle=False) as kept:
+                if str(kept["key"]) != self._key or kept["predicted"].shape != predicted.shape:
+                    return nothing
+                predicted[:] = kept["predicted"]
+                return np.asarray(kept["done"], bool)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # none, or damaged: begin anew
+            return nothing
+
+    def save(self, predicted: NDArray[np.float32], done: NDArray[np.bool_]) -> None:
+        """Keep what is done."""
+        if self._path is not None and done.any():
+            with written_atomically(self._path) as partial, partial.open("wb") as file:
+                np.savez(file, key=np.array(self._key), predicted=predicted, done=done)
+
+    def remove(self) -> None:
+        """Forget it all."""
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+
+
+def predict_faces(
+    engine: Engine,
+    truth: GroundTruth,
+    protocol: Protocol,
+    refine: int,
+    threads: int,
+    unfinished: Unfinished,
+    progress: Progress = lambda *_: None,
+) -> NDArray[np.float32]:
+    """Run a network over every face.
+
+    Args:
+        engine: the network.
+        truth: N faces.
+        protocol: where to look; V variants.
+        refine: passes after the first that crop around the landmarks found.
+        threads: pieces of work in the making.
+        unfinished: where to keep what is done; removed at the end.
+        progress: called in this thread with the number of faces done and N.
+
+    Returns:
+        (V, N, 68, 3), image pixels, NaN where no face was found.
+
+    Raises:
+        FormatError: an image of the store is damaged.
+    """
+    count = len(truth)
+    predicted = np.full((protocol.variants, count, NUM_LANDMARKS, 3), np.nan, np.float32)
+    done = unfinished.load(predicted)
+    pieces = [range(start, min(start + _PIECE, count)) for start in range(0, count, _PIECE)]
+    to_do = [piece for piece in pieces if not done[piece.start]]
+    saved = time.monotonic()
+    progress(int(done.sum()), count)
+
+    def work(piece: range) -> NDArray[np.float64]:
+        return _predict_piece(engine, truth, protocol, refine, piece)
+
+    try:
+        for piece, points in _in_order(work, to_do, threads):
+            predicted[:, piece.start : piece.stop] = points
+            done[piece.start : piece.stop] = True
+            progress(int(done.sum()), count)
+            if time.monotonic() - saved > _SAVE_EVERY:
+                unfinished.save(predicted, done)
+                saved = time.monotonic()
+    except BaseException:
+        unfinished.save(predicted, done)
+        raise
+    return predicted
+
+
+def _in_order(
+    work: Callable[[range], NDArray[np.float64]], pieces: list[range], threads: int
+) -> Iterator[tuple[range, NDArray[np.float64]]]:
+    """Each piece with its result; what has not begun is dropped when the caller stops."""
+    pool = ThreadPoolExecutor(threads)
+    try:
+        futures = [pool.submit(work, piece) for piece in pieces]
+        for piece, future in zip(pieces, futures, strict=True):
+            yield piece, future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _predict_piece(
+    engine: Engine, truth: GroundTruth, protocol: Protocol, refine: int, faces: range
+) -> NDArray[np.float64]:
+    """Landmarks of some faces, (V, n, 68, 3), image pixels."""
+    images = truth.store.images(truth.rows[faces.start : faces.stop])
+    places = [protocol(face, image) for face, image in zip(faces, images, strict=True)]
+    flat = [(image, square) for image, its in zip(images, places, strict=True) for square in its]
+    found = [pair for pair in flat if pair[1] is not None]
+    photos, squares = [image for image, _ in found], [square for _, square in found if square is not None]
+    landmarks = landmarks_in_squares(engine, photos, squares)
+    for _ in range(refine):
+        landmarks = landmarks_in_squares(engine, photos, [landmark_crop_square(points) for points in landmarks])
+    result = np.full((len(flat), NUM_LANDMARKS, 3), np.nan)
+    result[[square is not None for _, square in flat]] = landmarks
+    return np.moveaxis(result.reshape(len(images), protocol.variants, NUM_LANDMARKS, 3), 1, 0)

@@ -1,0 +1,134 @@
+"""Where a network looks under each protocol: the true box, a detector's box, or a true box that was moved."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dhm_cli.data.crop import Square, landmark_crop_square
+from dhm_cli.detection import FaceDetector, crop_square_from_box
+from dhm_cli.errors import InputError
+from dhm_cli.landmarks import bounding_box
+
+PROTOCOLS = ("paper", "detector", "jitter")
+# Passes that crop anew around the landmarks found: after a detector one, as in `dhm align`.
+REFINE = {"paper": 0, "detector": 1, "jitter": 0}
+
+# Squares for one face, one for each variant of the protocol; None where no face was found there.
+Places = list[Square | None]
+
+
+@dataclass(frozen=True)
+class Jitter:
+    """How far boxes are moved: uniformly, to at most `level` of the side on each axis, or of the size, or of both.
+
+    Attributes:
+        kind: shift, scale or both.
+        level: 0.1 moves the centre by up to 10 % of the square's side to each side on each axis, and makes the square
+            up to 10 % smaller or larger.
+    """
+
+    kind: str
+    level: float
+
+
+JITTER_LEVELS = (0.05, 0.1, 0.15, 0.2, 0.3)
+JITTER_KINDS = ("shift", "scale", "both")
+# The unmoved box, which every curve starts from, then the curves.
+JITTERS = (Jitter("none", 0.0), *(Jitter(kind, level) for kind in JITTER_KINDS for level in JITTER_LEVELS))
+# The variant whose numbers are the headline of the protocol.
+JITTER_HEADLINE = JITTERS.index(Jitter("both", 0.1))
+
+
+class TrueBox:
+    """Protocol "paper": the min/max box of the true points, squared on its longer side, times sqrt(2).
+
+    Args:
+        landmarks: (N, 68, 3), the original label set, image pixels.
+    """
+
+    variants = 1
+
+    def __init__(self, landmarks: NDArray[np.floating]) -> None:
+        self._landmarks = landmarks
+
+    def __call__(self, face: int, image: NDArray[np.uint8]) -> Places:
+        """The squares of a face, by its number."""
+        return [landmark_crop_square(self._landmarks[face])]
+
+
+class DetectedBox:
+    """Protocol "detector": the box that YuNet finds in the image; of several the one nearest to the true box.
+
+    Args:
+        landmarks: (N, 68, 3), the original label set, image pixels; only to choose among several boxes.
+    """
+
+    variants = 1
+
+    def __init__(self, landmarks: NDArray[np.floating]) -> None:
+        self._boxes = bounding_box(landmarks)
+        self._detector = FaceDetector()
+
+    def __call__(self, face: int, image: NDArray[np.uint8]) -> Places:
+        """The squares of a face, by its number."""
+        left, top, width, height = self._boxes[face]
+        found = self._detector.detect(image)
+        if not found:
+            return [None]
+        x, y = left + width / 2, top + height / 2
+        nearest = min(found, key=lambda b: (b.left + b.width / 2 - x) ** 2 + (b.top + b.height / 2 - y) ** 2)
+        return [crop_square_from_box(nearest)]
+
+
+class MovedBox:
+    """Protocol "jitter": the square of "paper", moved and scaled at random by each of `JITTERS`.
+
+    Args:
+        landmarks: (N, 68, 3), the original label set, image pixels.
+        names: (N,), of the faces; the same face is moved alike whatever the others are.
+        seed: of the draws.
+    """
+
+    variants = len(JITTERS)
+
+    def __init__(self, landmarks: NDArray[np.floating], names: Sequence[str], seed: int = 0) -> None:
+        self._landmarks, self._names, self._seed = landmarks, names, seed
+
+    def __call__(self, face: int, image: NDArray[np.uint8]) -> Places:
+        """The squares of a face, by its number."""
+        centre, side = landmark_crop_square(self._landmarks[face])
+        rng = np.random.default_rng([self._seed, *str(self._names[face]).encode()])
+        moves = rng.uniform(-1, 1, (len(JITTERS), 3))
+        return [_moved(centre, side, jitter, move) for jitter, move in zip(JITTERS, moves, strict=True)]
+
+
+def _moved(centre: NDArray[np.float64], side: float, jitter: Jitter, move: NDArray[np.float64]) -> Square:
+    shift = jitter.level * side * move[:2] if jitter.kind in ("shift", "both") else np.zeros(2)
+    scale = 1 + jitter.level * move[2] if jitter.kind in ("scale", "both") else 1.0
+    return centre + shift, float(side * scale)
+
+
+Protocol = TrueBox | DetectedBox | MovedBox
+
+
+def make_protocol(name: str, landmarks: NDArray[np.floating], names: Iterable[str]) -> Protocol:
+    """The protocol of a name.
+
+    Args:
+        name: one of `PROTOCOLS`.
+        landmarks: (N, 68, 3), the original label set, image pixels.
+        names: (N,), of the faces.
+
+    Raises:
+        InputError: unknown name.
+    """
+    makers: dict[str, Callable[[], Protocol]] = {
+        "paper": lambda: TrueBox(landmarks),
+        "detector": lambda: DetectedBox(landmarks),
+        "jitter": lambda: MovedBox(landmarks, list(names)),
+    }
+    if name not in makers:
+        raise InputError(f"--protocol {name}: not known", f"known are {', '.join(PROTOCOLS)}")
+    return makers[name]()

@@ -1,0 +1,214 @@
+"""What `dhm evaluate --report` leaves behind: the numbers, the predictions, charts and one page with all of it."""
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import dhm_cli
+from dhm_cli.bootstrap import AUC_THRESHOLDS
+from dhm_cli.charts import save_ced, save_error_by_yaw, save_landmark_errors, save_robustness
+from dhm_cli.environment import environment
+from dhm_cli.errors import InputError
+from dhm_cli.evaluation.definitions import definitions
+from dhm_cli.evaluation.ground_truth import GroundTruth
+from dhm_cli.evaluation.page import write_page
+from dhm_cli.evaluation.published import published_results
+from dhm_cli.evaluation.scores import Method, Score, Scoring, noise_floor
+from dhm_cli.files import written_atomically
+from dhm_cli.plotting import comparison_tile, gallery_sheet, save_png
+
+SCHEMA, SCHEMA_VERSION = "dhm-evaluation", 1
+# Faces of each section of the gallery; a tile's side, pixels.
+_SHOWN, _TILE = 6, 200
+# Error axis of the CED, in units of the threshold of the failure rate.
+_CED_REACH = 5 / 3
+
+
+def assemble(
+    truth: GroundTruth,
+    methods: Sequence[Method],
+    scores: Sequence[Score],
+    differences: Sequence[Mapping[str, Any]],
+    scoring: Scoring,
+    protocol: str,
+    refine: int | None,
+    command: str,
+) -> dict[str, Any]:
+    """The content of `report.json`.
+
+    Args:
+        truth: the faces.
+        methods: the method in question, then those it is compared with.
+        scores: of all methods.
+        differences: of the first method from each of the others.
+        scoring: how they were scored.
+        protocol: one of `protocols.PROTOCOLS`, or "predictions".
+        refine: passes after the first, None where the method is no network of ours.
+        command: the command line.
+
+    Returns:
+        Numbers in percent unless `definitions` says otherwise; NaN where there is none.
+    """
+    first, others = methods[0], zip(methods[1:], scores[1:], differences, strict=True)
+    problem = truth.benchmark_problem()
+    if not problem and scoring.normaliser != "bbox":
+        problem = f"the published rows are normalised by the box, these numbers by {scoring.normaliser}"
+    if not problem and protocol not in ("paper", "predictions"):
+        problem = f"the published rows are for crops by the true box, these numbers for the protocol {protocol}"
+    return {
+        "schema": SCHEMA,
+        "schema_version": SCHEMA_VERSION,
+        "dhm_version": dhm_cli.__version__,
+        "method": dict(first.record),
+        "data": {
+            "file": truth.store.path.name,
+            "name": str(truth.store.attributes.get("dataset", truth.store.path.stem)),
+            "layout": str(truth.store.attributes.get("layout", "")),
+            "hash": truth.store.fingerprint(),
+            "split": truth.split,
+            "is_benchmark": not truth.benchmark_problem(),
+            "note": truth.benchmark_problem(),
+        },
+        "labels": truth.label_set,
+        "protocol": protocol,
+        "refine": refine,
+        "normaliser": scoring.normaliser,
+        **scores[0].numbers,
+        "against": [_other(method, score, change) for method, score, change in others],
+        "noise_floor": noise_floor(truth, scoring.threshold),
+        "published": published_results(not problem, problem),
+        "definitions": definitions(truth.label_set, protocol, scoring),
+        "environment": {**environment(), "command": command},
+    }
+
+
+def _other(method: Method, score: Score, change: Mapping[str, Any]) -> dict[str, Any]:
+    numbers = score.numbers
+    kept = {key: numbers[key] for key in ("n", "nme", "median", "auc")}
+    rates = {"missing": numbers["missing"]["count"], "failure_rate": numbers["failure_rate"]["value"]}
+    return {**method.record, **kept, **rates, "difference": dict(change)}
+
+
+class ReportFolder:
+    """The folder of one report.
+
+    Args:
+        path: made where it is missing.
+
+    Raises:
+        InputError: it is a file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{path}: is a file", "name a folder for --report")
+        self.path = path
+
+    def unfinished(self, number: int) -> Path:
+        """Where the predictions of a method are kept until all are done."""
+        return self.path / f"unfinished-{number}.npz"
+
+    def write(
+        self, report: Mapping[str, Any], truth: GroundTruth, methods: Sequence[Method], scores: Sequence[Score]
+    ) -> None:
+        """Write every file, the page last."""
+        self._write_predictions(truth, methods[0])
+        self._write_faces(truth, methods, scores)
+        pictures = self._draw(report, truth, methods, scores)
+        clean = _without_nan(report)
+        with written_atomically(self.path / "report.json") as partial:
+            partial.write_text(json.dumps(clean, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        write_page(self.path / "report.html", clean, pictures)
+
+    def _write_predictions(self, truth: GroundTruth, method: Method) -> None:
+        found = method.found
+        arrays: dict[str, NDArray[Any]] = {"names": truth.faces.names[found], "landmarks": method.landmarks[found]}
+        if method.pose is not None:
+            arrays["pose"] = method.pose[found]
+        with written_atomically(self.path / "predictions.npz") as partial, partial.open("wb") as file:
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+    def _write_faces(self, truth: GroundTruth, methods: Sequence[Method], scores: Sequence[Score]) -> None:
+        """The NME of every face by every method; empty where a method did not find it."""
+        columns = [[_cell(value) for value in score.nme] for score in scores]
+        yaw = [f"{value:.3f}" for value in truth.faces.yaw]
+        with (
+            written_atomically(self.path / "faces.csv") as partial,
+            partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+        ):
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["name", "yaw", *(f"nme: {method.name}" for method in methods)])
+            writer.writerows(zip(truth.faces.names, yaw, *columns, strict=True))
+
+    def _draw(
+        self, report: Mapping[str, Any], truth: GroundTruth, methods: Sequence[Method], scores: Sequence[Score]
+    ) -> dict[str, Path]:
+        """Charts and pictures, by the names that the page knows."""
+        unit = {"bbox": "% of face size", "diagonal": "% of the box's diagonal", "interocular": "% of eye distance"}[
+            report["normaliser"]
+        ]
+        threshold = float(report["failure_rate"]["threshold"])
+        errors = {method.name: score.nme for method, score in zip(methods, scores, strict=True)}
+        if report["missing"]["policy"] == "skip":
+            errors = {name: nme[~np.isnan(nme)] for name, nme in errors.items()}
+        by_yaw = {method.name: score.nme for method, score in zip(methods, scores, strict=True)}
+        pictures = {name: self.path / f"{name}.png" for name in ("ced", "yaw", "landmarks", "gallery")}
+        limit = max(_CED_REACH * threshold, *AUC_THRESHOLDS)
+        save_ced(pictures["ced"], errors, threshold, limit, f"{truth.store.path.name}, {report['n']:,} faces")
+        save_error_by_yaw(pictures["yaw"], by_yaw, truth.faces.yaw, unit)
+        save_landmark_errors(pictures["landmarks"], _mean_face(truth), np.array(report["landmarks"]), unit)
+        save_png(pictures["gallery"], _gallery(truth, methods[0], scores[0]))
+        if report["robustness"]:
+            pictures["robustness"] = self.path / "robustness.png"
+            save_robustness(pictures["robustness"], report["robustness"], unit)
+        return pictures
+
+
+def _mean_face(truth: GroundTruth) -> NDArray[np.float64]:
+    from dhm_cli.morphable.mean_shape import mean_frontal_shape  # with torch, which only the picture needs
+
+    return mean_frontal_shape(truth.faces.landmarks, truth.faces.parameters).double().numpy()
+
+
+def _gallery(truth: GroundTruth, method: Method, score: Score) -> NDArray[np.uint8]:
+    """The best, the middle and the worst faces with truth and prediction, and some that were not found."""
+    order = np.argsort(score.nme, kind="stable")
+    order, lost = order[~np.isnan(score.nme[order])], np.flatnonzero(np.isnan(score.nme))
+    middle = max(0, len(order) // 2 - _SHOWN // 2)
+    sections = [
+        ("smallest error", order[:_SHOWN]),
+        ("median error", order[middle : middle + _SHOWN]),
+        ("largest error", order[::-1][:_SHOWN]),
+        ("not found", lost[:_SHOWN]),
+    ]
+    return gallery_sheet([(title, _tiles(truth, method, score, faces)) for title, faces in sections], _SHOWN)
+
+
+def _tiles(truth: GroundTruth, method: Method, score: Score, faces: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
+    tiles = []
+    for face in faces:
+        name = str(truth.faces.names[face]).rpartition("/")[2]
+        error = "" if np.isnan(score.nme[face]) else f"{score.nme[face]:.2f} %  "
+        caption = f"{error}{truth.faces.yaw[face]:+.0f} deg  {name}"
+        image = truth.store.images(truth.rows[face : face + 1])[0]
+        tiles.append(comparison_tile(image, truth.landmarks[face], method.landmarks[face], caption, _TILE))
+    return tiles
+
+
+def _cell(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.6f}"
+
+
+def _without_nan(value: Any) -> Any:
+    """The same with None for NaN and infinity, which JSON does not know."""
+    if isinstance(value, Mapping):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
