@@ -17,7 +17,7 @@ AUC_THRESHOLDS = (7.0, 8.0)
 # Numbers of `headline` that are better when larger.
 HIGHER_IS_BETTER = tuple(f"auc_{threshold:g}" for threshold in AUC_THRESHOLDS)
 # Percent; the interval ends at the percentiles 2.5 and 97.5 of the replicates.
-LEVEL = 95.0
+LEVEL = 95
 # An interval from fewer images would only look like one: two images drawn again and again never differ much.
 FEWEST_IMAGES = 10
 # Counts of replicates in memory at a time.
@@ -84,7 +84,7 @@ def headline(
         **dict(zip(YAW_BINS, bins.T, strict=True)),
         "mean_of_bins": mean_of_bins,
         "mean_of_images": means[:, 3],
-        "median": _medians(nme[measured], counts[:, measured]),
+        "median": _medians(known[measured], counts[:, measured]),
         "failure_rate": rates[:, 0],
         **{name: rates[:, 1 + k] for k, name in enumerate(HIGHER_IS_BETTER)},
     }

@@ -98,7 +98,7 @@ def make_report() -> dict[str, Any]:
         "failure_rate": {"threshold": 4.5, "value": n.next()},
         "auc": {"7": n.next(), "8": n.next()},
         "intervals": {
-            "level": 95,
+            "level": 95.0,
             "replicates": 2017,
             "seed": 3,
             "nme": {key: n.pair() for key in FIVE},
@@ -245,11 +245,13 @@ def test_every_number_and_name_of_the_report_is_in_the_page(tmp_path: Path, pict
             assert f"{value:,}" in text, place
         elif isinstance(value, str) and place[-1] not in ("kind", "policy", "source"):
             assert value in text, place
+    assert "95 % interval" in text
     assert {"FR@4.5", "12.5", "193.7", "99", "−62.0"} <= shown  # noqa: RUF001
 
 
 def test_numbers_are_in_their_rows(tmp_path: Path, pictures: dict[str, Path]) -> None:
     report = make_report()
+    report["against"][0]["difference"]["nme"]["60-90"]["verdict"] = "too few images"
     page = show(tmp_path, report, pictures)
     values, ends = report["nme"], report["intervals"]["nme"]
     for key, title in zip(FIVE[:3], ("0–30°", "30–60°", "60–90°"), strict=True):  # noqa: RUF001
@@ -271,6 +273,7 @@ def test_numbers_are_in_their_rows(tmp_path: Path, pictures: dict[str, Path]) ->
     ]
     assert page.row("Difference from the other", "FR@4.5")[0] == "▲ better"
     assert page.row("Difference from the other", "mean of bins")[0] == "≈ level"
+    assert page.row("Difference from the other", "60–90°")[0] == "too few images"  # noqa: RUF001
     for name, row in report["regions"].items():
         assert page.row("NME by region", name)[1:] == [f"{row[key]:.2f}" for key in FIVE]
 

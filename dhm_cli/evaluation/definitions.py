@@ -46,10 +46,10 @@ def definitions(label_set: str, protocol: str, scoring: Scoring) -> dict[str, st
         "ced": "cumulative error distribution: share of the images with an NME of at most t, from the sorted errors",
         "failure_rate": f"share of the images with an NME above {scoring.threshold:g} %",
         "auc": "exact integral of the CED from 0 to the threshold, over the threshold; in percent",
-        "intervals": f"{LEVEL:g} % percentile intervals of {scoring.replicates:,} bootstrap replicates over the images "
+        "intervals": f"{LEVEL} % percentile intervals of {scoring.replicates:,} bootstrap replicates over the images "
         f"(seed {scoring.seed})",
         "difference": "ours minus the other's by paired bootstrap: both on the same draws, means and medians over the "
-        f"images that both found; better or worse where the {LEVEL:g} % interval excludes zero, else level",
+        f"images that both found; better or worse where the {LEVEL} % interval excludes zero, else level",
         "regions": "NME over the points of a region alone, with the normaliser of the whole face",
         "visibility": "NME over the landmarks on the near side and on the side turned away, by the true pose and "
         "limits taken from the annotators of MERL-RAV; hands, hair and glasses are not known",

@@ -160,7 +160,8 @@ class ReportFolder:
         by_yaw = {method.name: score.nme for method, score in zip(methods, scores, strict=True)}
         pictures = {name: self.path / f"{name}.png" for name in ("ced", "yaw", "landmarks", "gallery")}
         limit = max(_CED_REACH * threshold, *AUC_THRESHOLDS)
-        save_ced(pictures["ced"], errors, threshold, limit, f"{truth.store.path.name}, {report['n']:,} faces")
+        title = f"{truth.store.path.name}, {report['n']:,} faces"
+        save_ced(pictures["ced"], errors, threshold, limit, title, unit)
         save_error_by_yaw(pictures["yaw"], by_yaw, truth.faces.yaw, unit)
         save_landmark_errors(pictures["landmarks"], _mean_face(truth), np.array(report["landmarks"]), unit)
         save_png(pictures["gallery"], _gallery(truth, methods[0], scores[0]))
