@@ -18,8 +18,9 @@ AUC_THRESHOLDS = (7.0, 8.0)
 HIGHER_IS_BETTER = tuple(f"auc_{threshold:g}" for threshold in AUC_THRESHOLDS)
 # Percent; the interval ends at the percentiles 2.5 and 97.5 of the replicates.
 LEVEL = 95
-# An interval from fewer images would only look like one: two images drawn again and again never differ much.
-FEWEST_IMAGES = 10
+# An interval from fewer images would only look like one: two images drawn again and again never differ much. With 10 to
+# 20 images 95 % intervals were seen to hold the truth 88 times in 100.
+FEWEST_IMAGES = 20
 # Counts of replicates in memory at a time.
 _AT_ONCE = 4_000_000
 
@@ -57,17 +58,17 @@ def headline(
         measured: (N,), images that count in means and median; None for those with an NME.
 
     Returns:
-        Each (B,), percent: the keys of `metrics.nme_by_yaw` and "median" over the measured images, "failure_rate",
-        "auc_7" and "auc_8" over all, an image without NME being an error beyond every threshold. NaN where there is
-        no image.
+        Each (B,), percent: the keys of `metrics.nme_by_yaw`, with its rule for bins without a measured image, and
+        "median" over the measured images; "failure_rate", "auc_7" and "auc_8" over all, an image without NME being an
+        error beyond every threshold. NaN where there is no image.
     """
     nme, yaw = np.asarray(nme, np.float64), np.asarray(yaw, np.float64)
     counts = np.ones((1, len(nme))) if counts is None else np.asarray(counts, np.float64)
     measured = ~np.isnan(nme) if measured is None else measured & ~np.isnan(nme)
     known = np.where(np.isnan(nme), 0.0, nme)
     error = np.where(np.isnan(nme), np.inf, nme)
-    masks = [measured & in_yaw_bin(yaw, name) for name in YAW_BINS]
-    masks.append(measured)
+    inside = np.stack([in_yaw_bin(yaw, name) for name in YAW_BINS])
+    masks = [*(measured & inside), measured]
     terms = [np.where(mask, known, 0.0) for mask in masks] + [mask.astype(np.float64) for mask in masks]
     terms.append((~(error <= threshold)).astype(np.float64))
     terms += [np.maximum(limit - error, 0.0) / limit for limit in AUC_THRESHOLDS]
@@ -77,9 +78,9 @@ def headline(
         means = sums[:, :4] / sums[:, 4:8]
         rates = 100 * sums[:, 8:] / images[:, None]
     bins = means[:, :3]
-    filled = ~np.isnan(bins)
+    there = counts @ inside.T.astype(np.float64) > 0
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean_of_bins = np.where(filled, bins, 0.0).sum(axis=1) / filled.sum(axis=1)
+        mean_of_bins = np.where(there, bins, 0.0).sum(axis=1) / there.sum(axis=1)
     return {
         **dict(zip(YAW_BINS, bins.T, strict=True)),
         "mean_of_bins": mean_of_bins,
@@ -187,9 +188,9 @@ def _verdict(name: str, low: float, high: float) -> str:
 
 def _too_small(yaw: NDArray[np.floating], measured: NDArray[np.bool_]) -> set[str]:
     """The numbers of `headline` that rest on too few images for an interval; the mean of bins rests on every bin."""
-    images = {name: int((measured & in_yaw_bin(yaw, name)).sum()) for name in YAW_BINS}
-    few = {name for name, count in images.items() if count < FEWEST_IMAGES}
-    if any(images[name] for name in few):
+    inside = {name: in_yaw_bin(yaw, name) for name in YAW_BINS}
+    few = {name for name, mask in inside.items() if (mask & measured).sum() < FEWEST_IMAGES}
+    if any(inside[name].any() for name in few):
         few.add("mean_of_bins")
     if measured.sum() < FEWEST_IMAGES:
         few |= {"mean_of_bins", "mean_of_images", "median"}

@@ -3,6 +3,7 @@
 matplotlib is loaded when a chart is drawn; its global state (pyplot, rcParams) is left alone.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -413,6 +414,7 @@ def _style(axes: "Axes", x: str, y: str, title: str) -> None:
 
 
 def _save(figure: "Figure", path: Path) -> None:
-    with written_atomically(path) as partial:
+    with written_atomically(path) as partial, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in letters that matplotlib's font lacks
         # Without the version of matplotlib that it would note in the file.
         figure.savefig(partial, format="png", metadata={"Software": None})

@@ -32,7 +32,7 @@ MAX_BATCH = 64
 _ONNX_WEIGHTS = "weights/fast.onnx"
 _TORCH_WEIGHTS = "weights/fast.safetensors"
 _EXPORT_AGAIN = "write the file again with `dhm export`, by this version of dhm"
-_NEXT_STEP = "pass --weights a file that dhm wrote, or leave it out for the network that comes with the package"
+_NEXT_STEP = "give a network that dhm wrote, or none for the one that comes with the package"
 
 
 class Engine(Protocol):

@@ -108,20 +108,23 @@ def nme_by_yaw(nme: NDArray[np.floating], yaw: NDArray[np.floating]) -> dict[str
     """Mean NME by |yaw| bin, of the bins, and of the images.
 
     Args:
-        nme: (N,), percent.
+        nme: (N,), percent; NaN, where a method gave nothing, takes no part in a mean.
         yaw: (N,), degrees; the bins are [0, 30], (30, 60] and beyond 60 in absolute value.
 
     Returns:
-        Percent under the keys of `YAW_BINS`, "mean_of_bins" (of the bins that have faces) and "mean_of_images"; NaN for
-        an empty bin.
+        Percent under the keys of `YAW_BINS`, NaN for an empty bin; "mean_of_bins", of the bins that have faces, NaN
+        where one of them has faces but no NME, which a mean of the others would hide; and "mean_of_images".
     """
-    result = {}
-    for name in YAW_BINS:
-        inside = in_yaw_bin(yaw, name)
-        result[name] = float(nme[inside].mean()) if inside.any() else float("nan")
-    result["mean_of_bins"] = float(np.nanmean(list(result.values()))) if len(nme) else float("nan")
-    result["mean_of_images"] = float(nme.mean()) if len(nme) else float("nan")
+    known = ~np.isnan(nme)
+    inside = {name: in_yaw_bin(yaw, name) for name in YAW_BINS}
+    result = {name: _mean(nme[mask & known]) for name, mask in inside.items()}
+    result["mean_of_bins"] = _mean(np.array([result[name] for name, mask in inside.items() if mask.any()]))
+    result["mean_of_images"] = _mean(nme[known])
     return result
+
+
+def _mean(values: NDArray[np.floating]) -> float:
+    return float(values.mean()) if len(values) else float("nan")
 
 
 def cumulative_error(nme: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

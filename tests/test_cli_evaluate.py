@@ -9,6 +9,7 @@ from scored_faces import NAMES, make_labels, write_scored_store
 from typer.testing import CliRunner, Result
 
 from dhm_cli.cli.main import app
+from dhm_cli.evaluation.report import ReportFolder
 from dhm_cli.morphable.face_model import FaceModel
 
 
@@ -61,7 +62,8 @@ def test_missing_faces_are_said(here: Path) -> None:
         np.savez("some.npz", names=truth["names"][:7], landmarks=truth["landmarks"][:7])
     result = dhm("--predictions", "some.npz", "--data", "faces.h5", "--replicates", 100)
     assert result.exit_code == 0, result.output
-    assert f"warning: 1 faces have no prediction (60-90 1; {NAMES[7]}): counted as failures" in result.stderr
+    words = f"warning: some: no points for 1 of 8 faces (1 at 60-90 degrees; such as {NAMES[7]}), which are failures"
+    assert words in result.stderr
     result = dhm("--predictions", "some.npz", "--data", "faces.h5", "--missing", "skip", "--replicates", 100)
     assert "left out" in result.stderr
     assert "7 test faces" in result.stdout
@@ -73,6 +75,41 @@ def test_one_based_points_are_suspected(here: Path) -> None:
     result = dhm("--predictions", "shifted.npz", "--data", "faces.h5", "--replicates", 100)
     assert "+1.00, +1.00 pixels off on the whole; are they 1-based?" in result.stderr
     assert "1-based" not in dhm("--predictions", "truth.npz", "--data", "faces.h5", "--replicates", 100).stderr
+
+
+def test_nothing_misleads_about_the_other_method_either(here: Path) -> None:
+    with np.load("truth.npz") as truth:
+        names, landmarks = truth["names"], truth["landmarks"]
+    np.savez("shifted.npz", names=[*names[:5], "no such face"], landmarks=landmarks[:6, :, :2] + 1)
+    result = dhm("--predictions", "truth.npz", "--data", "faces.h5", "--against", "B=shifted.npz", "--replicates", 100)
+    assert "warning: B: its points lie +1.00, +1.00 pixels off on the whole; are they 1-based?" in result.stderr
+    assert "warning: B: no points for 3 of 8 faces" in result.stderr
+    assert "1 of its predictions belong to no face here" in result.stderr
+    assert "over the 5 faces that both found" in " ".join(result.stdout.split())
+
+
+@pytest.mark.parametrize("name", ["[/x]", "[bold]x", "a\nb", "n\x1b[31m"])
+def test_names_are_printed_as_they_are(here: Path, name: str) -> None:
+    more = ("--against", f"{name}=truth.npz", "--report", "out", "--replicates", 100)
+    result = dhm("--predictions", "truth.npz", "--data", "faces.h5", "--name", name, *more)
+    assert result.exit_code == 0, result.output
+    shown = name.replace("\n", "?").replace("\x1b", "?")
+    assert f"{shown} on faces.h5" in result.stdout
+    assert f"{shown} (2)" in result.stdout
+    assert json.loads(Path("out/report.json").read_text())["method"]["name"] == shown
+
+
+def test_the_numbers_are_printed_even_where_the_report_cannot_be_written(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: ReportFolder, *_: object) -> None:
+        raise OSError(28, "No space left on device", "out/report.json")
+
+    monkeypatch.setattr(ReportFolder, "write", full)
+    result = dhm("--predictions", "truth.npz", "--data", "faces.h5", "--report", "out", "--replicates", 100)
+    assert result.exit_code == 1
+    assert "mean of bins" in result.stdout
+    assert "out/report.json: No space left on device" in result.stderr
 
 
 def test_jitter_prints_a_robustness_table(here: Path, dummy_network: Path) -> None:
@@ -87,6 +124,10 @@ def test_jitter_prints_a_robustness_table(here: Path, dummy_network: Path) -> No
     [
         (("--data", "absent.h5"), ("absent.h5: no such store", "dhm prepare")),
         (("--data", "truth.npz"), ("truth.npz: not a readable face store",)),
+        (("--data", "."), (".: a folder, not a store",)),
+        (("--data", "faces.h5", "--against", ""), ("--against : no such file",)),
+        (("--data", "faces.h5", "--predictions", "truth.npz", "--refine", "1"), ("--refine 1: is for networks",)),
+        (("--data", "faces.h5", "--report", "truth.npz"), ("truth.npz: is a file",)),
         (("--data", "faces.h5", "--labels", "reannotated"), ("no re-annotated points",)),
         (("--data", "faces.h5", "--split", "train"), ("no train faces, only test 8",)),
         (("--data", "faces.h5", "--predictions", "faces.h5"), ("faces.h5",)),

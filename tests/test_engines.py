@@ -58,7 +58,7 @@ def test_garbage_is_not_a_network(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(FormatError, match=r"odd\.onnx") as caught:
             OnnxEngine(path)
-        assert "--weights" in caught.value.hint
+        assert "a network that dhm wrote" in caught.value.hint
 
 
 def test_truncated_network(tmp_path: Path, dummy_network: Path) -> None:
@@ -71,7 +71,7 @@ def test_truncated_network(tmp_path: Path, dummy_network: Path) -> None:
 def test_missing_network(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"absent\.onnx: cannot be read") as caught:
         OnnxEngine(tmp_path / "absent.onnx")
-    assert "--weights" in caught.value.hint
+    assert "a network that dhm wrote" in caught.value.hint
 
 
 def test_missing_packaged_network(monkeypatch: pytest.MonkeyPatch) -> None:

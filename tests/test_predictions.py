@@ -244,7 +244,7 @@ def test_numbers_that_are_no_pixels(tmp_path: Path, bad: float) -> None:
     value = dict(zip(NAMES, faces.tolist(), strict=True))
     refused(write_json(tmp_path / "a.json", value), reason.format("'AFW/a_1_0.JPG'"), hint)
     np.save(tmp_path / "a.npy", faces)
-    refused(tmp_path / "a.npy", reason.format("row 1, counted from 0"), hint)
+    refused(tmp_path / "a.npy", reason.format("row 1, counted from 0"), "in an .npz file with `names`")
     np.savez(tmp_path / "a.npz", names=NAMES, points=faces)
     refused(tmp_path / "a.npz", reason.format("'AFW/a_1_0.JPG'"), hint)
 

@@ -10,10 +10,9 @@ from scored_faces import NAMES, blob_centres, make_labels, write_scored_store
 
 from dhm_cli.data.store import FaceLabels
 from dhm_cli.detection import FaceBox, FaceDetector, crop_square_from_box
-from dhm_cli.errors import InputError
 from dhm_cli.evaluation.ground_truth import GroundTruth, load_ground_truth
 from dhm_cli.evaluation.prediction import Unfinished, predict_faces
-from dhm_cli.evaluation.protocols import JITTER_HEADLINE, JITTERS, PROTOCOLS, Protocol, make_protocol
+from dhm_cli.evaluation.protocols import JITTER_HEADLINE, JITTERS, Protocol, make_protocol
 from dhm_cli.morphable.face_model import FaceModel
 
 NOTHING = Unfinished(None, {})
@@ -170,12 +169,6 @@ def test_jitter_of_a_face_depends_on_its_name_only(labels: FaceLabels) -> None:
     assert other[JITTER_HEADLINE] is not None
     assert first[JITTER_HEADLINE][1] != other[JITTER_HEADLINE][1]
     assert (JITTERS[JITTER_HEADLINE].kind, JITTERS[JITTER_HEADLINE].level) == ("both", 0.1)
-
-
-def test_an_unknown_protocol(labels: FaceLabels) -> None:
-    with pytest.raises(InputError, match="--protocol easy") as caught:
-        protocol_of("easy", labels)
-    assert all(name in caught.value.hint for name in PROTOCOLS)
 
 
 def test_an_interrupted_run_goes_on_where_it_was(truth: GroundTruth, labels: FaceLabels, tmp_path: Path) -> None:

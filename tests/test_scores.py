@@ -13,6 +13,7 @@ from dhm_cli.evaluation.ground_truth import GroundTruth, load_ground_truth
 from dhm_cli.evaluation.protocols import JITTERS
 from dhm_cli.evaluation.scores import Method, Scoring, difference, noise_floor, pose_errors, score
 from dhm_cli.landmarks import GROUPS, face_size
+from dhm_cli.metrics import normaliser
 from dhm_cli.morphable.face_model import FaceModel
 from dhm_cli.occlusion import self_occluded
 from dhm_cli.pose import euler_to_matrix
@@ -94,6 +95,7 @@ def test_the_second_split_leaves_out_faces_without_a_labelled_yaw(truth: GroundT
     assert labelled["0-30"] == pytest.approx((1 + 3 + 12) / 3)
     assert labelled["30-60"] == pytest.approx((2 + 4) / 2)
     assert labelled["60-90"] == pytest.approx((5.5 + 9) / 2)
+    assert labelled["intervals"].keys() == BINS.keys()
 
 
 def test_the_order_of_faces_changes_nothing(truth: GroundTruth) -> None:
@@ -102,8 +104,8 @@ def test_the_order_of_faces_changes_nothing(truth: GroundTruth) -> None:
     points = shifted(truth, ERRORS)
     a, b = (score(method(p), t, QUICK).numbers for p, t in ((points, truth), (points[order], again)))
     for name in ("nme", "regions", "auc", "nme_by_labelled_yaw"):
-        for key, value in a[name].items():
-            assert b[name][key] == pytest.approx(value, rel=1e-12)
+        for key in a[name].keys() - {"bins", "intervals"}:
+            assert b[name][key] == pytest.approx(a[name][key], rel=1e-12)
     assert b["failure_rate"] == a["failure_rate"]
     assert [face["name"] for face in b["worst"]] == [face["name"] for face in a["worst"]]
     assert b["pose"]["geodesic"] == pytest.approx(a["pose"]["geodesic"], abs=1e-9)
@@ -134,6 +136,19 @@ def test_missing_faces_can_be_left_out(truth: GroundTruth) -> None:
     assert numbers["bins"] == {"0-30": 2, "30-60": 2, "60-90": 2}
     assert numbers["failure_rate"]["value"] == pytest.approx(100 * 2 / 6)
     assert numbers["auc"]["7"] == pytest.approx(100 * (6 + 4 + 3 + 0 + 1.5) / 6 / 7)
+
+
+def test_a_bin_that_was_not_found_leaves_no_mean_of_bins(truth: GroundTruth) -> None:
+    points = shifted(truth, ERRORS)
+    points[5:] = np.nan
+    numbers = score(method(points), truth, QUICK).numbers
+    assert math.isnan(numbers["nme"]["60-90"])
+    for values in (numbers["nme"], numbers["regions"]["jaw"], numbers["visibility"]["visible"], numbers["nme_3d"]):
+        assert math.isnan(values["mean_of_bins"])
+    assert numbers["nme"]["mean_of_images"] == pytest.approx(17.5 / 5)
+    assert numbers["measured"] == {"0-30": 3, "30-60": 2, "60-90": 0, "mean_of_images": 5}
+    left_out = score(method(points), truth, Scoring(skip_missing=True, replicates=100)).numbers
+    assert left_out["nme"]["mean_of_bins"] == pytest.approx((2 + 5.75) / 2)
 
 
 def test_regions_landmarks_and_visibility_apart(truth: GroundTruth) -> None:
@@ -175,8 +190,12 @@ def test_reannotated_labels_are_the_truth_and_the_normaliser(store: Path, truth:
     # The second set is the first, moved by 5 pixels.
     expected = 500 / face_size(truth.landmarks)
     np.testing.assert_allclose(score(method(truth.landmarks), again, QUICK).nme, expected, rtol=1e-5)
-    floor = noise_floor(truth, 6.0)
+    floor, by_diagonal = noise_floor(truth, QUICK), noise_floor(truth, Scoring("diagonal"))
     assert floor is not None
+    assert by_diagonal is not None
+    assert by_diagonal["mean_of_images"] == pytest.approx(
+        (500 / normaliser(truth.landmarks, "diagonal")).mean(), rel=1e-5
+    )
     assert floor["mean_of_images"] == pytest.approx(expected.mean(), rel=1e-5)
     assert floor["failure_rate"] == pytest.approx(100 * np.mean(expected > 6.0))
 
@@ -242,14 +261,15 @@ def test_robustness_has_a_row_for_each_level_of_each_kind(truth: GroundTruth) ->
 
 
 def test_difference_in_the_structure_of_the_report(truth: GroundTruth) -> None:
-    rows = np.tile(np.arange(8), 5)
+    rows = np.tile(np.arange(8), 10)
     many = GroundTruth(truth.store, truth.split, truth.label_set, truth.rows[rows], truth.faces.take(rows))
-    ours, theirs = (score(method(shifted(many, np.tile(errors, 5))), many, QUICK) for errors in (ERRORS, ERRORS + 1.0))
+    ours, theirs = (score(method(shifted(many, np.tile(errors, 10))), many, QUICK) for errors in (ERRORS, ERRORS + 1.0))
     found = difference(ours, theirs, many, QUICK)
     for name in BINS:
         assert found["nme"][name]["value"] == pytest.approx(-1.0)
         assert found["nme"][name]["interval"] == pytest.approx([-1.0, -1.0])
         assert found["nme"][name]["verdict"] == "better"
+    assert found["common"] == 80
     assert found["failure_rate"]["value"] == pytest.approx(-12.5)  # the face at 5.5 %
     assert found["auc"]["7"]["verdict"] == "better"
 

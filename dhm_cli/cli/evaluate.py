@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 _BINS = ("0-30", "30-60", "60-90", "mean_of_bins", "mean_of_images")
 _METHOD, _TRUTH, _NUMBERS, _MACHINE = "Method", "Truth", "Numbers", "Machine"
-# Predictions whose median shift is within this much of (1, 1) pixel are taken for 1-based ones.
-_ONE_BASED = 0.35
+# Of the rows of headline numbers: the failure rate, and those after which a line is drawn.
+_FAILURES, _SECTION_ENDS = 6, (2, 5)
 
 
 def evaluate(
@@ -156,12 +156,17 @@ def evaluate(
     report.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the threads share the work by faces, not within one
-    from tqdm import tqdm
+    from dhm_cli.training.interruption import deferred_interrupts
 
-    from dhm_cli.evaluation.scores import Scoring
-    from dhm_cli.workflows.evaluation import EvaluationOptions
-    from dhm_cli.workflows.evaluation import evaluate as run
+    with deferred_interrupts() as interrupted:  # Ctrl-C within the import of numpy would leave it half done
+        from tqdm import tqdm
 
+        from dhm_cli.evaluation.scores import Scoring
+        from dhm_cli.workflows.evaluation import EvaluationOptions
+        from dhm_cli.workflows.evaluation import evaluate as run
+    if interrupted.is_set():
+        raise KeyboardInterrupt
+    beside = data.parent / "face_model.h5"
     options = EvaluationOptions(
         data=data,
         checkpoint=checkpoint,
@@ -176,7 +181,7 @@ def evaluate(
         report=report,
         device=device,
         threads=threads,
-        face_model=face_model or next(filter(Path.exists, (data.with_name("face_model.h5"), DEFAULT_FACE_MODEL)), None),
+        face_model=face_model or next(filter(Path.exists, (beside, DEFAULT_FACE_MODEL)), None),
         command=shlex.join(["dhm", *sys.argv[1:]]),
     )
     with tqdm(unit=" faces", disable=None, leave=False) as bar:
@@ -187,14 +192,18 @@ def evaluate(
                 bar.set_description(stage)
             bar.update(done - bar.n)
 
+        numbers: list[dict[str, Any]] = []
         try:
-            result = run(options, show)
+            run(options, show, numbers.append)
         except KeyboardInterrupt:
             bar.close()
-            kept = f"the faces done so far are in {report}; the same command goes on" if report else ""
+            kept = f"the same command goes on with the faces kept in {report}" if report else ""
             typer.echo(f"stopped; {kept or 'with --report FOLDER the faces done so far are kept'}", err=True)
             raise
-    _print(result)
+        finally:  # the numbers, even where the report could not be written
+            bar.close()
+            for found in numbers:
+                _print(found)
     if report is not None:
         typer.echo(f"report: {report / 'report.html'}")
 
@@ -204,12 +213,13 @@ def _print(report: dict[str, Any]) -> None:
     from rich.console import Console
 
     console = Console()
-    data = report["data"]
+    data, count = report["data"], report["n"]
     typer.echo(
-        f"{report['method']['name']} on {data['file']}: {report['n']:,} {data['split']} faces, {report['labels']} "
-        f"labels, protocol {report['protocol']}, NME in % by {report['normaliser']}"
+        f"{report['method']['name']} on {data['file']}: {count:,} {data['split']} face{'s' * (count != 1)}, "
+        f"{report['labels']} labels, protocol {report['protocol']}, NME in % by {report['normaliser']}"
     )
-    _warn(report)
+    for caveat in report["caveats"]:
+        typer.echo(f"warning: {caveat}", err=True)
     console.print(_headline(report))
     for other in report["against"]:
         console.print(_comparison(report, other))
@@ -220,50 +230,52 @@ def _print(report: dict[str, Any]) -> None:
     _print_rest(report)
 
 
-def _warn(report: dict[str, Any]) -> None:
-    lost, offset = report["missing"], report["mean_offset"]
-    if lost["count"]:
-        by_bin = ", ".join(f"{name} {count}" for name, count in lost["by_bin"].items() if count)
-        what = "left out" if lost["policy"] == "skip" else "counted as failures; means and median are without them"
-        examples = ", ".join(lost["names"][:3])
-        typer.echo(f"warning: {lost['count']:,} faces have no prediction ({by_bin}; {examples}): {what}", err=True)
-    if all(abs(abs(value) - 1) < _ONE_BASED for value in offset) and offset[0] * offset[1] > 0:
-        wrong = "1-based" if offset[0] > 0 else "shifted by -1"
-        typer.echo(
-            f"warning: the points lie {offset[0]:+.2f}, {offset[1]:+.2f} pixels off on the whole; are they {wrong}? "
-            "Pixels are 0-based here, but for .pts files",
-            err=True,
-        )
-    if report["method"].get("unused"):
-        typer.echo(f"note: {report['method']['unused']:,} predictions belong to no face of these", err=True)
-
-
 def _headline(report: dict[str, Any]) -> "Table":
-    """A row for each headline number, with its interval."""
+    """A row for each headline number, with its interval and the faces that it is of."""
+    from rich.markup import escape
     from rich.table import Table
 
-    extra = {"by labelled yaw": report["nme_by_labelled_yaw"], "label sets apart": report["noise_floor"]}
-    extra = {name: values for name, values in extra.items() if values}
-    table = _right_aligned(Table("", report["method"]["name"], "95 % interval", "faces", *extra))
+    labelled, floor = report["nme_by_labelled_yaw"], report["noise_floor"]
+    columns = [escape(report["method"]["name"]), "95 % interval", "faces"]
+    columns += ["by labelled yaw"] if labelled else []
+    columns += ["label sets apart"] if floor else []
+    table = _right_aligned(Table("", *columns))
     ours = _values({**report, "failure_rate": report["failure_rate"]["value"]})
-    faces = [*report["bins"].values(), "", report["n"], "", "", "", ""]
+    faces = _faces(report)
     for k, (label, value, ends) in enumerate(zip(_labels(report), ours, _values(report["intervals"]), strict=True)):
-        cells = [f"[bold]{_number(value)}[/]", _interval(ends), str(faces[k])]
-        cells += [_number(values[_BINS[k]]) if k < len(_BINS) else "" for values in extra.values()]
-        table.add_row(label, *cells, end_section=k in (2, 5))
+        cells = [f"[bold]{_number(value)}[/]", _interval(ends), faces[k]]
+        name = _BINS[k] if k < len(_BINS) else ""
+        if labelled:
+            count = f" ({labelled['bins'][name]})" if name in labelled["bins"] else ""
+            cells.append(_number(labelled[name]) + count if name else "")
+        if floor:
+            cells.append(_number(floor[name]) if name else _number(floor["failure_rate"]) if k == _FAILURES else "")
+        table.add_row(label, *cells, end_section=k in _SECTION_ENDS)
     return table
+
+
+def _faces(report: dict[str, Any]) -> list[str]:
+    """How many faces each headline number is of, where some were not found also of how many."""
+    totals = {**report["bins"], "mean_of_images": report["n"]}
+    found = {name: report["measured"][name] for name in totals}
+    shown = {name: f"{found[name]}" + f" of {total}" * (found[name] != total) for name, total in totals.items()}
+    return [*(shown.get(name, "") for name in _BINS), shown["mean_of_images"], *[str(report["n"])] * 3]
 
 
 def _comparison(report: dict[str, Any], other: dict[str, Any]) -> "Table":
     """A row for each headline number of another method, with the difference and whether it is real."""
+    from rich.markup import escape
     from rich.table import Table
 
-    name = report["method"]["name"]
-    table = _right_aligned(Table("paired bootstrap", other["name"], f"{name} minus it", "95 % interval", f"{name} is"))
+    name = escape(report["method"]["name"])
+    caption = f"paired bootstrap; means and median over the {other['difference']['common']:,} faces that both found"
+    headings = ("", escape(other["name"]), f"{name} minus it", "95 % interval", f"{name} is")
+    table = _right_aligned(Table(*headings, caption=caption, caption_justify="left"))
     rows = zip(_labels(report), _values(other), _values(other["difference"]), strict=True)
     for k, (label, value, change) in enumerate(rows):
-        cells = [_number(value), f"{change['value']:+.2f}", _interval(change["interval"]), change["verdict"]]
-        table.add_row(label, *cells, end_section=k in (2, 5))
+        shown = "-" if math.isnan(change["value"]) else f"{change['value']:+.2f}"
+        cells = [_number(value), shown, _interval(change["interval"]), change["verdict"]]
+        table.add_row(label, *cells, end_section=k in _SECTION_ENDS)
     return table
 
 
@@ -299,6 +311,7 @@ def _values(numbers: dict[str, Any]) -> list[Any]:
 
 
 def _published(report: dict[str, Any]) -> "Table":
+    from rich.markup import escape
     from rich.table import Table
 
     published, labels = report["published"], report["labels"]
@@ -309,7 +322,7 @@ def _published(report: dict[str, Any]) -> "Table":
     headings = ("0-30", "30-60", "60-90", "mean", "CPU FPS", "MB", "table")
     table = _right_aligned(Table("as published", *headings, caption=caption, caption_justify="left"))
     nme = [f"[bold]{_number(report['nme'][name])}[/]" for name in _BINS[:4]]
-    table.add_row(f"[bold]{report['method']['name']}[/], this run", *nme, end_section=True)
+    table.add_row(f"[bold]{escape(report['method']['name'])}[/], this run", *nme, end_section=True)
     for row in published["rows"]:
         if row[labels]:
             size = "" if row["size_mb"] is None else f"{row['size_mb']:g}"

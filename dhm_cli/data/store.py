@@ -157,13 +157,15 @@ class FaceStore:
         sizes: (N,), bytes of each encoded image.
 
     Raises:
-        InputError: no such file.
+        InputError: no such file, or a folder.
         FormatError: not a store of this version.
     """
 
     def __init__(self, path: Path) -> None:
         if not path.exists():
             raise InputError(f"{path}: no such store", _HINT)
+        if path.is_dir():
+            raise InputError(f"{path}: a folder, not a store", "name one of the .h5 files that dhm prepare wrote")
         self.path = path
         try:
             with h5py.File(path, "r") as file:
@@ -177,6 +179,8 @@ class FaceStore:
                     raise FormatError(f"{path}: not a face store ({found or 'some other HDF5 file'})", _HINT)
                 self.attributes = dict(file.attrs)
                 self._offsets = file["offsets"][()]
+                if file["images"].ndim != 1:
+                    raise ValueError("images are no bytes")
                 optional = {"reannotated", "labelled_yaw"} - set(file)
                 names = [f.name for f in fields(FaceLabels) if f.name not in optional]
                 self.labels = FaceLabels(**{name: _read(file[name]) for name in names})

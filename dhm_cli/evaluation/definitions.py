@@ -1,6 +1,6 @@
 """What every number of a report means, in one sentence each."""
 
-from dhm_cli.bootstrap import LEVEL
+from dhm_cli.bootstrap import FEWEST_IMAGES, LEVEL
 from dhm_cli.evaluation.scores import POSE_LIMIT, Scoring
 
 _NORMALISERS = {
@@ -13,7 +13,7 @@ _PROTOCOLS = {
     "paper": "each face was cropped by the smallest box around the true points (original label set), squared on its "
     "longer side, times sqrt(2) about its centre",
     "detector": "each face was looked for by the face detector YuNet; of several boxes the one nearest to the true box "
-    "was taken, and a face without a box is missing",
+    "was taken and squared as in dhm align, and a face without a box is missing",
     "jitter": "the crop of the protocol 'paper' was moved and scaled at random, uniformly, by up to the level given in "
     "percent of its side, a seed a face; the headline is the level of 10 % for both shift and scale",
     "predictions": "points that the method's own program made; how it found the faces is its own affair",
@@ -25,21 +25,23 @@ _LABELS = {
 }
 
 
-def definitions(label_set: str, protocol: str, scoring: Scoring) -> dict[str, str]:
+def definitions(label_set: str, protocol: str, refine: int | None, scoring: Scoring) -> dict[str, str]:
     """One sentence for each number of a report.
 
     Args:
         label_set: one of `ground_truth.LABEL_SETS`.
         protocol: one of `protocols.PROTOCOLS`, or "predictions".
+        refine: passes after the first; None where the method is no network of ours.
         scoring: how methods are scored.
     """
+    passes = f"; then {refine} more passes of the network cropped around the points found" if refine else ""
     missing = "left out everywhere" if scoring.skip_missing else "an error beyond every threshold in rates and areas"
     return {
         "nme": "mean distance in x and y of the 68 points from the true ones, in percent of "
         f"{_NORMALISERS[scoring.normaliser]}",
         "bins": "by the absolute yaw of the fitted pose: up to 30 degrees, beyond 30 up to 60, beyond 60 (also beyond "
         "90); nme_by_labelled_yaw has the same by the yaw of the dataset's own labels",
-        "mean_of_bins": "mean of the NMEs of the three bins",
+        "mean_of_bins": "mean of the NMEs of the bins that have faces; none where the method found no face of a bin",
         "mean_of_images": "mean of the NMEs of all images",
         "missing": "a face for which the method gave no points has no NME and takes no part in means and medians; it "
         f"is {missing}",
@@ -47,7 +49,7 @@ def definitions(label_set: str, protocol: str, scoring: Scoring) -> dict[str, st
         "failure_rate": f"share of the images with an NME above {scoring.threshold:g} %",
         "auc": "exact integral of the CED from 0 to the threshold, over the threshold; in percent",
         "intervals": f"{LEVEL} % percentile intervals of {scoring.replicates:,} bootstrap replicates over the images "
-        f"(seed {scoring.seed})",
+        f"(seed {scoring.seed}); none from fewer than {FEWEST_IMAGES} images",
         "difference": "ours minus the other's by paired bootstrap: both on the same draws, means and medians over the "
         f"images that both found; better or worse where the {LEVEL} % interval excludes zero, else level",
         "regions": "NME over the points of a region alone, with the normaliser of the whole face",
@@ -62,7 +64,7 @@ def definitions(label_set: str, protocol: str, scoring: Scoring) -> dict[str, st
         f"the poses, degrees, without faces whose true angles exceed {POSE_LIMIT:g} degrees; source predicted: the "
         "method's own pose; aligned: the rotation of the true points onto the predicted ones, which knows the true "
         "shape and is kinder",
-        "noise_floor": "the re-annotated points scored against the original ones",
+        "noise_floor": "the re-annotated points scored against the original ones, with the same normaliser",
         "labels": _LABELS[label_set],
-        "protocol": _PROTOCOLS[protocol],
+        "protocol": _PROTOCOLS[protocol] + passes,
     }

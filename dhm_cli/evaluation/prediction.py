@@ -57,11 +57,6 @@ class Unfinished:
             with written_atomically(self._path) as partial, partial.open("wb") as file:
                 np.savez(file, key=np.array(self._key), predicted=predicted, done=done)
 
-    def remove(self) -> None:
-        """Forget it all."""
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
-
 
 def predict_faces(
     engine: Engine,
@@ -80,7 +75,7 @@ def predict_faces(
         protocol: where to look; V variants.
         refine: passes after the first that crop around the landmarks found.
         threads: pieces of work in the making.
-        unfinished: where to keep what is done; removed at the end.
+        unfinished: where to keep what is done; the caller removes it when all is.
         progress: called in this thread with the number of faces done and N.
 
     Returns:
@@ -108,9 +103,8 @@ def predict_faces(
             if time.monotonic() - saved > _SAVE_EVERY:
                 unfinished.save(predicted, done)
                 saved = time.monotonic()
-    except BaseException:
+    finally:  # also when all is done: what follows may be stopped too
         unfinished.save(predicted, done)
-        raise
     return predicted
 
 

@@ -1,6 +1,6 @@
 """Where a network looks under each protocol: the true box, a detector's box, or a true box that was moved."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from dhm_cli.data.crop import Square, landmark_crop_square
 from dhm_cli.detection import FaceDetector, crop_square_from_box
-from dhm_cli.errors import InputError
 from dhm_cli.landmarks import bounding_box
 
 PROTOCOLS = ("paper", "detector", "jitter")
@@ -121,14 +120,7 @@ def make_protocol(name: str, landmarks: NDArray[np.floating], names: Iterable[st
         landmarks: (N, 68, 3), the original label set, image pixels.
         names: (N,), of the faces.
 
-    Raises:
-        InputError: unknown name.
     """
-    makers: dict[str, Callable[[], Protocol]] = {
-        "paper": lambda: TrueBox(landmarks),
-        "detector": lambda: DetectedBox(landmarks),
-        "jitter": lambda: MovedBox(landmarks, list(names)),
-    }
-    if name not in makers:
-        raise InputError(f"--protocol {name}: not known", f"known are {', '.join(PROTOCOLS)}")
-    return makers[name]()
+    if name == "detector":
+        return DetectedBox(landmarks)
+    return TrueBox(landmarks) if name == "paper" else MovedBox(landmarks, list(names))

@@ -15,6 +15,7 @@ from dhm_cli.bootstrap import AUC_THRESHOLDS
 from dhm_cli.charts import save_ced, save_error_by_yaw, save_landmark_errors, save_robustness
 from dhm_cli.environment import environment
 from dhm_cli.errors import InputError
+from dhm_cli.evaluation.caveats import caveats
 from dhm_cli.evaluation.definitions import definitions
 from dhm_cli.evaluation.ground_truth import GroundTruth
 from dhm_cli.evaluation.page import write_page
@@ -24,6 +25,8 @@ from dhm_cli.files import written_atomically
 from dhm_cli.plotting import comparison_tile, gallery_sheet, save_png
 
 SCHEMA, SCHEMA_VERSION = "dhm-evaluation", 1
+# Characters of a name in a chart.
+_LEGEND = 32
 # Faces of each section of the gallery; a tile's side, pixels.
 _SHOWN, _TILE = 6, 200
 # Error axis of the CED, in units of the threshold of the failure rate.
@@ -56,11 +59,7 @@ def assemble(
         Numbers in percent unless `definitions` says otherwise; NaN where there is none.
     """
     first, others = methods[0], zip(methods[1:], scores[1:], differences, strict=True)
-    problem = truth.benchmark_problem()
-    if not problem and scoring.normaliser != "bbox":
-        problem = f"the published rows are normalised by the box, these numbers by {scoring.normaliser}"
-    if not problem and protocol not in ("paper", "predictions"):
-        problem = f"the published rows are for crops by the true box, these numbers for the protocol {protocol}"
+    problem = truth.benchmark_problem() or _comparison_problem(scores[0], scoring, protocol, refine)
     return {
         "schema": SCHEMA,
         "schema_version": SCHEMA_VERSION,
@@ -71,26 +70,41 @@ def assemble(
             "name": str(truth.store.attributes.get("dataset", truth.store.path.stem)),
             "layout": str(truth.store.attributes.get("layout", "")),
             "hash": truth.store.fingerprint(),
+            "images_hash": str(truth.store.attributes.get("images_hash", "")),
             "split": truth.split,
             "is_benchmark": not truth.benchmark_problem(),
             "note": truth.benchmark_problem(),
         },
+        "caveats": caveats(truth, methods, scores, protocol),
         "labels": truth.label_set,
         "protocol": protocol,
         "refine": refine,
         "normaliser": scoring.normaliser,
         **scores[0].numbers,
         "against": [_other(method, score, change) for method, score, change in others],
-        "noise_floor": noise_floor(truth, scoring.threshold),
+        "noise_floor": noise_floor(truth, scoring),
         "published": published_results(not problem, problem),
-        "definitions": definitions(truth.label_set, protocol, scoring),
+        "definitions": definitions(truth.label_set, protocol, refine, scoring),
         "environment": {**environment(), "command": command},
     }
 
 
+def _comparison_problem(score: Score, scoring: Scoring, protocol: str, refine: int | None) -> str:
+    """Why the numbers must not be set beside published ones, although the faces are those of the benchmark."""
+    lost = score.numbers["missing"]["count"]
+    if lost:
+        return f"{lost:,} faces have no points here and are in no mean"
+    if scoring.normaliser != "bbox":
+        return f"the published rows are normalised by the box, these numbers by {scoring.normaliser}"
+    if protocol not in ("paper", "predictions") or refine:
+        passes = f" and {refine} refining passes" if refine else ""
+        return f"the published rows are for one crop by the true box, these for the protocol {protocol}{passes}"
+    return ""
+
+
 def _other(method: Method, score: Score, change: Mapping[str, Any]) -> dict[str, Any]:
     numbers = score.numbers
-    kept = {key: numbers[key] for key in ("n", "nme", "median", "auc")}
+    kept = {key: numbers[key] for key in ("n", "nme", "median", "auc", "mean_offset")}
     rates = {"missing": numbers["missing"]["count"], "failure_rate": numbers["failure_rate"]["value"]}
     return {**method.record, **kept, **rates, "difference": dict(change)}
 
@@ -102,13 +116,20 @@ class ReportFolder:
         path: made where it is missing.
 
     Raises:
-        InputError: it is a file.
+        InputError: it is a file, or nothing can be written there.
     """
 
     def __init__(self, path: Path) -> None:
         if path.exists() and not path.is_dir():
             raise InputError(f"{path}: is a file", "name a folder for --report")
         self.path = path
+        probe = path / "probe"
+        try:  # before the work, not after it
+            with written_atomically(probe) as partial:
+                partial.write_bytes(b"probe")
+            probe.unlink()
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written: {error.strerror}", "choose another --report") from error
 
     def unfinished(self, number: int) -> Path:
         """Where the predictions of a method are kept until all are done."""
@@ -117,7 +138,8 @@ class ReportFolder:
     def write(
         self, report: Mapping[str, Any], truth: GroundTruth, methods: Sequence[Method], scores: Sequence[Score]
     ) -> None:
-        """Write every file, the page last."""
+        """Write every file, the page last, and remove what an earlier report or a stopped one has left."""
+        (self.path / "robustness.png").unlink(missing_ok=True)
         self._write_predictions(truth, methods[0])
         self._write_faces(truth, methods, scores)
         pictures = self._draw(report, truth, methods, scores)
@@ -125,6 +147,8 @@ class ReportFolder:
         with written_atomically(self.path / "report.json") as partial:
             partial.write_text(json.dumps(clean, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         write_page(self.path / "report.html", clean, pictures)
+        for file in self.path.glob("unfinished-*.npz"):
+            file.unlink()
 
     def _write_predictions(self, truth: GroundTruth, method: Method) -> None:
         found = method.found
@@ -154,10 +178,10 @@ class ReportFolder:
             report["normaliser"]
         ]
         threshold = float(report["failure_rate"]["threshold"])
-        errors = {method.name: score.nme for method, score in zip(methods, scores, strict=True)}
-        if report["missing"]["policy"] == "skip":
-            errors = {name: nme[~np.isnan(nme)] for name, nme in errors.items()}
-        by_yaw = {method.name: score.nme for method, score in zip(methods, scores, strict=True)}
+        names = _short_names([method.name for method in methods])
+        by_yaw = {name: score.nme for name, score in zip(names, scores, strict=True)}
+        skip = report["missing"]["policy"] == "skip"
+        errors = {name: nme[~np.isnan(nme)] if skip else nme for name, nme in by_yaw.items()}
         pictures = {name: self.path / f"{name}.png" for name in ("ced", "yaw", "landmarks", "gallery")}
         limit = max(_CED_REACH * threshold, *AUC_THRESHOLDS)
         title = f"{truth.store.path.name}, {report['n']:,} faces"
@@ -169,6 +193,12 @@ class ReportFolder:
             pictures["robustness"] = self.path / "robustness.png"
             save_robustness(pictures["robustness"], report["robustness"], unit)
         return pictures
+
+
+def _short_names(names: Sequence[str]) -> list[str]:
+    """Names that fit into a legend, still all different."""
+    short = [name if len(name) <= _LEGEND else f"{name[: _LEGEND // 2 - 1]}…{name[-_LEGEND // 2 :]}" for name in names]
+    return [name if short.count(name) == 1 else f"{k + 1}: {name}" for k, name in enumerate(short)]
 
 
 def _mean_face(truth: GroundTruth) -> NDArray[np.float64]:

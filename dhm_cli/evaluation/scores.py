@@ -1,7 +1,7 @@
 """All numbers of one method on the faces of a ground truth, and its differences from another method."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from dhm_cli.bootstrap import LEVEL, Difference, compare, headline, headline_intervals
 from dhm_cli.evaluation.ground_truth import GroundTruth
 from dhm_cli.evaluation.protocols import JITTER_KINDS, JITTERS
-from dhm_cli.landmarks import GROUPS, face_size
+from dhm_cli.landmarks import GROUPS
 from dhm_cli.metrics import (
     YAW_BINS,
     failure_rate,
@@ -18,6 +18,7 @@ from dhm_cli.metrics import (
     landmark_errors,
     nme_by_yaw,
     normalised_mean_error,
+    normaliser,
 )
 from dhm_cli.occlusion import self_occluded
 from dhm_cli.pose import align_rotation, angle_difference, euler_to_matrix, geodesic_angle, matrix_to_euler
@@ -84,7 +85,7 @@ class Score:
     """The NME of every face, percent, NaN for a face that was not found, and all numbers for the report."""
 
     nme: NDArray[np.float64]
-    numbers: dict[str, Any] = field(default_factory=dict)
+    numbers: dict[str, Any]
 
 
 def score(method: Method, truth: GroundTruth, scoring: Scoring) -> Score:
@@ -96,8 +97,9 @@ def score(method: Method, truth: GroundTruth, scoring: Scoring) -> Score:
         scoring: how.
 
     Returns:
-        The NME of all N faces, and the numbers: n, bins, missing, nme, nme_by_labelled_yaw, median, failure_rate, auc,
-        intervals, regions, visibility, landmarks, mean_offset, nme_3d, pose, worst, robustness.
+        The NME of all N faces, and the numbers: n and bins (faces that count), measured (those with an NME), missing,
+        nme, nme_by_labelled_yaw, median, failure_rate, auc, intervals, regions, visibility, landmarks, mean_offset,
+        nme_3d, pose, worst, robustness.
     """
     nme = normalised_mean_error(method.landmarks, truth.landmarks, scoring.normaliser)
     found = method.found
@@ -108,21 +110,22 @@ def score(method: Method, truth: GroundTruth, scoring: Scoring) -> Score:
         "names": truth.faces.names[~found][:_NAMED].tolist(),
     }
     counted = found if scoring.skip_missing else np.ones(len(truth), bool)
-    numbers = _headline(nme[counted], truth.faces.yaw[counted], scoring)
-    numbers.update(n=int(counted.sum()), bins=_counts(truth.faces.yaw[counted]), missing=missing)
-    method, truth, known = method.take(found), truth.take(found), nme[found]
-    numbers["nme_by_labelled_yaw"] = _labelled(truth, known)
+    method, truth, known = method.take(counted), truth.take(counted), nme[counted]
+    numbers = _headline(known, truth.faces.yaw, scoring)
+    numbers.update(n=len(truth), bins=_counts(truth.faces.yaw), missing=missing)
+    numbers["measured"] = {**_counts(truth.faces.yaw[method.found]), "mean_of_images": int(method.found.sum())}
+    numbers["nme_by_labelled_yaw"] = _labelled(truth, known, scoring)
     numbers.update(_parts(method, truth, scoring))
     numbers["pose"] = pose_errors(method, truth)
+    order = np.argsort(-known, kind="stable")[: min(_WORST, int(found.sum()))]  # NaN comes last
     numbers["worst"] = [
-        {"name": str(truth.faces.names[i]), "yaw": float(truth.faces.yaw[i]), "nme": float(known[i])}
-        for i in np.argsort(-known, kind="stable")[:_WORST]
+        {"name": str(truth.faces.names[i]), "yaw": float(truth.faces.yaw[i]), "nme": float(known[i])} for i in order
     ]
     numbers["robustness"] = None if method.variants is None else _robustness(method.variants, truth, scoring)
     return Score(nme, numbers)
 
 
-def _headline(nme: NDArray[np.float64], yaw: NDArray[np.float32], scoring: Scoring) -> dict[str, Any]:
+def _headline(nme: NDArray[np.float64], yaw: NDArray[np.floating], scoring: Scoring) -> dict[str, Any]:
     values = {name: float(value[0]) for name, value in headline(nme, yaw, scoring.threshold).items()}
     ends = headline_intervals(nme, yaw, scoring.threshold, scoring.replicates, scoring.seed)
     intervals = _nested({name: list(pair) for name, pair in ends.items()})
@@ -146,13 +149,14 @@ def _counts(yaw: NDArray[np.floating]) -> dict[str, int]:
     return {name: int(in_yaw_bin(yaw, name).sum()) for name in YAW_BINS}
 
 
-def _labelled(truth: GroundTruth, nme: NDArray[np.float64]) -> dict[str, Any] | None:
-    """The bins by the yaw of the dataset's own labels, of the faces that have one."""
+def _labelled(truth: GroundTruth, nme: NDArray[np.float64], scoring: Scoring) -> dict[str, Any] | None:
+    """The bins by the yaw of the dataset's own labels, of the faces that have one, with intervals."""
     yaw = truth.faces.labelled_yaw
     if yaw is None or np.isnan(yaw).all():
         return None
     known = ~np.isnan(yaw)
-    return {**nme_by_yaw(nme[known], yaw[known]), "bins": _counts(yaw[known])}
+    numbers = _headline(nme[known], yaw[known], scoring)
+    return {**numbers["nme"], "bins": _counts(yaw[known]), "intervals": numbers["intervals"]["nme"]}
 
 
 def _parts(method: Method, truth: GroundTruth, scoring: Scoring) -> dict[str, Any]:
@@ -160,7 +164,8 @@ def _parts(method: Method, truth: GroundTruth, scoring: Scoring) -> dict[str, An
     yaw = truth.faces.yaw
     errors = landmark_errors(method.landmarks, truth.landmarks, scoring.normaliser)
     hidden = self_occluded(euler_to_matrix(np.radians(truth.pose)))
-    offset = (method.landmarks[..., :2] - truth.landmarks[..., :2]).mean(axis=1)
+    found = method.found
+    offset = (method.landmarks[found, :, :2] - truth.landmarks[found, :, :2]).mean(axis=1)
     has_depth = method.landmarks.shape[2] == 3 and truth.landmarks.shape[2] == 3
     return {
         "regions": {name: nme_by_yaw(errors[:, group].mean(axis=1), yaw) for name, group in GROUPS.items()},
@@ -169,7 +174,7 @@ def _parts(method: Method, truth: GroundTruth, scoring: Scoring) -> dict[str, An
             "self_occluded": _masked(errors, hidden, yaw),
             "share_self_occluded": float(100 * hidden.mean()) if len(hidden) else float("nan"),
         },
-        "landmarks": errors.mean(axis=0).tolist() if len(errors) else [float("nan")] * errors.shape[1],
+        "landmarks": errors[found].mean(axis=0).tolist() if found.any() else [float("nan")] * errors.shape[1],
         "mean_offset": np.median(offset, axis=0).tolist() if len(offset) else [float("nan")] * 2,
         "nme_3d": _depth(method, truth, scoring) if has_depth else None,
     }
@@ -177,18 +182,17 @@ def _parts(method: Method, truth: GroundTruth, scoring: Scoring) -> dict[str, An
 
 def _masked(errors: NDArray[np.float64], mask: NDArray[np.bool_], yaw: NDArray[np.floating]) -> dict[str, float]:
     """Mean over the chosen landmarks of each face, then by yaw over the faces that have any."""
-    count = mask.sum(axis=1)
-    some = count > 0
-    return nme_by_yaw(np.where(mask, errors, 0.0)[some].sum(axis=1) / count[some], yaw[some])
+    some = mask.any(axis=1)
+    chosen = np.where(mask, errors, 0.0)[some].sum(axis=1) / mask.sum(axis=1)[some]
+    return nme_by_yaw(chosen, yaw[some])
 
 
 def _depth(method: Method, truth: GroundTruth, scoring: Scoring) -> dict[str, Any]:
     yaw, (a, b) = truth.faces.yaw, (method.landmarks, truth.landmarks)
-    whole = landmark_errors(a, b, scoring.normaliser, depth=True)
-    # What distances in x, y, z have beyond those in x, y.
-    flat = landmark_errors(a, b, scoring.normaliser)
-    depth = np.sqrt(np.maximum(whole**2 - flat**2, 0.0))
-    return {**nme_by_yaw(whole.mean(axis=1), yaw), "depth": nme_by_yaw(depth.mean(axis=1), yaw)}
+    whole = landmark_errors(a, b, scoring.normaliser, depth=True).mean(axis=1)
+    difference = a[..., 2] - b[..., 2]
+    depth = np.abs(difference - difference.mean(axis=1, keepdims=True)).mean(axis=1)
+    return {**nme_by_yaw(whole, yaw), "depth": nme_by_yaw(100 * depth / normaliser(b, scoring.normaliser), yaw)}
 
 
 def pose_errors(method: Method, truth: GroundTruth) -> dict[str, Any] | None:
@@ -198,13 +202,16 @@ def pose_errors(method: Method, truth: GroundTruth) -> dict[str, Any] | None:
     carries the true points onto the predicted ones; that uses the true shape, so it is kinder than a method's own.
 
     Args:
-        method: its points, all found.
-        truth: the same faces.
+        method: its points.
+        truth: the same faces; those that were not found have no pose.
 
     Returns:
         source ("predicted" or "aligned"), n, limit, excluded (names of the faces turned further), mean absolute pitch,
         yaw, roll, their mean, the mean geodesic angle, and the medians; None where there is no pose to be had.
     """
+    names, inside = truth.faces.names, (np.abs(truth.pose) <= POSE_LIMIT).all(axis=1)
+    excluded = names[~inside].tolist()
+    method, truth = method.take(method.found), truth.take(method.found)
     rotation = euler_to_matrix(np.radians(truth.pose))
     if method.pose is not None:
         source, pose = "predicted", method.pose
@@ -213,8 +220,7 @@ def pose_errors(method: Method, truth: GroundTruth) -> dict[str, Any] | None:
         source, pose = "aligned", np.degrees(matrix_to_euler(turned @ rotation))
     else:
         return None
-    inside = (np.abs(truth.pose) <= POSE_LIMIT).all(axis=1)
-    known = inside & ~np.isnan(pose).any(axis=1)
+    known = (np.abs(truth.pose) <= POSE_LIMIT).all(axis=1) & ~np.isnan(pose).any(axis=1)
     errors = np.abs(angle_difference(pose[known], truth.pose[known]))
     angles = np.degrees(geodesic_angle(euler_to_matrix(np.radians(pose[known])), rotation[known]))
     columns = dict(zip(("pitch", "yaw", "roll"), errors.T, strict=True))
@@ -222,7 +228,7 @@ def pose_errors(method: Method, truth: GroundTruth) -> dict[str, Any] | None:
         "source": source,
         "n": int(known.sum()),
         "limit": POSE_LIMIT,
-        "excluded": truth.faces.names[~inside].tolist(),
+        "excluded": excluded,
         **{name: _mean(column) for name, column in columns.items()},
         "mean": _mean(errors),
         "geodesic": _mean(angles),
@@ -252,24 +258,27 @@ def _robustness(variants: NDArray[np.floating], truth: GroundTruth, scoring: Sco
 
 
 def difference(ours: Score, theirs: Score, truth: GroundTruth, scoring: Scoring) -> dict[str, Any]:
-    """Our numbers minus another method's by paired bootstrap, in the structure of the report."""
-    known = ~np.isnan(ours.nme) & ~np.isnan(theirs.nme) if scoring.skip_missing else np.ones(len(truth), bool)
+    """Our numbers minus another method's by paired bootstrap, in the structure of the report.
+
+    Also "common", the number of faces that both found, over which means and medians are.
+    """
+    both = ~np.isnan(ours.nme) & ~np.isnan(theirs.nme)
+    known = both if scoring.skip_missing else np.ones(len(truth), bool)
     found = compare(
         *(ours.nme[known], theirs.nme[known], truth.faces.yaw[known]),
         *(scoring.threshold, scoring.replicates, scoring.seed),
     )
-    return _nested({name: _difference(value) for name, value in found.items()})
+    return {"common": int(both.sum()), **_nested({name: _difference(value) for name, value in found.items()})}
 
 
 def _difference(value: Difference) -> dict[str, Any]:
     return {"value": value.value, "interval": list(value.interval), "verdict": value.verdict}
 
 
-def noise_floor(truth: GroundTruth, threshold: float) -> dict[str, float] | None:
+def noise_floor(truth: GroundTruth, scoring: Scoring) -> dict[str, float] | None:
     """The re-annotated points scored against the original ones: how far two label sets of the same faces disagree."""
     faces = truth.faces
     if faces.reannotated is None:
         return None
-    sane = np.isfinite(faces.reannotated).all(axis=(1, 2)) & (face_size(faces.landmarks) > 0)
-    nme = normalised_mean_error(faces.reannotated[sane], faces.landmarks[sane])
-    return {**nme_by_yaw(nme, faces.yaw[sane]), "failure_rate": failure_rate(nme, threshold)}
+    nme = normalised_mean_error(faces.reannotated, faces.landmarks, scoring.normaliser)
+    return {**nme_by_yaw(nme, faces.yaw), "failure_rate": failure_rate(nme, scoring.threshold)}

@@ -126,7 +126,9 @@ def _refuse_bad(path: Path, names: Sequence[str] | None, bad: NDArray[np.bool_],
         raise InputError(
             f"{path}: {bad[rows[0]].sum()} of the {bad.shape[1]} numbers of {face} are no {kind} (empty, NaN, infinite "
             f"or absurd), as in {len(rows)} of {len(bad)} faces",
-            "leave out the rows of faces that the method did not find",
+            "in an .npz file with `names`, leave out the faces that the method did not find"
+            if names is None
+            else "leave out the rows of faces that the method did not find",
         )
 
 

@@ -181,7 +181,7 @@ class FaceModel:
             FormatError: it is not a face model of this version.
         """
         hint = "make one with: dhm prepare --bfm BFM.mat"
-        if not path.exists():
+        if not path.is_file():
             raise InputError(f"{path}: no such face model", hint)
         try:
             with h5py.File(path, "r") as file:

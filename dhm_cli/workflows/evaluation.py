@@ -80,12 +80,17 @@ class _Source:
         return self.file is None or self.file.suffix.lower() in NETWORKS
 
 
-def evaluate(options: EvaluationOptions, progress: Progress = lambda *_: None) -> dict[str, Any]:
+def evaluate(
+    options: EvaluationOptions,
+    progress: Progress = lambda *_: None,
+    ready: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> dict[str, Any]:
     """Score a method, compare it with others, and write the report.
 
     Args:
         options: what and how.
         progress: called in this thread with what is being done, the number of faces done and the total.
+        ready: called in this thread with the report before it is written.
 
     Returns:
         The content of `report.json` (`evaluation.report`), NaN where there is no number.
@@ -101,7 +106,11 @@ def evaluate(options: EvaluationOptions, progress: Progress = lambda *_: None) -
     folder = None if options.report is None else ReportFolder(options.report)
     methods: list[Method] = []
     for number, source in enumerate(sources):
-        made = _network(source, truth, options, number, progress) if source.is_network else _predictions(source, truth)
+        if source.is_network:
+            unfinished = None if folder is None else folder.unfinished(number)
+            made = _network(source, truth, options, unfinished, progress)
+        else:
+            made = _predictions(source, truth)
         methods.append(_with_own_name(made, [method.name for method in methods]))
     progress("scoring", 0, len(truth))
     scores = [score(method, truth, options.scoring) for method in methods]
@@ -111,11 +120,10 @@ def evaluate(options: EvaluationOptions, progress: Progress = lambda *_: None) -
     protocol = options.protocol or ("predictions" if options.predictions else "paper")
     refine = _refine(options) if sources[0].is_network else None
     report = assemble(truth, methods, scores, differences, options.scoring, protocol, refine, options.command)
+    ready(report)
     if folder is not None:
         progress("report", 0, len(truth))
         folder.write(report, truth, methods, scores)
-        for number in range(len(sources)):
-            folder.unfinished(number).unlink(missing_ok=True)
     return report
 
 
@@ -133,24 +141,29 @@ def _sources(options: EvaluationOptions) -> list[_Source]:
         raise InputError(f"{options.checkpoint}: not a network, which ends in {' or '.join(NETWORKS)}", hint)
     if options.protocol not in (None, *PROTOCOLS):
         raise InputError(f"--protocol {options.protocol}: not known", f"known are {', '.join(PROTOCOLS)}")
-    first = _Source(options.name, options.predictions or options.checkpoint)
-    return [first, *map(_other, options.against)]
+    sources = [_Source(options.name, options.predictions or options.checkpoint), *map(_other, options.against)]
+    if options.refine is not None and not any(source.is_network for source in sources):
+        raise InputError(f"--refine {options.refine}: is for networks", "leave it out with --predictions")
+    return sources
 
 
 def _other(text: str) -> _Source:
     """A method to compare with, from FILE or NAME=FILE."""
     name, equals, file = text.partition("=")
-    source = _Source(None, Path(text)) if not equals or Path(text).exists() else _Source(name.strip(), Path(file))
-    if source.file is None or not source.file.exists():
+    if not equals or Path(text).exists():
+        name, file = "", text
+    source = _Source(name.strip() or None, Path(file))
+    if not file or not Path(file).exists():
         raise InputError(f"--against {text}: no such file", "give FILE or NAME=FILE, a network or predictions")
     return source
 
 
 def _with_own_name(method: Method, taken: Sequence[str]) -> Method:
-    """The method under a name that no other has."""
-    name, number = method.name, 2
+    """The method under a name that can be printed and that no other has."""
+    plain = "".join(letter if letter.isprintable() else "?" for letter in method.name)
+    name, number = plain, 2
     while name in taken:
-        name, number = f"{method.name} ({number})", number + 1
+        name, number = f"{plain} ({number})", number + 1
     return Method(name, {**method.record, "name": name}, method.landmarks, method.pose, method.variants)
 
 
@@ -159,9 +172,9 @@ def _refine(options: EvaluationOptions) -> int:
 
 
 def _network(
-    source: _Source, truth: GroundTruth, options: EvaluationOptions, number: int, progress: Progress
+    source: _Source, truth: GroundTruth, options: EvaluationOptions, unfinished: Path | None, progress: Progress
 ) -> Method:
-    """Run a network over the faces."""
+    """Run a network over the faces; what is done is kept in the file `unfinished`."""
     engine = load_engine(options.device, source.file, face_model=options.face_model)
     record = {
         "kind": "network",
@@ -173,15 +186,15 @@ def _network(
     name = source.name or (engine.arch if source.file is None else "/".join(source.file.with_suffix("").parts[-2:]))
     protocol_name, refine = options.protocol or "paper", _refine(options)
     protocol = make_protocol(protocol_name, truth.faces.landmarks, truth.faces.names)
-    key = {"network": record, "faces": truth.store.fingerprint(), "split": truth.split}
-    unfinished = Unfinished(
-        None if options.report is None else ReportFolder(options.report).unfinished(number),
-        {**key, "protocol": protocol_name, "refine": refine},
-    )
+    key = {
+        **{"network": record, "protocol": protocol_name, "refine": refine, "split": truth.split},
+        **{"faces": truth.store.fingerprint(), "images": str(truth.store.attributes.get("images_hash"))},
+    }
+    kept = Unfinished(unfinished, key)
     with single_threaded_opencv():
         threads = options.threads or available_cores()
         variants = predict_faces(
-            engine, truth, protocol, refine, threads, unfinished, lambda done, total: progress(name, done, total)
+            engine, truth, protocol, refine, threads, kept, lambda done, total: progress(name, done, total)
         )
     landmarks = variants[JITTER_HEADLINE if len(variants) > 1 else 0].astype(np.float64)
     return Method(name, record, landmarks, _pose(landmarks, engine.mean_shape), variants if len(variants) > 1 else None)

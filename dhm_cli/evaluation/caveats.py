@@ -1,0 +1,70 @@
+"""What a reader of the numbers must know: faces without points, points in other pixels, boxes of different origin."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dhm_cli.evaluation.ground_truth import GroundTruth
+from dhm_cli.evaluation.scores import Method, Score
+from dhm_cli.landmarks import face_size
+
+# Points whose median shift is within this of (1, 1) pixel are taken for points that count from another corner.
+_ONE_PIXEL = 0.35
+# A median shift beyond this share of the median face size is no matter of accuracy.
+_FAR_OFF = 0.1
+# Angles of a pose that all stay within this are taken for radians where the truth is turned further, degrees.
+_RADIANS, _TURNED = 2 * np.pi, 30.0
+_NAMED = 3
+
+
+def caveats(truth: GroundTruth, methods: Sequence[Method], scores: Sequence[Score], protocol: str) -> list[str]:
+    """Sentences about results that would otherwise mislead, each beginning with the method's name.
+
+    Args:
+        truth: the faces.
+        methods: the method in question, then those it is compared with.
+        scores: theirs.
+        protocol: one of `protocols.PROTOCOLS`, or "predictions".
+    """
+    found = []
+    for method, score in zip(methods, scores, strict=True):
+        notes = [_missing(method, score, len(truth)), _shift(truth, score), _radians(truth, method)]
+        found += [f"{method.name}: {note}" for note in notes if note]
+    for method in methods[1:]:
+        kinds = {methods[0].record["kind"], method.record["kind"]}
+        if len(kinds) == 2 and protocol in ("detector", "jitter"):
+            text = f"its boxes are not those of the protocol {protocol}, so boxes are compared as well as methods"
+            found.append(f"{method.name}: {text}")
+    return found
+
+
+def _missing(method: Method, score: Score, count: int) -> str:
+    lost = score.numbers["missing"]
+    if not lost["count"]:
+        return ""
+    bins = ", ".join(f"{number:,} at {name} degrees" for name, number in lost["by_bin"].items() if number)
+    what = "left out" if lost["policy"] == "skip" else "failures, and no part of means and medians"
+    unused = method.record.get("unused")
+    more = f"; {unused:,} of its predictions belong to no face here" if unused else ""
+    examples = ", ".join(lost["names"][:_NAMED])
+    return f"no points for {lost['count']:,} of {count:,} faces ({bins}; such as {examples}), which are {what}{more}"
+
+
+def _shift(truth: GroundTruth, score: Score) -> str:
+    x, y = score.numbers["mean_offset"]
+    shift = f"its points lie {x:+.2f}, {y:+.2f} pixels off on the whole"
+    if abs(abs(x) - 1) < _ONE_PIXEL and abs(abs(y) - 1) < _ONE_PIXEL and x * y > 0:
+        wrong = "1-based" if x > 0 else "1 too small"
+        return f"{shift}; are they {wrong}? Pixels are 0-based here, but for .pts files"
+    if max(abs(x), abs(y)) > _FAR_OFF * float(np.median(face_size(truth.landmarks))):
+        return f"{shift}; are they of other images, of another image size or of a crop?"
+    return ""
+
+
+def _radians(truth: GroundTruth, method: Method) -> str:
+    if method.pose is None or np.isnan(method.pose).any(axis=1).all():
+        return ""
+    given = ~np.isnan(method.pose).any(axis=1)
+    small = np.abs(method.pose[given]).max() <= _RADIANS
+    turned = np.abs(truth.pose[given]).max() > _TURNED
+    return "its pose seems to be in radians; degrees are expected" if small and turned else ""
