@@ -104,22 +104,25 @@ def normalised_mean_error(
     return landmark_errors(predicted, truth, kind).mean(axis=-1)
 
 
-def nme_by_yaw(nme: NDArray[np.floating], yaw: NDArray[np.floating]) -> dict[str, float]:
+def nme_by_yaw(
+    nme: NDArray[np.floating], yaw: NDArray[np.floating], measured: NDArray[np.bool_] | None = None
+) -> dict[str, float]:
     """Mean NME by |yaw| bin, of the bins, and of the images.
 
     Args:
-        nme: (N,), percent; NaN, where a method gave nothing, takes no part in a mean.
+        nme: (N,), percent; NaN makes every mean that it is in NaN.
         yaw: (N,), degrees; the bins are [0, 30], (30, 60] and beyond 60 in absolute value.
+        measured: (N,), images that take part; None for all. The others are those for which a method gave nothing.
 
     Returns:
-        Percent under the keys of `YAW_BINS`, NaN for an empty bin; "mean_of_bins", of the bins that have faces, NaN
-        where one of them has faces but no NME, which a mean of the others would hide; and "mean_of_images".
+        Percent under the keys of `YAW_BINS`, NaN for an empty bin; "mean_of_bins", of the bins that have images, NaN
+        where none of a bin's images is measured, which a mean of the others would hide; and "mean_of_images".
     """
-    known = ~np.isnan(nme)
+    measured = np.ones(len(nme), bool) if measured is None else measured
     inside = {name: in_yaw_bin(yaw, name) for name in YAW_BINS}
-    result = {name: _mean(nme[mask & known]) for name, mask in inside.items()}
+    result = {name: _mean(nme[mask & measured]) for name, mask in inside.items()}
     result["mean_of_bins"] = _mean(np.array([result[name] for name, mask in inside.items() if mask.any()]))
-    result["mean_of_images"] = _mean(nme[known])
+    result["mean_of_images"] = _mean(nme[measured])
     return result
 
 

@@ -74,11 +74,13 @@ def test_an_empty_bin_is_nan_and_left_out_of_the_mean() -> None:
 
 def test_a_bin_without_any_error_is_not_hidden_in_the_mean() -> None:
     nme, yaw = np.array([2.0, 4.0, np.nan, np.nan]), np.array([1.0, 45.0, -40.0, 80.0])
-    result = nme_by_yaw(nme, yaw)
+    measured = ~np.isnan(nme)
+    result = nme_by_yaw(nme, yaw, measured)
     assert (result["0-30"], result["30-60"], result["mean_of_images"]) == (2.0, 4.0, 3.0)
     assert math.isnan(result["60-90"])
     assert math.isnan(result["mean_of_bins"])
-    assert nme_by_yaw(nme[:3], yaw[:3])["mean_of_bins"] == 3.0
+    assert nme_by_yaw(nme[:3], yaw[:3], measured[:3])["mean_of_bins"] == 3.0
+    assert math.isnan(nme_by_yaw(nme, yaw)["mean_of_images"])  # a network that diverged must not look good
 
 
 def test_no_faces() -> None:

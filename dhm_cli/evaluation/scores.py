@@ -168,10 +168,10 @@ def _parts(method: Method, truth: GroundTruth, scoring: Scoring) -> dict[str, An
     offset = (method.landmarks[found, :, :2] - truth.landmarks[found, :, :2]).mean(axis=1)
     has_depth = method.landmarks.shape[2] == 3 and truth.landmarks.shape[2] == 3
     return {
-        "regions": {name: nme_by_yaw(errors[:, group].mean(axis=1), yaw) for name, group in GROUPS.items()},
+        "regions": {name: nme_by_yaw(errors[:, group].mean(axis=1), yaw, found) for name, group in GROUPS.items()},
         "visibility": {
-            "visible": _masked(errors, ~hidden, yaw),
-            "self_occluded": _masked(errors, hidden, yaw),
+            "visible": _masked(errors, ~hidden, yaw, found),
+            "self_occluded": _masked(errors, hidden, yaw, found),
             "share_self_occluded": float(100 * hidden.mean()) if len(hidden) else float("nan"),
         },
         "landmarks": errors[found].mean(axis=0).tolist() if found.any() else [float("nan")] * errors.shape[1],
@@ -180,11 +180,13 @@ def _parts(method: Method, truth: GroundTruth, scoring: Scoring) -> dict[str, An
     }
 
 
-def _masked(errors: NDArray[np.float64], mask: NDArray[np.bool_], yaw: NDArray[np.floating]) -> dict[str, float]:
+def _masked(
+    errors: NDArray[np.float64], mask: NDArray[np.bool_], yaw: NDArray[np.floating], found: NDArray[np.bool_]
+) -> dict[str, float]:
     """Mean over the chosen landmarks of each face, then by yaw over the faces that have any."""
     some = mask.any(axis=1)
     chosen = np.where(mask, errors, 0.0)[some].sum(axis=1) / mask.sum(axis=1)[some]
-    return nme_by_yaw(chosen, yaw[some])
+    return nme_by_yaw(chosen, yaw[some], found[some])
 
 
 def _depth(method: Method, truth: GroundTruth, scoring: Scoring) -> dict[str, Any]:
@@ -192,7 +194,8 @@ def _depth(method: Method, truth: GroundTruth, scoring: Scoring) -> dict[str, An
     whole = landmark_errors(a, b, scoring.normaliser, depth=True).mean(axis=1)
     difference = a[..., 2] - b[..., 2]
     depth = np.abs(difference - difference.mean(axis=1, keepdims=True)).mean(axis=1)
-    return {**nme_by_yaw(whole, yaw), "depth": nme_by_yaw(100 * depth / normaliser(b, scoring.normaliser), yaw)}
+    relative = 100 * depth / normaliser(b, scoring.normaliser)
+    return {**nme_by_yaw(whole, yaw, method.found), "depth": nme_by_yaw(relative, yaw, method.found)}
 
 
 def pose_errors(method: Method, truth: GroundTruth) -> dict[str, Any] | None:
