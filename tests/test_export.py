@@ -54,11 +54,22 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> FastDhm:
     return model.eval()
 
 
+@pytest.fixture(scope="module")
+def exports(network: FastDhm, tmp_path_factory: pytest.TempPathFactory) -> dict[torch.dtype, tuple[Path, Path]]:
+    """The network's checkpoint and its export, in both precisions; not to be changed by tests."""
+    made = {}
+    for dtype in (torch.float32, torch.float16):
+        folder = tmp_path_factory.mktemp("export")
+        checkpoint, exported = folder / "net.safetensors", folder / "net.onnx"
+        save_checkpoint(checkpoint, network, "fast", {"steps": 7}, dtype)
+        export_onnx(checkpoint, exported)
+        made[dtype] = checkpoint, exported
+    return made
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_export_agrees_with_torch(network: FastDhm, tmp_path: Path, dtype: torch.dtype) -> None:
-    checkpoint, exported = tmp_path / "net.safetensors", tmp_path / "net.onnx"
-    save_checkpoint(checkpoint, network, "fast", {}, dtype)
-    export_onnx(checkpoint, exported)
+def test_export_agrees_with_torch(exports: dict[torch.dtype, tuple[Path, Path]], dtype: torch.dtype) -> None:
+    checkpoint, exported = exports[dtype]
     assert largest_difference(checkpoint, exported, random_crops(9, 48)) < 1e-5
     # The heat map reaches the answer: without it the landmarks differ.
     model, _ = load_checkpoint(checkpoint)
@@ -124,38 +135,35 @@ def test_a_file_that_is_no_network(export: Callable[[Path, Path], None], tmp_pat
     assert not (tmp_path / "out").exists()
 
 
-def test_half_export_equals_the_export_of_a_half_checkpoint(network: FastDhm, tmp_path: Path) -> None:
+def test_half_export_equals_the_export_of_a_half_checkpoint(
+    exports: dict[torch.dtype, tuple[Path, Path]], tmp_path: Path
+) -> None:
     """`dhm export --half`, as the shipped files were made."""
-    full, half = tmp_path / "full.safetensors", tmp_path / "half.safetensors"
-    save_checkpoint(full, network, "fast", {"steps": 7})
+    full, half = exports[torch.float32][0], tmp_path / "half.safetensors"
     export_checkpoint(full, half, half=True)
     assert load_checkpoint(half)[1]["training"] == {"steps": 7}
     assert half.stat().st_size < 0.6 * full.stat().st_size
     export_onnx(full, tmp_path / "a.onnx", half=True)
-    export_onnx(half, tmp_path / "b.onnx")
-    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+    assert (tmp_path / "a.onnx").read_bytes() == exports[torch.float16][1].read_bytes()
 
 
-def test_half_checkpoints_give_half_size_files(network: FastDhm, tmp_path: Path) -> None:
+def test_half_checkpoints_give_half_size_files(exports: dict[torch.dtype, tuple[Path, Path]]) -> None:
     sizes = []
-    for dtype in (torch.float32, torch.float16):
-        save_checkpoint(tmp_path / "net.safetensors", network, "fast", {}, dtype)
-        export_onnx(tmp_path / "net.safetensors", tmp_path / "net.onnx")
-        stored = onnx.load(tmp_path / "net.onnx").graph.initializer
+    for _, exported in exports.values():
+        stored = onnx.load(exported).graph.initializer
         sizes.append(sum(len(i.raw_data) for i in stored if "heatmap_bias" not in i.name))
     assert 0.5 < sizes[1] / sizes[0] < 0.55
 
 
-def test_export_carries_no_trace_of_the_machine(network: FastDhm, tmp_path: Path) -> None:
-    save_checkpoint(tmp_path / "net.safetensors", network, "fast", {})
-    export_onnx(tmp_path / "net.safetensors", tmp_path / "net.onnx")
-    content = (tmp_path / "net.onnx").read_bytes()
+def test_export_carries_no_trace_of_the_machine(exports: dict[torch.dtype, tuple[Path, Path]]) -> None:
+    exported = exports[torch.float32][1]
+    content = exported.read_bytes()
     assert b"/dhm_cli" not in content
     assert b"site-packages" not in content
-    (prop,) = onnx.load(tmp_path / "net.onnx").metadata_props
+    (prop,) = onnx.load(exported).metadata_props
     description = json.loads(prop.value)
     assert (description["arch"], description["input_size"]) == ("fast", 48)
-    assert [p.name for p in tmp_path.iterdir() if "partial" in p.name] == []
+    assert [p.name for p in exported.parent.iterdir() if "partial" in p.name] == []
 
 
 def test_shipped_weights_agree_between_engines_and_fit_the_paper() -> None:
