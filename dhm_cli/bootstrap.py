@@ -134,10 +134,14 @@ def headline_intervals(
         seed: of the draws.
 
     Returns:
-        Low and high end of each, percent; NaN where it rests on fewer than `FEWEST_IMAGES`.
+        Low and high end of each, percent; NaN where it rests on fewer than `FEWEST_IMAGES`, and for a failure rate of
+        0 or 100 %.
     """
     pieces = [headline(nme, yaw, threshold, counts) for counts in resampled_counts(len(nme), replicates, seed)]
-    return _intervals(pieces, _too_small(yaw, ~np.isnan(nme)))
+    unknown = _too_small(yaw, ~np.isnan(nme))
+    if headline(nme, yaw, threshold)["failure_rate"][0] in (0.0, 100.0):
+        unknown.add("failure_rate")  # every draw is alike, which says nothing of how rare the other case is
+    return _intervals(pieces, unknown)
 
 
 def compare(

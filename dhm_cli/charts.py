@@ -41,7 +41,7 @@ _MARKED = 40
 _YAW_STEP, _FEWEST = 10, 3
 # How far the mean face is turned in its second view, degrees: the far half of the jaw is still to be seen.
 _TURN = 55.0
-# How many of the best and of the worst landmarks get their numbers.
+# How many of the worst landmarks get their numbers.
 _NAMED = 5
 
 
@@ -58,8 +58,7 @@ def save_ced(
     Args:
         path: PNG, 1200 x 720 pixels, written atomically; the same input gives the same bytes.
         errors: NME of every image by method, (N,), percent; NaN counts as beyond every error.
-        threshold: percent, marked in the chart. The legend has the failure rate there, the mean NME (of the images that
-            have one), AUC@7 and AUC@8.
+        threshold: percent, marked in the chart. The legend has the failure rate there, AUC@7 and AUC@8.
         limit: percent, where the error axis ends.
         title: printed above.
         unit: of the errors.
@@ -79,21 +78,16 @@ def save_ced(
             linestyle=_LINE_STYLES[k // len(_COLOURS) % len(_LINE_STYLES)],
             linewidth=1.8,
             # The space in front, because matplotlib leaves out labels that begin with an underscore.
-            label=f" {name:{width}}  {_mean(nme):5.2f}  {failure_rate(nme, threshold):5.1f}  "
+            label=f" {name:{width}}  {failure_rate(nme, threshold):5.1f}  "
             + "  ".join(f"{area_under_ced(nme, end):5.1f}" for end in AUC_THRESHOLDS),
         )
     axes.axvline(threshold, color=_GREY, linewidth=1, linestyle=_DASHES, zorder=1)
     _style(axes, f"NME, {unit}", "images with at most this NME, %", title)
     axes.set(xlim=(0, limit), ylim=(0, 100))
     axes.set_yticks(range(0, 101, 10))
-    columns = ["mean", f"FR@{threshold:g}", *(f"AUC@{end:g}" for end in AUC_THRESHOLDS)]
+    columns = [f"FR@{threshold:g}", *(f"AUC@{end:g}" for end in AUC_THRESHOLDS)]
     _legend(axes, "  ".join([" " * (width + 6), *(f"{column:>5}" for column in columns)]))
     _save(figure, path)
-
-
-def _mean(nme: NDArray[np.floating]) -> float:
-    known = nme[~np.isnan(nme)]
-    return float(known.mean()) if len(known) else float("nan")
 
 
 def _legend(axes: "Axes", heading: str) -> None:
@@ -269,7 +263,7 @@ def save_landmark_errors(
     Args:
         path: PNG, 1320 x 564 pixels, written atomically; the same input gives the same bytes.
         shape: (68, 3), frontal mean face, any unit, x right, y down, z toward the viewer.
-        errors: (68,), percent; NaN where unknown. The five smallest and five largest get their landmark's number,
+        errors: (68,), percent; NaN where unknown. The five largest get their landmark's number,
             counted from 0.
         unit: of the errors.
     """
@@ -291,7 +285,7 @@ def save_landmark_errors(
     table.axis("off")
     lines = [f"{'mean of':7}  {'NME':>5}", *(f"{name:7}  {mean:5.2f}" for name, mean in means.items())]
     table.text(0.1, 0.98, "\n".join(lines), family=_MONOSPACED, fontsize=10, va="top", linespacing=1.7)
-    note = f"bold: the {_NAMED} worst landmarks\nplain: the {_NAMED} best\nnumbers count from 0"
+    note = f"numbers: the {_NAMED} worst\nlandmarks, counted from 0"
     table.text(0.1, 0.02, note, fontsize=9, color=_DARK_GREY, va="bottom", linespacing=1.5)
     _save(figure, path)
 
@@ -320,7 +314,7 @@ def _draw_mean_face(
     )
     ranked = np.argsort(errors, kind="stable")
     middle = points.mean(axis=0)
-    for k in (*ranked[:_NAMED], *ranked[-_NAMED:]):
+    for k in ranked[-_NAMED:]:
         away = points[k, :2] - middle[:2]
         away = 11 * away / max(float(np.linalg.norm(away)), 1e-9)
         axes.annotate(
@@ -331,7 +325,6 @@ def _draw_mean_face(
             ha="center",
             va="center",
             fontsize=8,
-            fontweight="bold" if k in ranked[-_NAMED:] else "normal",
             zorder=3,
             path_effects=[withStroke(linewidth=2.5, foreground="white")],
         )

@@ -162,7 +162,7 @@ def comparison_tile(
         image: (H, W, 3) uint8 RGB.
         truth: (68, 2 or 3), image pixels; z is ignored.
         predicted: (68, 2 or 3), image pixels; nothing is drawn of a face with NaN, which the method did not find.
-        caption: printed in small letters, about 35; what is not ASCII becomes a question mark.
+        caption: printed in small letters, about 35 characters; what is not ASCII becomes a question mark.
         size: side of the picture, pixels.
 
     Returns:

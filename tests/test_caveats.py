@@ -1,5 +1,6 @@
 """Sentences about results that would otherwise mislead."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,9 @@ def truth(tmp_path_factory: pytest.TempPathFactory, toy_model: FaceModel) -> Gro
     return load_ground_truth(write_scored_store(path, make_labels(toy_model)))
 
 
-def notes(
-    truth: GroundTruth, landmarks: NDArray[np.floating], pose: Any = None, protocol: str = "predictions"
-) -> list[str]:
+def notes(truth: GroundTruth, landmarks: NDArray[np.floating], pose: Any = None) -> list[str]:
     method = Method("X", {"name": "X", "kind": "predictions"}, np.asarray(landmarks, np.float64), pose)
-    return caveats(truth, [method], [score(method, truth, Scoring(replicates=100))], protocol)
+    return caveats(truth, [method], [score(method, truth, Scoring(replicates=100))])
 
 
 def test_good_points_need_no_words(truth: GroundTruth) -> None:
@@ -63,6 +62,23 @@ def test_faces_without_points(truth: GroundTruth) -> None:
 def test_boxes_of_different_origin(truth: GroundTruth) -> None:
     methods = [Method(kind, {"kind": kind}, truth.landmarks) for kind in ("network", "predictions", "network")]
     scores = [score(method, truth, Scoring(replicates=100)) for method in methods]
-    (note,) = caveats(truth, methods, scores, "jitter")
-    assert note.startswith("predictions: its boxes are not those of the protocol jitter")
-    assert caveats(truth, methods, scores, "paper") == []
+    (note,) = caveats(truth, methods, scores)
+    assert note.startswith("predictions: networks get the boxes of the protocol")
+    assert caveats(truth, methods[:1], scores[:1]) == []
+
+
+def test_faces_that_networks_may_have_seen(truth: GroundTruth) -> None:
+    seen = replace(truth, split="val")
+    network, predictions = (Method(kind, {"kind": kind}, truth.landmarks) for kind in ("network", "predictions"))
+    result = score(network, seen, Scoring(replicates=100))
+    assert caveats(seen, [network], [result]) == [
+        "network: a network may have learned from val faces, or been chosen on them, so its numbers may be too good"
+    ]
+    assert caveats(seen, [predictions], [result]) == []
+    assert caveats(truth, [network], [result]) == []
+
+
+def test_depth_away_from_the_viewer(truth: GroundTruth) -> None:
+    assert "away from the viewer" in notes(truth, truth.landmarks * [1, 1, -1])[0]
+    assert notes(truth, truth.landmarks * [1, 1, 0.8] + [0, 0, 30]) == []
+    assert notes(truth, truth.landmarks[..., :2]) == []

@@ -44,11 +44,14 @@ def make_report() -> dict[str, Any]:
     n = Numbers()
     against = {
         "name": "the other",
-        "n": 1234,
-        "missing": 5,
+        "file": "other.onnx",
+        "hash": "cc33",
+        "protocol": "detector",
+        "refine": 1,
+        "missing": {"count": 5},
         "nme": n.five(),
         "median": n.next(),
-        "failure_rate": n.next(),
+        "failure_rate": {"value": n.next()},
         "auc": {"7": n.next(), "8": n.next()},
         "difference": {
             "common": 1129,
@@ -59,7 +62,14 @@ def make_report() -> dict[str, Any]:
         },
     }
     pose = {key: n.next() for key in ("pitch", "yaw", "roll", "mean", "geodesic")}
-    row = {"citation": "Some One, 2017", "cpu_fps": "<1", "gpu_fps": ">900", "size_mb": 193.7, "remark": "a remark"}
+    row = {
+        "citation": "Some One, 2017",
+        "cpu_fps": "<1",
+        "gpu_fps": ">900",
+        "size_mb": 193.7,
+        "remark": "a remark",
+        "source": "A",
+    }
     return {
         "schema": "dhm-evaluation",
         "schema_version": 1,
@@ -78,7 +88,6 @@ def make_report() -> dict[str, Any]:
             "layout": "merl-rav",
             "hash": "bb22",
             "split": "val",
-            "is_benchmark": False,
             "note": "16 of the 2,000",
         },
         "caveats": ["our method: no points for 105 of 1,234 faces", "the other: its points lie elsewhere"],
@@ -86,6 +95,7 @@ def make_report() -> dict[str, Any]:
         "protocol": "jitter",
         "refine": 2,
         "normaliser": "bbox",
+        "unit": "% of face size",
         "n": 1234,
         "bins": {"0-30": 611, "30-60": 412, "60-90": 211},
         "measured": {"0-30": 559, "30-60": 381, "60-90": 189, "mean_of_images": 1129},
@@ -138,6 +148,7 @@ def make_report() -> dict[str, Any]:
         "noise_floor": {**n.five(), "failure_rate": n.next()},
         "published": {
             "title": "Printed results",
+            "sources": {"A": "The first paper", "B": "The second"},
             "rows": [
                 {"name": "First", **row, "original": [n.next() for _ in range(4)], "reannotated": None},
                 {
@@ -145,6 +156,7 @@ def make_report() -> dict[str, Any]:
                     "name": "Second",
                     "citation": "Any One, 2018",
                     "remark": "",
+                    "source": "B",
                     "reannotated": [n.next() for _ in range(4)],
                 },
             ],
@@ -160,10 +172,10 @@ def make_report() -> dict[str, Any]:
 def without_options(report: dict[str, Any]) -> dict[str, Any]:
     for key in ("nme_by_labelled_yaw", "nme_3d", "pose", "robustness", "noise_floor"):
         report[key] = None
-    report["against"], report["worst"], report["environment"], report["caveats"] = [], [], {}, []
+    report["against"], report["worst"], report["environment"], report["caveats"] = [], [], {"command": ""}, []
     report["missing"] = {"policy": "skip", "count": 0, "by_bin": dict.fromkeys(FIVE[:3], 0), "names": []}
     report["method"] = {**report["method"], "kind": "predictions", "arch": None, "input_size": None}
-    report["data"].update(is_benchmark=True, note="")
+    report["data"].update(note="")
     report["refine"] = None
     report["published"].update(comparable=True, why_not="", slips=[], rows=[])
     return report

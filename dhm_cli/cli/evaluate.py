@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
 _BINS = ("0-30", "30-60", "60-90", "mean_of_bins", "mean_of_images")
 _METHOD, _TRUTH, _NUMBERS, _MACHINE = "Method", "Truth", "Numbers", "Machine"
-# Of the rows of headline numbers: the failure rate, and those after which a line is drawn.
-_FAILURES, _SECTION_ENDS = 6, (2, 5)
+# Headline numbers after which a line is drawn.
+_SECTION_ENDS = ("60-90", "median")
+# Faces without a pose error that are listed.
+_EXCLUDED = 40
 
 
 def evaluate(
@@ -38,6 +40,7 @@ def evaluate(
             help="Score these points of any method in place of a network: a table of dhm align (.csv), .json "
             "({name: 68 points, or a list of faces} or [{name, landmarks, pose}]), .npy (N,68,2|3) in the order of the "
             "sorted names, .npz with `names` and one such array, or a folder of .pts (1-based; all others 0-based). "
+            "x and y in pixels, z toward the viewer. "
             "Matched by name; of several faces in a photo the one nearest to the true box counts.",
             show_default=False,
             rich_help_panel=_METHOD,
@@ -83,8 +86,8 @@ def evaluate(
         Literal["paper", "detector", "jitter"] | None,
         typer.Option(
             help="Where networks look. paper: the true box, squared, times sqrt(2). detector: the box of YuNet. "
-            "jitter: true boxes that are shifted and scaled, for a robustness curve. Default: paper; with "
-            "--predictions it only says how they were made.",
+            "jitter: true boxes that are shifted and scaled, for a robustness curve. Default: paper. With "
+            "--predictions it says how they were made, and is for the networks of --against.",
             show_default=False,
             rich_help_panel=_TRUTH,
         ),
@@ -235,31 +238,30 @@ def _headline(report: dict[str, Any]) -> "Table":
     from rich.markup import escape
     from rich.table import Table
 
-    labelled, floor = report["nme_by_labelled_yaw"], report["noise_floor"]
+    labelled, floor, faces = report["nme_by_labelled_yaw"], report["noise_floor"], _faces(report)
     columns = [escape(report["method"]["name"]), "95 % interval", "faces"]
     columns += ["by labelled yaw"] if labelled else []
-    columns += ["label sets apart"] if floor else []
+    columns += ["noise floor"] if floor else []
     table = _right_aligned(Table("", *columns))
-    ours = _values({**report, "failure_rate": report["failure_rate"]["value"]})
-    faces = _faces(report)
-    for k, (label, value, ends) in enumerate(zip(_labels(report), ours, _values(report["intervals"]), strict=True)):
-        cells = [f"[bold]{_number(value)}[/]", _interval(ends), faces[k]]
-        name = _BINS[k] if k < len(_BINS) else ""
+    ends = _rows(report["intervals"])
+    for name, value in _rows(report).items():
+        cells = [f"[bold]{_number(value)}[/]", _interval(ends[name]), faces[name]]
         if labelled:
             count = f" ({labelled['bins'][name]})" if name in labelled["bins"] else ""
-            cells.append(_number(labelled[name]) + count if name else "")
+            cells.append(_number(labelled[name]) + count if name in labelled else "")
         if floor:
-            cells.append(_number(floor[name]) if name else _number(floor["failure_rate"]) if k == _FAILURES else "")
-        table.add_row(label, *cells, end_section=k in _SECTION_ENDS)
+            cells.append(_number(floor[name]) if name in floor else "")
+        table.add_row(_label(name, report), *cells, end_section=name in _SECTION_ENDS)
     return table
 
 
-def _faces(report: dict[str, Any]) -> list[str]:
+def _faces(report: dict[str, Any]) -> dict[str, str]:
     """How many faces each headline number is of, where some were not found also of how many."""
     totals = {**report["bins"], "mean_of_images": report["n"]}
     found = {name: report["measured"][name] for name in totals}
     shown = {name: f"{found[name]}" + f" of {total}" * (found[name] != total) for name, total in totals.items()}
-    return [*(shown.get(name, "") for name in _BINS), shown["mean_of_images"], *[str(report["n"])] * 3]
+    rates = dict.fromkeys(("failure_rate", "auc_7", "auc_8"), str(report["n"]))
+    return {**shown, "mean_of_bins": "", "median": shown["mean_of_images"], **rates}
 
 
 def _comparison(report: dict[str, Any], other: dict[str, Any]) -> "Table":
@@ -271,11 +273,11 @@ def _comparison(report: dict[str, Any], other: dict[str, Any]) -> "Table":
     caption = f"paired bootstrap; means and median over the {other['difference']['common']:,} faces that both found"
     headings = ("", escape(other["name"]), f"{name} minus it", "95 % interval", f"{name} is")
     table = _right_aligned(Table(*headings, caption=caption, caption_justify="left"))
-    rows = zip(_labels(report), _values(other), _values(other["difference"]), strict=True)
-    for k, (label, value, change) in enumerate(rows):
+    theirs = _rows(other)
+    for row, change in _rows(other["difference"]).items():
         shown = "-" if math.isnan(change["value"]) else f"{change['value']:+.2f}"
-        cells = [_number(value), shown, _interval(change["interval"]), change["verdict"]]
-        table.add_row(label, *cells, end_section=k in _SECTION_ENDS)
+        cells = [_number(theirs[row]), shown, _interval(change["interval"]), change["verdict"]]
+        table.add_row(_label(row, report), *cells, end_section=row in _SECTION_ENDS)
     return table
 
 
@@ -286,14 +288,19 @@ def _right_aligned(table: "Table") -> "Table":
     return table
 
 
-def _labels(report: dict[str, Any]) -> list[str]:
-    """What `_values` are, for the first column."""
-    threshold = report["failure_rate"]["threshold"]
-    return [*map(_label, _BINS), "median NME", f"failures beyond {threshold:g} %", "AUC@7", "AUC@8"]
+def _rows(numbers: dict[str, Any]) -> dict[str, Any]:
+    """The headline numbers, their intervals or their differences by row of the table."""
+    rate, auc = numbers["failure_rate"], numbers["auc"]
+    rate = rate["value"] if isinstance(rate, dict) and "threshold" in rate else rate
+    rows = {name: numbers["nme"][name] for name in _BINS}
+    return {**rows, "median": numbers["median"], "failure_rate": rate, "auc_7": auc["7"], "auc_8": auc["8"]}
 
 
-def _label(name: str) -> str:
-    return f"NME, |yaw| {name}" if name[0].isdigit() else f"NME, {name.replace('_', ' ')}"
+def _label(name: str, report: dict[str, Any]) -> str:
+    others = {"median": "median NME", "auc_7": "AUC@7", "auc_8": "AUC@8"}
+    others["failure_rate"] = f"failures beyond {report['failure_rate']['threshold']:g} %"
+    shown = f"|yaw| {name}" if name[0].isdigit() else name.replace("_", " ")
+    return others.get(name, f"NME, {shown}")
 
 
 def _number(value: float) -> str:
@@ -304,23 +311,16 @@ def _interval(ends: Sequence[float]) -> str:
     return "too few" if math.isnan(ends[0]) else f"{ends[0]:.2f} to {ends[1]:.2f}"
 
 
-def _values(numbers: dict[str, Any]) -> list[Any]:
-    """The headline numbers in the order of the table."""
-    nme, auc = numbers["nme"], numbers["auc"]
-    return [*(nme[name] for name in _BINS), numbers["median"], numbers["failure_rate"], auc["7"], auc["8"]]
-
-
 def _published(report: dict[str, Any]) -> "Table":
     from rich.markup import escape
     from rich.table import Table
 
     published, labels = report["published"], report["labels"]
-    why_not = "" if published["comparable"] else f"NOT comparable with this run: {published['why_not']}. "
-    caption = (
-        f"{why_not}AFLW2000-3D, {labels} labels. A: BMVC 2018, B: Fast DHM. Known slips: {' '.join(published['slips'])}"
-    )
+    title = None if published["comparable"] else f"NOT comparable with this run: {published['why_not']}"
+    caption = f"AFLW2000-3D, {labels} labels. A: BMVC 2018, B: Fast DHM. Known slips: {' '.join(published['slips'])}"
     headings = ("0-30", "30-60", "60-90", "mean", "CPU FPS", "MB", "table")
-    table = _right_aligned(Table("as published", *headings, caption=caption, caption_justify="left"))
+    table = _right_aligned(Table("as published", *headings, title=title, caption=caption))
+    table.title_justify = table.caption_justify = "left"
     nme = [f"[bold]{_number(report['nme'][name])}[/]" for name in _BINS[:4]]
     table.add_row(f"[bold]{escape(report['method']['name'])}[/], this run", *nme, end_section=True)
     for row in published["rows"]:
@@ -365,7 +365,9 @@ def _print_rest(report: dict[str, Any]) -> None:
         excluded = f", without {len(pose['excluded'])} beyond {pose['limit']:g}°" if pose["excluded"] else ""
         shown = ", ".join(f"{name} {pose[name]:.2f}" for name in ("pitch", "yaw", "roll", "mean", "geodesic"))
         typer.echo(f"pose ({pose['source']}), mean absolute error in degrees of {pose['n']:,} faces{excluded}: {shown}")
-        for name in pose["excluded"][:20]:
+        for name in pose["excluded"][:_EXCLUDED]:
             typer.echo(f"  excluded: {name}")
+        if len(pose["excluded"]) > _EXCLUDED:
+            typer.echo(f"  … and {len(pose['excluded']) - _EXCLUDED} more, in the report")
     worst = ", ".join(f"{face['name']} {face['nme']:.1f}" for face in report["worst"][:5])
     typer.echo(f"worst: {worst}")

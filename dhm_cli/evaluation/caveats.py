@@ -15,26 +15,32 @@ _FAR_OFF = 0.1
 # Angles of a pose that all stay within this are taken for radians where the truth is turned further, degrees.
 _RADIANS, _TURNED = 2 * np.pi, 30.0
 _NAMED = 3
+_SEEN = "a network may have learned from {} faces, or been chosen on them, so its numbers may be too good"
+_BOXES = "networks get the boxes of the protocol, predictions come from boxes of their own: boxes are compared too"
 
 
-def caveats(truth: GroundTruth, methods: Sequence[Method], scores: Sequence[Score], protocol: str) -> list[str]:
+def caveats(truth: GroundTruth, methods: Sequence[Method], scores: Sequence[Score]) -> list[str]:
     """Sentences about results that would otherwise mislead, each beginning with the method's name.
 
     Args:
         truth: the faces.
         methods: the method in question, then those it is compared with.
         scores: theirs.
-        protocol: one of `protocols.PROTOCOLS`, or "predictions".
     """
     found = []
     for method, score in zip(methods, scores, strict=True):
-        notes = [_missing(method, score, len(truth)), _shift(truth, score), _radians(truth, method)]
+        notes = [
+            _missing(method, score, len(truth)),
+            _shift(truth, score),
+            _depth(truth, method),
+            _radians(truth, method),
+        ]
         found += [f"{method.name}: {note}" for note in notes if note]
+        if method.record["kind"] == "network" and truth.split != "test":
+            found.append(f"{method.name}: {_SEEN.format(truth.split)}")
     for method in methods[1:]:
-        kinds = {methods[0].record["kind"], method.record["kind"]}
-        if len(kinds) == 2 and protocol in ("detector", "jitter"):
-            text = f"its boxes are not those of the protocol {protocol}, so boxes are compared as well as methods"
-            found.append(f"{method.name}: {text}")
+        if method.record["kind"] != methods[0].record["kind"]:
+            found.append(f"{method.name}: {_BOXES}")
     return found
 
 
@@ -61,8 +67,19 @@ def _shift(truth: GroundTruth, score: Score) -> str:
     return ""
 
 
+def _depth(truth: GroundTruth, method: Method) -> str:
+    found = method.found
+    if method.record["kind"] == "network" or method.landmarks.shape[2] == 2 or not found.any():
+        return ""
+    ours, true = (
+        z - z.mean(axis=1, keepdims=True) for z in (method.landmarks[found, :, 2], truth.faces.landmarks[found, :, 2])
+    )
+    away = float(np.median((ours * true).sum(axis=1))) < 0
+    return "its z seems to grow away from the viewer; toward the viewer is expected" if away else ""
+
+
 def _radians(truth: GroundTruth, method: Method) -> str:
-    if method.pose is None or np.isnan(method.pose).any(axis=1).all():
+    if method.record["kind"] == "network" or method.pose is None or np.isnan(method.pose).any(axis=1).all():
         return ""
     given = ~np.isnan(method.pose).any(axis=1)
     small = np.abs(method.pose[given]).max() <= _RADIANS

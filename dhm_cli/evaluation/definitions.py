@@ -9,6 +9,8 @@ _NORMALISERS = {
     "nothing in profile: for frontal faces only",
     "diagonal": "the diagonal of the smallest box around the true 68 points of the label set in use",
 }
+# What errors are printed in.
+UNITS = {"bbox": "% of face size", "interocular": "% of eye distance", "diagonal": "% of the box's diagonal"}
 _PROTOCOLS = {
     "paper": "each face was cropped by the smallest box around the true points (original label set), squared on its "
     "longer side, times sqrt(2) about its centre",
@@ -37,24 +39,30 @@ def definitions(label_set: str, protocol: str, refine: int | None, scoring: Scor
     passes = f"; then {refine} more passes of the network cropped around the points found" if refine else ""
     missing = "left out everywhere" if scoring.skip_missing else "an error beyond every threshold in rates and areas"
     return {
+        "n": "faces that count; bins: the same by yaw; measured: those of them that the method gave points for, over "
+        "which means and medians are",
         "nme": "mean distance in x and y of the 68 points from the true ones, in percent of "
         f"{_NORMALISERS[scoring.normaliser]}",
         "bins": "by the absolute yaw of the fitted pose: up to 30 degrees, beyond 30 up to 60, beyond 60 (also beyond "
         "90); nme_by_labelled_yaw has the same by the yaw of the dataset's own labels",
         "mean_of_bins": "mean of the NMEs of the bins that have faces; none where the method found no face of a bin",
         "mean_of_images": "mean of the NMEs of all images",
+        "median": "of the NMEs of the images",
+        "worst": "the faces of the largest NME",
         "missing": "a face for which the method gave no points has no NME and takes no part in means and medians; it "
         f"is {missing}",
         "ced": "cumulative error distribution: share of the images with an NME of at most t, from the sorted errors",
         "failure_rate": f"share of the images with an NME above {scoring.threshold:g} %",
         "auc": "exact integral of the CED from 0 to the threshold, over the threshold; in percent",
         "intervals": f"{LEVEL} % percentile intervals of {scoring.replicates:,} bootstrap replicates over the images "
-        f"(seed {scoring.seed}); none from fewer than {FEWEST_IMAGES} images",
+        f"(seed {scoring.seed}); none from fewer than {FEWEST_IMAGES} images, nor for a failure rate of 0 or 100 %",
         "difference": "ours minus the other's by paired bootstrap: both on the same draws, means and medians over the "
-        f"images that both found; better or worse where the {LEVEL} % interval excludes zero, else level",
+        f"images that both found; better or worse where the {LEVEL} % interval excludes zero, else level; this is "
+        "about the draw of these images, not about training again",
         "regions": "NME over the points of a region alone, with the normaliser of the whole face",
-        "visibility": "NME over the landmarks on the near side and on the side turned away, by the true pose and "
-        "limits taken from the annotators of MERL-RAV; hands, hair and glasses are not known",
+        "visibility": "NME over the landmarks on the near side and over those on the side turned away, of the faces "
+        "that have such landmarks, by the true pose and limits taken from the annotators of MERL-RAV; hands, hair and "
+        "glasses are not known",
         "landmarks": "mean error of each landmark over the images, with the normaliser of the whole face",
         "mean_offset": "median over the images of the mean shift of the points in x and y, pixels; about 1 and 1 "
         "means that a file with 1-based pixels was read as 0-based",
@@ -64,7 +72,11 @@ def definitions(label_set: str, protocol: str, refine: int | None, scoring: Scor
         f"the poses, degrees, without faces whose true angles exceed {POSE_LIMIT:g} degrees; source predicted: the "
         "method's own pose; aligned: the rotation of the true points onto the predicted ones, which knows the true "
         "shape and is kinder",
-        "noise_floor": "the re-annotated points scored against the original ones, with the same normaliser",
+        "robustness": "mean of bins and failure rate where boxes are off, by kind and level, percent of their side",
+        "hash": "first 16 digits of a SHA-256: of a network's file, of the points of predictions as float64 in the "
+        "order of the store, of a store's labels and image sizes",
+        "noise_floor": "the re-annotated points scored against the original ones, by the normaliser of the original "
+        "ones",
         "labels": _LABELS[label_set],
         "protocol": _PROTOCOLS[protocol] + passes,
     }

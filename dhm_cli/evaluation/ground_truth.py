@@ -79,9 +79,9 @@ def load_ground_truth(path: Path, label_set: str = "original", split: str | None
         InputError: no such store, split or label set, or no face in it.
         FormatError: it is no store, or its labels are damaged.
     """
-    _check_choice("--labels", label_set, LABEL_SETS)
+    check_choice("--labels", label_set, LABEL_SETS)
     if split is not None:
-        _check_choice("--split", split, (*SPLITS, "all"))
+        check_choice("--split", split, (*SPLITS, "all"))
     store = FaceStore(path)
     counts = {name: int((store.labels.split == k).sum()) for k, name in enumerate(SPLITS)}
     if not len(store):
@@ -113,6 +113,7 @@ def _check_points(path: Path, truth: GroundTruth) -> None:
         raise FormatError(text, "see `dhm prepare --check`, and prepare the store again")
 
 
-def _check_choice(flag: str, value: str, known: Sequence[str]) -> None:
+def check_choice(flag: str, value: str, known: Sequence[str]) -> None:
+    """Raise an InputError unless the value of an option is one of those known."""
     if value not in known:
         raise InputError(f"{flag} {value}: not known", f"known are {', '.join(known)}")

@@ -3,7 +3,7 @@
 import json
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -33,7 +33,7 @@ class Unfinished:
         key: all that decides the predictions; what was kept under another key is not used.
     """
 
-    def __init__(self, path: Path | None, key: dict[str, object]) -> None:
+    def __init__(self, path: Path | None, key: Mapping[str, object]) -> None:
         self._path = path
         self._key = json.dumps(key, sort_keys=True)
 

@@ -87,18 +87,17 @@ class MovedBox:
     Args:
         landmarks: (N, 68, 3), the original label set, image pixels.
         names: (N,), of the faces; the same face is moved alike whatever the others are.
-        seed: of the draws.
     """
 
     variants = len(JITTERS)
 
-    def __init__(self, landmarks: NDArray[np.floating], names: Sequence[str], seed: int = 0) -> None:
-        self._landmarks, self._names, self._seed = landmarks, names, seed
+    def __init__(self, landmarks: NDArray[np.floating], names: Sequence[str]) -> None:
+        self._landmarks, self._names = landmarks, names
 
     def __call__(self, face: int, image: NDArray[np.uint8]) -> Places:
         """The squares of a face, by its number."""
         centre, side = landmark_crop_square(self._landmarks[face])
-        rng = np.random.default_rng([self._seed, *str(self._names[face]).encode()])
+        rng = np.random.default_rng([0, *str(self._names[face]).encode()])
         moves = rng.uniform(-1, 1, (len(JITTERS), 3))
         return [_moved(centre, side, jitter, move) for jitter, move in zip(JITTERS, moves, strict=True)]
 
@@ -121,6 +120,9 @@ def make_protocol(name: str, landmarks: NDArray[np.floating], names: Iterable[st
         names: (N,), of the faces.
 
     """
+    if name == "paper":
+        return TrueBox(landmarks)
     if name == "detector":
         return DetectedBox(landmarks)
-    return TrueBox(landmarks) if name == "paper" else MovedBox(landmarks, list(names))
+    assert name == "jitter"
+    return MovedBox(landmarks, list(names))

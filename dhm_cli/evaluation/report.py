@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from dhm_cli.charts import save_ced, save_error_by_yaw, save_landmark_errors, sa
 from dhm_cli.environment import environment
 from dhm_cli.errors import InputError
 from dhm_cli.evaluation.caveats import caveats
-from dhm_cli.evaluation.definitions import definitions
+from dhm_cli.evaluation.definitions import UNITS, definitions
 from dhm_cli.evaluation.ground_truth import GroundTruth
 from dhm_cli.evaluation.page import write_page
 from dhm_cli.evaluation.published import published_results
@@ -59,7 +60,8 @@ def assemble(
         Numbers in percent unless `definitions` says otherwise; NaN where there is none.
     """
     first, others = methods[0], zip(methods[1:], scores[1:], differences, strict=True)
-    problem = truth.benchmark_problem() or _comparison_problem(scores[0], scoring, protocol, refine)
+    note = truth.benchmark_problem()
+    problem = note or _comparison_problem(scores[0], scoring, protocol, refine)
     return {
         "schema": SCHEMA,
         "schema_version": SCHEMA_VERSION,
@@ -72,16 +74,16 @@ def assemble(
             "hash": truth.store.fingerprint(),
             "images_hash": str(truth.store.attributes.get("images_hash", "")),
             "split": truth.split,
-            "is_benchmark": not truth.benchmark_problem(),
-            "note": truth.benchmark_problem(),
+            "note": note,
         },
-        "caveats": caveats(truth, methods, scores, protocol),
+        "caveats": caveats(truth, methods, scores),
         "labels": truth.label_set,
         "protocol": protocol,
         "refine": refine,
         "normaliser": scoring.normaliser,
+        "unit": UNITS[scoring.normaliser],
         **scores[0].numbers,
-        "against": [_other(method, score, change) for method, score, change in others],
+        "against": [{**m.record, **score.numbers, "difference": dict(change)} for m, score, change in others],
         "noise_floor": noise_floor(truth, scoring),
         "published": published_results(not problem, problem),
         "definitions": definitions(truth.label_set, protocol, refine, scoring),
@@ -102,13 +104,6 @@ def _comparison_problem(score: Score, scoring: Scoring, protocol: str, refine: i
     return ""
 
 
-def _other(method: Method, score: Score, change: Mapping[str, Any]) -> dict[str, Any]:
-    numbers = score.numbers
-    kept = {key: numbers[key] for key in ("n", "nme", "median", "auc", "mean_offset")}
-    rates = {"missing": numbers["missing"]["count"], "failure_rate": numbers["failure_rate"]["value"]}
-    return {**method.record, **kept, **rates, "difference": dict(change)}
-
-
 class ReportFolder:
     """The folder of one report.
 
@@ -123,11 +118,10 @@ class ReportFolder:
         if path.exists() and not path.is_dir():
             raise InputError(f"{path}: is a file", "name a folder for --report")
         self.path = path
-        probe = path / "probe"
         try:  # before the work, not after it
-            with written_atomically(probe) as partial:
-                partial.write_bytes(b"probe")
-            probe.unlink()
+            path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=path) as file:
+                file.write(b"a full disk takes no byte")
         except OSError as error:
             raise InputError(f"{path}: cannot be written: {error.strerror}", "choose another --report") from error
 
@@ -147,8 +141,8 @@ class ReportFolder:
         with written_atomically(self.path / "report.json") as partial:
             partial.write_text(json.dumps(clean, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         write_page(self.path / "report.html", clean, pictures)
-        for file in self.path.glob("unfinished-*.npz"):
-            file.unlink()
+        for number in range(len(methods)):
+            self.unfinished(number).unlink(missing_ok=True)
 
     def _write_predictions(self, truth: GroundTruth, method: Method) -> None:
         found = method.found
@@ -174,9 +168,7 @@ class ReportFolder:
         self, report: Mapping[str, Any], truth: GroundTruth, methods: Sequence[Method], scores: Sequence[Score]
     ) -> dict[str, Path]:
         """Charts and pictures, by the names that the page knows."""
-        unit = {"bbox": "% of face size", "diagonal": "% of the box's diagonal", "interocular": "% of eye distance"}[
-            report["normaliser"]
-        ]
+        unit = str(report["unit"])
         threshold = float(report["failure_rate"]["threshold"])
         names = _short_names([method.name for method in methods])
         by_yaw = {name: score.nme for name, score in zip(names, scores, strict=True)}
@@ -222,13 +214,13 @@ def _gallery(truth: GroundTruth, method: Method, score: Score) -> NDArray[np.uin
 
 
 def _tiles(truth: GroundTruth, method: Method, score: Score, faces: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
-    tiles = []
+    tiles, landmarks = [], truth.landmarks
     for face in faces:
         name = str(truth.faces.names[face]).rpartition("/")[2]
         error = "" if np.isnan(score.nme[face]) else f"{score.nme[face]:.2f} %  "
         caption = f"{error}{truth.faces.yaw[face]:+.0f} deg  {name}"
         image = truth.store.images(truth.rows[face : face + 1])[0]
-        tiles.append(comparison_tile(image, truth.landmarks[face], method.landmarks[face], caption, _TILE))
+        tiles.append(comparison_tile(image, landmarks[face], method.landmarks[face], caption, _TILE))
     return tiles
 
 

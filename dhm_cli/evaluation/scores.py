@@ -186,7 +186,7 @@ def _masked(
     """Mean over the chosen landmarks of each face, then by yaw over the faces that have any."""
     some = mask.any(axis=1)
     chosen = np.where(mask, errors, 0.0)[some].sum(axis=1) / mask.sum(axis=1)[some]
-    return nme_by_yaw(chosen, yaw[some], found[some])
+    return {**nme_by_yaw(chosen, yaw[some], found[some]), "faces": int((some & found).sum())}
 
 
 def _depth(method: Method, truth: GroundTruth, scoring: Scoring) -> dict[str, Any]:
@@ -212,9 +212,9 @@ def pose_errors(method: Method, truth: GroundTruth) -> dict[str, Any] | None:
         source ("predicted" or "aligned"), n, limit, excluded (names of the faces turned further), mean absolute pitch,
         yaw, roll, their mean, the mean geodesic angle, and the medians; None where there is no pose to be had.
     """
-    names, inside = truth.faces.names, (np.abs(truth.pose) <= POSE_LIMIT).all(axis=1)
-    excluded = names[~inside].tolist()
-    method, truth = method.take(method.found), truth.take(method.found)
+    inside: NDArray[np.bool_] = np.all(np.abs(truth.pose) <= POSE_LIMIT, axis=1)
+    excluded = truth.faces.names[~inside].tolist()
+    inside, method, truth = inside[method.found], method.take(method.found), truth.take(method.found)
     rotation = euler_to_matrix(np.radians(truth.pose))
     if method.pose is not None:
         source, pose = "predicted", method.pose
@@ -223,7 +223,7 @@ def pose_errors(method: Method, truth: GroundTruth) -> dict[str, Any] | None:
         source, pose = "aligned", np.degrees(matrix_to_euler(turned @ rotation))
     else:
         return None
-    known = (np.abs(truth.pose) <= POSE_LIMIT).all(axis=1) & ~np.isnan(pose).any(axis=1)
+    known = inside & ~np.isnan(pose).any(axis=1)
     errors = np.abs(angle_difference(pose[known], truth.pose[known]))
     angles = np.degrees(geodesic_angle(euler_to_matrix(np.radians(pose[known])), rotation[known]))
     columns = dict(zip(("pitch", "yaw", "roll"), errors.T, strict=True))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dhm_cli.engines import load_engine
 from dhm_cli.errors import InputError
-from dhm_cli.evaluation.ground_truth import GroundTruth, load_ground_truth
+from dhm_cli.evaluation.ground_truth import GroundTruth, check_choice, load_ground_truth
 from dhm_cli.evaluation.prediction import Unfinished, predict_faces
 from dhm_cli.evaluation.protocols import JITTER_HEADLINE, PROTOCOLS, REFINE, make_protocol
 from dhm_cli.evaluation.report import ReportFolder, assemble
@@ -41,7 +41,8 @@ class EvaluationOptions:
         against: other networks or predictions, each FILE or NAME=FILE.
         label_set: original or reannotated.
         split: train, val, test or all; None for test, or val where there are no test faces.
-        protocol: paper, detector or jitter; None for paper. With predictions it only says how they were made.
+        protocol: where networks look, paper, detector or jitter; None for paper. With predictions it also says how
+            they were made.
         refine: passes of the network after the first; None for what the protocol says.
         scoring: how methods are scored.
         report: folder for the report; None writes none.
@@ -139,8 +140,8 @@ def _sources(options: EvaluationOptions) -> list[_Source]:
     elif options.checkpoint is not None and options.checkpoint.suffix.lower() not in NETWORKS:
         hint = f"for a method's points write --predictions {options.checkpoint}"
         raise InputError(f"{options.checkpoint}: not a network, which ends in {' or '.join(NETWORKS)}", hint)
-    if options.protocol not in (None, *PROTOCOLS):
-        raise InputError(f"--protocol {options.protocol}: not known", f"known are {', '.join(PROTOCOLS)}")
+    if options.protocol is not None:
+        check_choice("--protocol", options.protocol, PROTOCOLS)
     sources = [_Source(options.name, options.predictions or options.checkpoint), *map(_other, options.against)]
     if options.refine is not None and not any(source.is_network for source in sources):
         raise InputError(f"--refine {options.refine}: is for networks", "leave it out with --predictions")
@@ -176,25 +177,24 @@ def _network(
 ) -> Method:
     """Run a network over the faces; what is done is kept in the file `unfinished`."""
     engine = load_engine(options.device, source.file, face_model=options.face_model)
-    record = {
+    record: dict[str, Any] = {
         "kind": "network",
         "file": str(source.file) if source.file else "the network that comes with dhm",
         "hash": engine.weights_hash,
         "arch": engine.arch,
         "input_size": engine.input_size,
+        "protocol": options.protocol or "paper",
+        "refine": _refine(options),
     }
     name = source.name or (engine.arch if source.file is None else "/".join(source.file.with_suffix("").parts[-2:]))
-    protocol_name, refine = options.protocol or "paper", _refine(options)
-    protocol = make_protocol(protocol_name, truth.faces.landmarks, truth.faces.names)
-    key = {
-        **{"network": record, "protocol": protocol_name, "refine": refine, "split": truth.split},
-        **{"faces": truth.store.fingerprint(), "images": str(truth.store.attributes.get("images_hash"))},
-    }
+    protocol = make_protocol(record["protocol"], truth.faces.landmarks, truth.faces.names)
+    images = str(truth.store.attributes.get("images_hash"))
+    key = {"network": record, "split": truth.split, "faces": truth.store.fingerprint(), "images": images}
     kept = Unfinished(unfinished, key)
     with single_threaded_opencv():
         threads = options.threads or available_cores()
         variants = predict_faces(
-            engine, truth, protocol, refine, threads, kept, lambda done, total: progress(name, done, total)
+            engine, truth, protocol, record["refine"], threads, kept, lambda done, total: progress(name, done, total)
         )
     landmarks = variants[JITTER_HEADLINE if len(variants) > 1 else 0].astype(np.float64)
     return Method(name, record, landmarks, _pose(landmarks, engine.mean_shape), variants if len(variants) > 1 else None)
@@ -222,5 +222,6 @@ def _predictions(source: _Source, truth: GroundTruth) -> Method:
         pose = np.full((len(truth), 3), np.nan)
         pose[found] = read.pose[rows[found]]
     digest = hashlib.sha256(landmarks.tobytes()).hexdigest()[:16]
-    record = {"kind": "predictions", "file": str(file), "hash": digest, "arch": None, "input_size": None}
-    return Method(source.name or file.stem, {**record, "unused": len(match.unused)}, landmarks, pose)
+    unknown = dict.fromkeys(("arch", "input_size", "protocol", "refine"))
+    record = {"kind": "predictions", "file": str(file), "hash": digest, "unused": len(match.unused), **unknown}
+    return Method(source.name or file.stem, record, landmarks, pose)
