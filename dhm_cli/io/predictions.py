@@ -57,8 +57,8 @@ class Predictions:
 def read_predictions(path: Path) -> Predictions:
     """Read the 68 points that a method has predicted for each face.
 
-    Points are x, y and, for all faces or none, z (same unit, toward the viewer), in 0-based photo pixels, but 1-based in .pts files, whose coordinates
-    are taken as they are. By the suffix of the file:
+    Points are x, y and, for all faces or none, z (same unit, toward the viewer), in 0-based photo pixels, but 1-based
+    in .pts files, whose coordinates are taken as they are. By the suffix of the file:
 
     - CSV as `dhm align` writes, rows without a face left out. The path may also stand under name, image or file; z_*
       and pitch, yaw, roll may be missing; other columns are ignored.
