@@ -3,8 +3,8 @@
 import json
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from dhm_cli.evaluation.ground_truth import GroundTruth
 from dhm_cli.evaluation.protocols import Protocol
 from dhm_cli.files import written_atomically
 from dhm_cli.landmarks import NUM_LANDMARKS
+from dhm_cli.threads import in_order
 
 # Faces of one piece of work: what has begun is finished when the work is stopped, and large networks take their time.
 _PIECE = 16
@@ -74,7 +75,7 @@ def predict_faces(
         truth: N faces.
         protocol: where to look; V variants.
         refine: passes after the first that crop around the landmarks found.
-        threads: pieces of work in the making.
+        threads: at work, each on a piece of the faces.
         unfinished: where to keep what is done; the caller removes it when all is.
         progress: called in this thread with the number of faces done and N.
 
@@ -96,29 +97,17 @@ def predict_faces(
         return _predict_piece(engine, truth, protocol, refine, piece)
 
     try:
-        for piece, points in _in_order(work, to_do, threads):
-            predicted[:, piece.start : piece.stop] = points
-            done[piece.start : piece.stop] = True
-            progress(int(done.sum()), count)
-            if time.monotonic() - saved > _SAVE_EVERY:
-                unfinished.save(predicted, done)
-                saved = time.monotonic()
+        with closing(in_order(work, to_do, threads)) as results:
+            for piece, points in zip(to_do, results, strict=True):
+                predicted[:, piece.start : piece.stop] = points
+                done[piece.start : piece.stop] = True
+                progress(int(done.sum()), count)
+                if time.monotonic() - saved > _SAVE_EVERY:
+                    unfinished.save(predicted, done)
+                    saved = time.monotonic()
     finally:  # also when all is done: what follows may be stopped too
         unfinished.save(predicted, done)
     return predicted
-
-
-def _in_order(
-    work: Callable[[range], NDArray[np.float64]], pieces: list[range], threads: int
-) -> Iterator[tuple[range, NDArray[np.float64]]]:
-    """Each piece with its result; what has not begun is dropped when the caller stops."""
-    pool = ThreadPoolExecutor(threads)
-    try:
-        futures = [pool.submit(work, piece) for piece in pieces]
-        for piece, future in zip(pieces, futures, strict=True):
-            yield piece, future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _predict_piece(

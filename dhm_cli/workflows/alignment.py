@@ -3,13 +3,10 @@
 import errno
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -24,18 +21,14 @@ from dhm_cli.io.images import find_images, read_image
 from dhm_cli.io.landmark_csv import BAD_BOX, NO_FACE, OK, UNREADABLE, LandmarkTable, Row, empty_row, face_row
 from dhm_cli.plotting import draw_landmarks
 from dhm_cli.pose import estimate_pose
-from dhm_cli.threads import available_cores, single_threaded_opencv
+from dhm_cli.threads import available_cores, in_order
 
 OVERLAY_QUALITY = 92
 # More a JPEG cannot hold.
 _OVERLAY_LONGEST_SIDE = 65_500
 # A given box with a longer side, in units of the photo's longer side, cannot be meant.
 _LARGEST_BOX = 10
-# Photos in the making per worker: enough to keep all workers busy while one of them has a large photo.
-LOOK_AHEAD = 4
 _BOX_HINT = "boxes are left,top,width,height in 0-based pixels of the upright photo"
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -278,7 +271,7 @@ def align_files(
     results = [PhotoResult(p, table.finished[p], table.faces[p], "see the interrupted run") for p in map(str, kept)]
     to_do = [photo for photo in photos if str(photo) not in table.finished]
     start = time.perf_counter()
-    with closing(table), closing(_in_order(process, to_do, threads or available_cores())) as stream:
+    with closing(table), closing(in_order(process, to_do, threads or available_cores())) as stream:
         if progress is not None:
             progress(len(results), len(photos))
         for result, rows in stream:
@@ -328,22 +321,6 @@ def _usable_boxes(boxes: list[Box] | None, image: NDArray[np.uint8]) -> tuple[li
         except InputError as error:
             problems.append(error.message)
     return usable, problems
-
-
-def _in_order(process: Callable[[Path], T], photos: Sequence[Path], workers: int) -> Generator[T, None, None]:
-    """Process photos on `workers` threads with a bounded look-ahead; results in the photos' order."""
-    waiting: deque[Future[T]] = deque()
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="align")
-    try:
-        with single_threaded_opencv():
-            for photo in photos:
-                waiting.append(pool.submit(process, photo))
-                if len(waiting) >= LOOK_AHEAD * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _overlay_paths(photos: Sequence[Path], folder: Path) -> dict[Path, Path]:

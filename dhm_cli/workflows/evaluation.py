@@ -21,7 +21,7 @@ from dhm_cli.io.matching import match_predictions
 from dhm_cli.io.predictions import read_predictions
 from dhm_cli.landmarks import bounding_box
 from dhm_cli.pose import estimate_pose
-from dhm_cli.threads import available_cores, single_threaded_opencv
+from dhm_cli.threads import available_cores
 
 # Files of these kinds are networks; all others hold predictions.
 NETWORKS = (".onnx", ".safetensors")
@@ -47,7 +47,7 @@ class EvaluationOptions:
         scoring: how methods are scored.
         report: folder for the report; None writes none.
         device: auto, cpu or cuda.
-        threads: pieces of work in the making; None for one per CPU core at hand.
+        threads: that work on the faces; None for one per CPU core at hand.
         face_model: for networks that regress its parameters.
         command: the command line, for the report.
     """
@@ -191,11 +191,10 @@ def _network(
     images = str(truth.store.attributes.get("images_hash"))
     key = {"network": record, "split": truth.split, "faces": truth.store.fingerprint(), "images": images}
     kept = Unfinished(unfinished, key)
-    with single_threaded_opencv():
-        threads = options.threads or available_cores()
-        variants = predict_faces(
-            engine, truth, protocol, record["refine"], threads, kept, lambda done, total: progress(name, done, total)
-        )
+    threads = options.threads or available_cores()
+    variants = predict_faces(
+        engine, truth, protocol, record["refine"], threads, kept, lambda done, total: progress(name, done, total)
+    )
     landmarks = variants[JITTER_HEADLINE if len(variants) > 1 else 0].astype(np.float64)
     return Method(name, record, landmarks, _pose(landmarks, engine.mean_shape), variants if len(variants) > 1 else None)
 
