@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from dhm_cli.bootstrap import AUC_THRESHOLDS
 from dhm_cli.files import written_atomically
 from dhm_cli.landmarks import CURVES, GROUPS
-from dhm_cli.metrics import YAW_BINS, area_under_ced, cumulative_error, failure_rate
+from dhm_cli.metrics import NORMALISERS, YAW_BINS, area_under_ced, cumulative_error, failure_rate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,10 +31,8 @@ _DARK_GREY = "#707070"
 _DASHES = (0, (4, 3))
 # Comes with matplotlib; the columns of a legend must line up.
 _MONOSPACED = "DejaVu Sans Mono"
-# Threshold of the area under the CED that a single number is given for, percent: AUC@7.
-AUC_THRESHOLD = AUC_THRESHOLDS[0]
-# What errors are measured in, unless another normaliser was chosen.
-UNIT = "% of face size"
+# What errors are printed in, unless another normaliser was chosen.
+UNIT = NORMALISERS["bbox"]
 # A line of at most this many points gets its points marked.
 _MARKED = 40
 # Width of a bin of yaw, degrees, and how many faces it needs for a median.
@@ -263,8 +261,7 @@ def save_landmark_errors(
     Args:
         path: PNG, 1320 x 564 pixels, written atomically; the same input gives the same bytes.
         shape: (68, 3), frontal mean face, any unit, x right, y down, z toward the viewer.
-        errors: (68,), percent; NaN where unknown. The five largest get their landmark's number,
-            counted from 0.
+        errors: (68,), percent; NaN where unknown. The five largest get their landmark's number, counted from 0.
         unit: of the errors.
     """
     figure = _figure(11, 4.7)

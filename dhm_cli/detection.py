@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dhm_cli.data.crop import Square
 from dhm_cli.errors import DhmError
 
 MIN_SCORE = 0.6
@@ -49,7 +50,7 @@ class FaceBox:
         return (self.width + self.height) / 2
 
 
-def crop_square_from_box(box: FaceBox) -> tuple[NDArray[np.float64], float]:
+def crop_square_from_box(box: FaceBox) -> Square:
     """Square that shows the face of a detector's box as the networks expect it.
 
     Args:

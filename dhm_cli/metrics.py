@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from dhm_cli.errors import InputError
 from dhm_cli.landmarks import bounding_box, face_size
 
-# What an error is divided by; `normaliser` says what each is.
-NORMALISERS = ("bbox", "interocular", "diagonal")
+# What an error is divided by (`normaliser` says what each is), and what it is then printed in.
+NORMALISERS = {"bbox": "% of face size", "interocular": "% of eye distance", "diagonal": "% of the box's diagonal"}
 # Outer corners of the eyes.
 _EYE_CORNERS = (36, 45)
 

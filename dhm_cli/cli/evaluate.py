@@ -169,7 +169,7 @@ def evaluate(
         from dhm_cli.workflows.evaluation import evaluate as run
     if interrupted.is_set():
         raise KeyboardInterrupt
-    beside = data.parent / "face_model.h5"
+    beside = data.parent / DEFAULT_FACE_MODEL.name
     options = EvaluationOptions(
         data=data,
         checkpoint=checkpoint,

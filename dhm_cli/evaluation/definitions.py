@@ -9,8 +9,6 @@ _NORMALISERS = {
     "nothing in profile: for frontal faces only",
     "diagonal": "the diagonal of the smallest box around the true 68 points of the label set in use",
 }
-# What errors are printed in.
-UNITS = {"bbox": "% of face size", "interocular": "% of eye distance", "diagonal": "% of the box's diagonal"}
 _PROTOCOLS = {
     "paper": "each face was cropped by the smallest box around the true points (original label set), squared on its "
     "longer side, times sqrt(2) about its centre",

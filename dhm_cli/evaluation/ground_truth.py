@@ -1,7 +1,7 @@
 """The faces that methods are scored on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +53,7 @@ class GroundTruth:
 
     def take(self, chosen: NDArray[np.bool_]) -> "GroundTruth":
         """Some of the faces, by mask."""
-        return GroundTruth(self.store, self.split, self.label_set, self.rows[chosen], self.faces.take(chosen))
+        return replace(self, rows=self.rows[chosen], faces=self.faces.take(chosen))
 
     def benchmark_problem(self) -> str:
         """Why published results on AFLW2000-3D must not be set beside results on these faces; empty if they may."""

@@ -17,12 +17,13 @@ from dhm_cli.charts import save_ced, save_error_by_yaw, save_landmark_errors, sa
 from dhm_cli.environment import environment
 from dhm_cli.errors import InputError
 from dhm_cli.evaluation.caveats import caveats
-from dhm_cli.evaluation.definitions import UNITS, definitions
+from dhm_cli.evaluation.definitions import definitions
 from dhm_cli.evaluation.ground_truth import GroundTruth
 from dhm_cli.evaluation.page import write_page
 from dhm_cli.evaluation.published import published_results
 from dhm_cli.evaluation.scores import Method, Score, Scoring, noise_floor
 from dhm_cli.files import written_atomically
+from dhm_cli.metrics import NORMALISERS
 from dhm_cli.plotting import comparison_tile, gallery_sheet, save_png
 
 SCHEMA, SCHEMA_VERSION = "dhm-evaluation", 1
@@ -81,7 +82,7 @@ def assemble(
         "protocol": protocol,
         "refine": refine,
         "normaliser": scoring.normaliser,
-        "unit": UNITS[scoring.normaliser],
+        "unit": NORMALISERS[scoring.normaliser],
         **scores[0].numbers,
         "against": [{**m.record, **score.numbers, "difference": dict(change)} for m, score, change in others],
         "noise_floor": noise_floor(truth, scoring),

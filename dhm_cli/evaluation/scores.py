@@ -1,7 +1,7 @@
 """All numbers of one method on the faces of a ground truth, and its differences from another method."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -58,7 +58,7 @@ class Method:
         """What it says of some of the faces, by mask."""
         pose = None if self.pose is None else self.pose[chosen]
         variants = None if self.variants is None else self.variants[:, chosen]
-        return Method(self.name, self.record, self.landmarks[chosen], pose, variants)
+        return replace(self, landmarks=self.landmarks[chosen], pose=pose, variants=variants)
 
 
 @dataclass(frozen=True)

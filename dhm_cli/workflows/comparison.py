@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dhm_cli.charts import AUC_THRESHOLD, save_ced
+from dhm_cli.bootstrap import AUC_THRESHOLDS
+from dhm_cli.charts import save_ced
 from dhm_cli.errors import FormatError, InputError
 from dhm_cli.files import written_atomically
 from dhm_cli.metrics import area_under_ced, failure_rate, nme_by_yaw
 
-# Threshold of the failure rate, percent: FR@6.
-FAILURE_THRESHOLD = 6.0
+# Thresholds of the failure rate and of the area under the CED, percent: FR@6, AUC@7.
+FAILURE_THRESHOLD, AUC_THRESHOLD = 6.0, AUC_THRESHOLDS[0]
 # What a run folder holds; the table has a row a face: name, yaw in degrees, NME in percent of the best checkpoint.
 TABLE, RECORD = "validation.csv", "run.json"
 _HINT = "give folders that dhm train wrote; finish one with --resume"

@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +165,7 @@ def _with_own_name(method: Method, taken: Sequence[str]) -> Method:
     name, number = plain, 2
     while name in taken:
         name, number = f"{plain} ({number})", number + 1
-    return Method(name, {**method.record, "name": name}, method.landmarks, method.pose, method.variants)
+    return replace(method, name=name, record={**method.record, "name": name})
 
 
 def _refine(options: EvaluationOptions) -> int:
