@@ -18,7 +18,7 @@ FLOORS = (
     ("config", "landmarks", "rules", "recipes"),
     ("pose", "occlusion", "morphable", "heatmaps"),
     ("models", "losses", "metrics", "bootstrap", "io", "data"),
-    ("checkpoint", "engines", "detection", "plotting", "charts"),
+    ("checkpoint", "engines", "detection", "plotting", "charts", "onnx_graph"),
     ("training", "evaluation"),
     ("workflows",),
     ("cli",),
