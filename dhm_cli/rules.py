@@ -115,17 +115,23 @@ def _epochs(value: Any) -> tuple[int, ...]:
     return epochs
 
 
-def _block(value: Any) -> tuple[int, int]:
-    channels, stride = _several("", _integer(1, 4096), 2, 2).convert(value)
-    if stride > 2:
+def _block(value: Any) -> tuple[int, ...]:
+    block: tuple[int, ...] = _several("", _integer(1, 4096), 2, 3).convert(value)
+    if block[1] > 2 or any(kernel % 2 == 0 or kernel > 15 for kernel in block[2:]):
         raise ValueError
-    return channels, stride
+    return block
 
 
 def _file_name(value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError
     value.encode()  # a ValueError where the name has bytes that no TOML file can hold
+    return value
+
+
+def _truth(value: Any) -> bool:
+    if type(value) is not bool:
+        raise ValueError
     return value
 
 
@@ -197,7 +203,12 @@ _CHANNELS = _integer(16, 4096, multiple=16)  # group norm takes 8 at a time, in 
 _FAST: Rules = {
     "input_size": _INPUT_SIZE,
     "stem_channels": _integer(1, 4096),
-    "blocks": _several("a list of [channels from 1 to 4096, stride 1 or 2]", Rule("", _block), 1, 100),
+    "blocks": _several(
+        "a list of [channels from 1 to 4096, stride 1 or 2] or [channels, stride, odd kernel up to 15]",
+        *(Rule("", _block), 1, 100),
+    ),
+    "middle_activation": Rule("true or false", _truth),
+    "feature_stride": _integer(1, 2),
     "recurrent_channels": _integer(4, 4096),
     "steps": _RECURRENT_STEPS,
     "head_rank": _integer(1, 4096),

@@ -19,7 +19,7 @@ from dhm_cli.heatmaps import draw_heatmap
 from dhm_cli.losses import over_steps, wing_loss
 from dhm_cli.models.dhm import Dhm
 from dhm_cli.models.fast_dhm import FastDhm
-from dhm_cli.models.layers import FastRecurrentModule
+from dhm_cli.models.layers import FastRecurrentModule, SeparableBlock
 from dhm_cli.models.registry import Network, build_model, float32_bytes
 from dhm_cli.morphable.face_model import toy_face_model
 from dhm_cli.recipes import network_recipe
@@ -173,8 +173,9 @@ def test_a_wrong_input_size_names_the_right_one(model: Network) -> None:
 
 @pytest.mark.parametrize(("arch", "recipe"), [*((a, "best") for a in ARCHS), *((a, "paper") for a in FAST_PRESETS)])
 def test_size_on_disk(arch: str, recipe: str) -> None:
+    """Float32, as the papers; our own Fast DHM networks are shipped in float16."""
     model = build_model(arch, make_mean_shape(), network_recipe(arch, recipe), toy_face_model())
-    size = float32_bytes(model) / 1e6
+    size = float32_bytes(model) / 1e6 / (2 if arch in FAST_PRESETS and recipe == "best" else 1)
     assert MEGABYTES[arch] / 10 < size + FACE_MODEL_MEGABYTES * isinstance(model, Dhm) <= MEGABYTES[arch]
 
 
@@ -273,11 +274,42 @@ def test_recurrence_of_equation_7() -> None:
 
 
 def test_both_widths() -> None:
-    narrow, wide = preset("fast"), preset("fast-x2")
-    assert wide.cnn_width == 2 * narrow.cnn_width
-    model = build_model("fast", make_mean_shape(), FastDhmConfig(recurrent_width=0.5).to_json())
-    assert model.recurrent.initial.weight.shape == (32, 32, 1, 1)
-    assert build_model("fast-x2", make_mean_shape()).stem.weight.shape[0] == 32
+    narrow, wide = (network_recipe(arch, "paper") for arch in ("fast", "fast-x2"))
+    assert isinstance(narrow, FastDhmConfig)
+    assert isinstance(wide, FastDhmConfig)
+    assert wide == replace(narrow, cnn_width=2 * narrow.cnn_width, head_rank=wide.head_rank)
+    half, double = (
+        build_model("fast", make_mean_shape(), FastDhmConfig(**{f"{part}_width": width}).to_json())
+        for part, width in (("recurrent", 0.5), ("cnn", 2.0))
+    )
+    assert half.recurrent.initial.weight.shape == (32, 32, 1, 1)
+    assert double.stem.weight.shape[0] == 32
+    assert double.recurrent.initial.weight.shape == (64, 64, 1, 1)
+
+
+def test_separable_block() -> None:
+    """Against convolutions written as sums, with and without the middle activation; the skip where shapes agree."""
+    torch.manual_seed(0)
+    x = torch.randn(2, 16, 7, 7, dtype=torch.float64)
+    for kernel, stride, middle in ((3, 1, True), (5, 2, False), (5, 1, False)):
+        block = SeparableBlock(16, 16, stride, kernel, middle).double().eval()
+        with torch.no_grad():
+            windows = torch.nn.functional.pad(x, [kernel // 2] * 4).unfold(2, kernel, stride).unfold(3, kernel, stride)
+            y = torch.einsum("bchwij,cij->bchw", windows, block.depthwise.weight[:, 0])
+            if middle:
+                y = torch.relu(block.depthwise_norm(y))
+            y = block.pointwise_norm(torch.einsum("bchw,oc->bohw", y, block.pointwise.weight[:, :, 0, 0]))
+            torch.testing.assert_close(block(x), torch.relu(y + x) if stride == 1 else torch.relu(y))
+    assert sum(isinstance(m, torch.nn.BatchNorm2d) for m in SeparableBlock(16, 16).modules()) == 2
+    assert sum(isinstance(m, torch.nn.BatchNorm2d) for m in block.modules()) == 1
+
+
+def test_checkpoints_of_before_have_a_middle_activation() -> None:
+    values = preset("fast").to_json()
+    for name in ("middle_activation", "feature_stride"):
+        del values[name]
+    config = FastDhmConfig.from_json(values)
+    assert (config.middle_activation, config.feature_stride) == (True, 2)
 
 
 def test_unknown_architecture_lists_the_known_ones() -> None:
@@ -292,7 +324,9 @@ def test_settings_survive_json(arch: str) -> None:
     assert type(config).from_json(json.loads(json.dumps(config.to_json()))) == config
 
 
-@pytest.mark.parametrize("change", [{"depth": 3}, {"blocks": None}, {"blocks": [[1, 2, 3]]}, {"blocks": [["x", 1]]}])
+@pytest.mark.parametrize(
+    "change", [{"depth": 3}, {"blocks": None}, {"blocks": [[1, 2, 3, 4]]}, {"blocks": [[1]]}, {"blocks": [["x", 1]]}]
+)
 def test_foreign_settings_are_refused(change: dict[str, object]) -> None:
     with pytest.raises(InputError, match="not the settings of a Fast DHM network"):
         FastDhmConfig.from_json({**FastDhmConfig().to_json(), **change})

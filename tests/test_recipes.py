@@ -192,7 +192,7 @@ def test_targets() -> None:
         ("dhm", {"trainin": {}}, {}, "run.toml: trainin: no such", "did you mean training?"),
         ("dhm", {"training": {"bach": 4}}, {}, "run.toml: training.bach: no such", "did you mean training.batch?"),
         ("dhm", {"network": {"chanels": [16]}}, {}, "network.chanels: no such", "did you mean network.channels?"),
-        ("fast", {"network": {"features": "vgg"}}, {}, "network.features: no such", "known are: network.input_size, "),
+        ("fast", {"network": {"lstm": True}}, {}, "network.lstm: no such", "known are: network.input_size, "),
         (
             "fast",
             {"training": {"augmentation": {"flip": 1}}},
@@ -271,6 +271,11 @@ def test_values(name: str, bad: list[Any], words: str, good: list[Any]) -> None:
         ("fast", {"blocks": []}, "stride 1 or 2"),
         ("fast", {"blocks": [[32, 3]]}, "stride 1 or 2"),
         ("fast", {"blocks": [[32]]}, "stride 1 or 2"),
+        ("fast", {"blocks": [[32, 1, 4]]}, "odd kernel"),
+        ("fast", {"blocks": [[32, 1, 17]]}, "odd kernel up to 15"),
+        ("fast", {"blocks": [[32, 1, 3, 1]]}, "odd kernel"),
+        ("fast", {"middle_activation": 1}, "true or false"),
+        ("fast", {"feature_stride": 3}, "from 1 to 2"),
         ("fast", {"cnn_width": 0}, "at least 0.25"),
         ("fast", {"steps": 0}, "an integer from 1"),
         ("dhm", {"channels": [16, 20]}, "a multiple of 16"),
@@ -291,8 +296,8 @@ def test_networks_that_cannot_be(arch: str, network: Any, words: str) -> None:
 def test_networks_that_can() -> None:
     c = resolve("dhm", None, {"network": {"features": "vgg", "channels": [16, 32, 32], "recurrence": "lstm"}}, {})
     assert c.network == replace(DHM_PRESETS["dhm"], features="vgg", channels=(16, 32, 32), recurrence="lstm")
-    c = resolve("fast", None, {"network": {"blocks": [[16, 2], [32, 1]], "cnn_width": 2}}, {"head_rank": 8})
-    assert c.network == FastDhmConfig(blocks=((16, 2), (32, 1)), cnn_width=2.0, head_rank=8)
+    c = resolve("fast", None, {"network": {"blocks": [[16, 2], [32, 1, 7]], "cnn_width": 2}}, {"head_rank": 8})
+    assert c.network == replace(FAST_PRESETS["fast"], blocks=((16, 2), (32, 1, 7)), cnn_width=2.0, head_rank=8)
 
 
 @pytest.mark.parametrize(

@@ -46,9 +46,11 @@ class FastDhm(nn.Module):
         self.stem_norm = nn.BatchNorm2d(stem_channels)
         channels, side = stem_channels, math.ceil(config.input_size / 2)
         layers = []
-        widened = ((_widen(c, config.cnn_width), s) for c, s in config.blocks)
-        for outputs, stride in (*widened, (recurrent_channels, 2)):
-            layers.append(SeparableBlock(channels, outputs, stride))
+        widened = ((_widen(block[0], config.cnn_width), *block[1:]) for block in config.blocks)
+        for block in (*widened, (recurrent_channels, config.feature_stride)):
+            outputs, stride = block[:2]
+            kernel = block[2] if len(block) > 2 else 3
+            layers.append(SeparableBlock(channels, outputs, stride, kernel, config.middle_activation))
             channels, side = outputs, math.ceil(side / stride)
         self.cnn = nn.Sequential(*layers)
         self.recurrent = FastRecurrentModule(recurrent_channels)

@@ -89,7 +89,9 @@ def _folded(block: nn.Module) -> SeparableBlock:
     """A copy of a block, with the batch norms inside its convolutions."""
     assert isinstance(block, SeparableBlock)
     folded = copy.deepcopy(block)
-    folded.depthwise = fuse_conv_bn_eval(block.depthwise, block.depthwise_norm)
-    folded.pointwise = fuse_conv_bn_eval(block.pointwise, block.pointwise_norm)
-    folded.depthwise_norm = folded.pointwise_norm = nn.Identity()  # type: ignore[assignment]
+    for name in ("depthwise", "pointwise"):
+        norm = getattr(block, f"{name}_norm")
+        if isinstance(norm, nn.BatchNorm2d):
+            setattr(folded, name, fuse_conv_bn_eval(getattr(block, name), norm))
+            setattr(folded, f"{name}_norm", nn.Identity())
     return folded

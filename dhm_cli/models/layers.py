@@ -61,7 +61,7 @@ class Hourglass(nn.Module):
 
 
 class SeparableBlock(nn.Module):
-    """Depthwise 3x3 then pointwise convolution, each with batch norm and ReLU, and a skip where shapes agree.
+    """Depthwise then pointwise convolution, batch norm and ReLU, and a skip where shapes agree.
 
     Depthwise separable convolution as in Fast DHM, section III-C.1.
 
@@ -69,19 +69,24 @@ class SeparableBlock(nn.Module):
         inputs: channels in.
         outputs: channels out.
         stride: of the depthwise convolution.
+        kernel: its width, pixels, odd.
+        middle_activation: batch norm and ReLU between the two convolutions too.
     """
 
-    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, stride: int = 1, kernel: int = 3, middle_activation: bool = True
+    ) -> None:
         super().__init__()
-        self.depthwise = nn.Conv2d(inputs, inputs, 3, stride, 1, groups=inputs, bias=False)
-        self.depthwise_norm = nn.BatchNorm2d(inputs)
+        self.depthwise = nn.Conv2d(inputs, inputs, kernel, stride, kernel // 2, groups=inputs, bias=False)
+        self.depthwise_norm: nn.Module = nn.BatchNorm2d(inputs) if middle_activation else nn.Identity()
+        self.middle: nn.Module = nn.ReLU() if middle_activation else nn.Identity()
         self.pointwise = nn.Conv2d(inputs, outputs, 1, bias=False)
-        self.pointwise_norm = nn.BatchNorm2d(outputs)
+        self.pointwise_norm: nn.Module = nn.BatchNorm2d(outputs)
         self.has_skip = inputs == outputs and stride == 1
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, outputs, ceil(H / stride), ceil(W / stride))."""
-        y = torch.relu(self.depthwise_norm(self.depthwise(x)))
+        y = self.middle(self.depthwise_norm(self.depthwise(x)))
         y = self.pointwise_norm(self.pointwise(y))
         return torch.relu(y + x if self.has_skip else y)
 
