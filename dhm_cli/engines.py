@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     else:
         from importlib.abc import Traversable
 
+    from onnxruntime import InferenceSession
+
 FORMAT_VERSION = 1
 METADATA_KEY = "dhm"
 # Crops per call of the network, so that memory stays flat for a photo of a thousand people.
@@ -75,22 +77,9 @@ class OnnxEngine:
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None, threads: int | None = None) -> None:
-        import onnxruntime
-        from onnxruntime.capi import onnxruntime_pybind11_state as problems
-
         name, data = _read_weights(path, _ONNX_WEIGHTS)
         self.weights_hash = _hash(data)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or 1
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 4
-        try:
-            self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        except (
-            *(problems.Fail, problems.InvalidArgument, problems.InvalidGraph, problems.InvalidProtobuf),
-            *(problems.NoModel, problems.NotImplemented, problems.RuntimeException),
-        ) as error:
-            raise FormatError(f"{name}: not an ONNX network: {str(error).strip()}", hint=_NEXT_STEP) from error
+        self._session = onnx_session(data, name, threads or 1)
         text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
         if text is None:
             raise FormatError(
@@ -121,7 +110,7 @@ class OnnxEngine:
 
     def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See `Engine`."""
-        return _in_batches(lambda part: self._session.run(["landmarks"], {"crops": part})[0], crops)
+        return _in_batches(lambda part: run_session(self._session, ["landmarks"], crops=part)[0], crops)
 
 
 class TorchEngine:
@@ -170,6 +159,47 @@ class TorchEngine:
             images = image_tensor(torch.from_numpy(crops).to(self._device))
             landmarks: NDArray[np.float32] = self._model(images).landmarks[:, -1].float().cpu().numpy()
         return landmarks
+
+
+def onnx_session(model: bytes, name: str, threads: int = 1) -> "InferenceSession":
+    """A network ready to run in ONNX Runtime on the CPU.
+
+    Args:
+        model: content of an ONNX file.
+        name: its name, for the message.
+        threads: CPU threads of one call.
+
+    Raises:
+        FormatError: it is not an ONNX network.
+    """
+    import onnxruntime
+    from onnxruntime.capi import onnxruntime_pybind11_state as problems
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except (
+        *(problems.Fail, problems.InvalidArgument, problems.InvalidGraph, problems.InvalidProtobuf),
+        *(problems.NoModel, problems.NotImplemented, problems.RuntimeException),
+    ) as error:
+        raise FormatError(f"{name}: not an ONNX network: {str(error).strip()}", hint=_NEXT_STEP) from error
+
+
+def run_session(session: "InferenceSession", outputs: list[str], **inputs: NDArray[Any]) -> list[NDArray[np.float32]]:
+    """Run a network of `onnx_session` on inputs of the right shapes.
+
+    Raises:
+        MemoryError: there is not enough memory, which ONNX Runtime tells in words only.
+    """
+    from onnxruntime.capi import onnxruntime_pybind11_state as problems
+
+    try:
+        return session.run(outputs, inputs)
+    except (problems.Fail, problems.RuntimeException) as error:
+        raise MemoryError(str(error)) from error
 
 
 def landmarks_in_squares(

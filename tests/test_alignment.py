@@ -13,11 +13,15 @@ import pytest
 import torch
 from conftest import ASTRONAUT, ASTRONAUT_FACE_CENTRE, INPUT_SIZE, make_mean_shape
 from numpy.typing import NDArray
+from onnxruntime import InferenceSession
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 from test_images import STORED, encode, exif_segment
 from test_models import make_model
 
 import dhm_cli
+from dhm_cli import detection
 from dhm_cli.checkpoint import save_checkpoint
+from dhm_cli.engines import onnx_session
 from dhm_cli.errors import InputError
 from dhm_cli.io.images import read_image
 from dhm_cli.io.landmark_csv import BAD_BOX, COLUMNS, NO_FACE, OK, UNREADABLE, partial_path
@@ -221,6 +225,27 @@ def test_table(album: Path, aligner: Aligner, dummy_network: Path, tmp_path: Pat
     assert (report.faces, report.kept, len(report.results)) == (4, 0, 5)
     assert [Path(result.path).name for result in report.with_status(NO_FACE)] == ["b.jpg"]
     assert [(Path(r.path).name, r.reason) for r in report.with_status(UNREADABLE)] == [("c.png", "truncated PNG")]
+
+
+def test_want_of_memory_is_a_matter_of_one_photo(
+    album: Path, dummy_network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Session:
+        """Has no memory for the larger copies of the photo without a face and of the double portrait."""
+
+        def __init__(self, session: InferenceSession) -> None:
+            self._run = session.run
+
+        def run(self, outputs: list[str], inputs: dict[str, NDArray[np.float32]]) -> object:
+            if max(inputs[next(iter(inputs))].shape) > 256:
+                raise Fail("std::bad_alloc")
+            return self._run(outputs, inputs)
+
+    monkeypatch.setattr(detection, "onnx_session", lambda model, name: Session(onnx_session(model, name)))
+    report = align_files([album], tmp_path / "out.csv", device="cpu", weights=dummy_network)
+    assert [result.status for result in report.results] == [OK, UNREADABLE, UNREADABLE, OK, UNREADABLE]
+    reasons = [result.reason for result in report.results]
+    assert reasons == ["", "not enough memory", "truncated PNG", "", "not enough memory"]
 
 
 def test_threads_do_not_change_the_table(album: Path, dummy_network: Path, tmp_path: Path) -> None:

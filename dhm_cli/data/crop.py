@@ -73,14 +73,20 @@ def transform_landmarks(points: NDArray[np.floating], matrix: NDArray[np.floatin
     xy = points[..., :2] @ matrix[:, :2].T + matrix[:, 2]
     if points.shape[-1] == 2:
         return xy
-    scale = math.sqrt(abs(np.linalg.det(matrix[:, :2])))
-    return np.concatenate([xy, points[..., 2:] * scale], axis=-1)
+    return np.concatenate([xy, points[..., 2:] * _scale(matrix)], axis=-1)
 
 
 def invert_matrix(matrix: NDArray[np.floating]) -> NDArray[np.float64]:
     """The crop-to-photo map of a photo-to-crop matrix, (2, 3) -> (2, 3)."""
-    inverse = np.linalg.inv(matrix[:, :2])
-    return np.concatenate([inverse, (-inverse @ matrix[:, 2])[:, None]], axis=1)
+    # Written out, because it takes a fifth of the time of np.linalg.inv on so small a matrix.
+    (a, b, x), (c, d, y) = matrix.tolist()
+    return np.array([[d, -b, b * y - d * x], [-c, a, c * x - a * y]]) / (a * d - b * c)
+
+
+def _scale(matrix: NDArray[np.floating]) -> float:
+    """Crop pixels per photo pixel."""
+    (a, b, _), (c, d, _) = matrix.tolist()
+    return math.sqrt(abs(a * d - b * c))
 
 
 def extract_crop(
@@ -100,8 +106,7 @@ def extract_crop(
     Returns:
         (size, size, 3) uint8.
     """
-    scale = math.sqrt(abs(np.linalg.det(matrix[:, :2])))
-    factor = int(1.0 / scale)
+    factor = int(1.0 / _scale(matrix))
     if factor >= 2 or max(image.shape[:2]) > _LONGEST_SOURCE:
         image, matrix = _reduce(image, matrix, size, max(factor, 1))
     return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=border)

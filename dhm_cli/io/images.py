@@ -168,4 +168,4 @@ def _jpeg_has_end(data: bytes) -> bool:
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
         if marker == _JPEG_SCAN:
             break
-    return data.find(_JPEG_END, at) >= 0
+    return data.rfind(_JPEG_END, at) >= 0
