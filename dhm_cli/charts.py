@@ -356,6 +356,119 @@ def save_robustness(path: Path, rows: Sequence[Mapping[str, Any]], unit: str = U
     _save(figure, path)
 
 
+def save_accuracy_against_time(
+    path: Path, networks: Sequence[Mapping[str, Any]], published: Sequence[Mapping[str, Any]]
+) -> None:
+    """Draw accuracy against time of a face: networks as measured, and below them, on axes of their own, published rows.
+
+    Args:
+        path: PNG, 1200 x 1080 pixels, written atomically; the same input gives the same bytes.
+        networks: `name`, `milliseconds`, `engine`, `nme` in percent and `of`, which faces; both None where the network
+            was not measured, which makes it a tick on the axis of time.
+        published: rows of published.json, one with a speed or more: `name`, `cpu_fps` as printed, such as "<1", and
+            `original`, the NME of the yaw bins and their mean. Rows without a speed are left out.
+    """
+    figure = _figure(10, 9)
+    above, below = figure.subplots(2, 1, sharex=True)
+    rows = [(row["name"], str(row["cpu_fps"]), row["original"][-1]) for row in published if row["cpu_fps"]]
+    times = [row["milliseconds"] for row in networks] + [1000 / float(fps.lstrip("<>")) for _, fps, _ in rows]
+    below.set_xscale("log")
+    below.set_xlim(0.6 * min(times), 6 * max(times))
+    below.xaxis.set_major_formatter("{x:g}")
+    known = [row for row in networks if row["nme"] is not None]
+    faces = list(dict.fromkeys(row["of"] for row in known))
+    _style(
+        above, "", "NME, mean of bins, %", "measured in this run" + (f"; NME: {faces[0]}" if len(faces) == 1 else "")
+    )
+    _style(below, "time of a face, ms (log)", "NME, mean of bins, %", "")
+    title = "as published: AFLW2000-3D, the authors' machines, CPU; not comparable with the panel above"
+    below.set_title(title, fontsize=11, loc="left", color=_DARK_GREY)
+    labels = []
+    for row in known:
+        above.plot(row["milliseconds"], row["nme"], "o", color=_COLOURS[0], markersize=7, zorder=3)
+        source = f"\n{row['of']}" if len(faces) > 1 else ""
+        text = f"{row['name']}, {row['nme']:.2f} % in {row['milliseconds']:.2g} ms, {row['engine']}{source}"
+        labels.append((text, row["milliseconds"], row["nme"], above.transData))
+    # From the right, so that the lines to labels that had to move up do not cross.
+    for row in sorted(networks, key=lambda row: -row["milliseconds"]):
+        if row["nme"] is None:
+            place = above.get_xaxis_transform()
+            above.plot(row["milliseconds"], 0, "|", transform=place, color=_COLOURS[1], markersize=16, clip_on=False)
+            text = f"{row['name']}, {row['milliseconds']:.2g} ms, NME not measured"
+            labels.append((text, row["milliseconds"], 0.0, place))
+    if not known:
+        above.text(0.5, 0.5, "no NME is known", transform=above.transAxes, ha="center", color=_DARK_GREY)
+        above.set_yticks([])
+    above.margins(y=0.35)
+    slow = [name for name, fps, _ in rows if fps.startswith("<")]
+    for name, fps, nme in rows:
+        milliseconds = 1000 / float(fps.lstrip("<>"))
+        below.plot(milliseconds, nme, ">" if name in slow else "D", color=_GREY, markersize=6, zorder=3)
+        labels.append((name, milliseconds, nme, below.transData))
+    if slow:
+        below.text(
+            0.99, 0.02, "▶ slower than that", transform=below.transAxes, ha="right", fontsize=9, color=_DARK_GREY
+        )
+    below.margins(y=0.12)
+    _place_labels(figure, labels)
+    _save(figure, path)
+
+
+def _place_labels(figure: "Figure", labels: Sequence[tuple[str, float, float, Any]]) -> None:
+    """Write texts beside their points where they cover neither each other nor a point, with a line where they moved.
+
+    Args:
+        figure: with all else drawn and its axes' limits set.
+        labels: text, x, y and their transform.
+    """
+    from matplotlib.transforms import Bbox
+
+    figure.canvas.draw()  # settles the layout
+    points = [transform.transform((x, y)) for _, x, y, transform in labels]
+    taken = [Bbox.from_extents(x - 6, y - 6, x + 6, y + 6) for x, y in points]
+    line = {"arrowstyle": "-", "color": _GREY, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 3}
+    steps = [0, *(sign * step for step in range(1, 9) for sign in (1, -1))]
+    for k, (text, x, y, transform) in enumerate(labels):
+        axes = next(axes for axes in figure.axes if axes.bbox.padded(8).contains(*points[k]))
+        note, box = None, None
+        # Beside the point first, then a line higher or lower, and so on.
+        for rows, side in ((rows, side) for rows in steps for side in (1, -1)):
+            if note is not None:
+                note.remove()
+            note = axes.annotate(
+                text,
+                (x, y),
+                (side * (9 if rows == 0 else 14), 8 * rows),
+                xycoords=transform,
+                textcoords="offset points",
+                ha="left" if side > 0 else "right",
+                va="center",
+                fontsize=9,
+                arrowprops=None if rows == 0 else {**line, "relpos": (0.0 if side > 0 else 1.0, 0.5)},
+                annotation_clip=False,
+                parse_math=False,
+                zorder=4,
+            )
+            note.set_in_layout(False)
+            box = _extent_of_text(note)
+            if not any(box.overlaps(other) for i, other in enumerate(taken) if i != k) and _inside(box, axes.bbox):
+                break
+        if box is not None:
+            taken.append(box)
+
+
+def _extent_of_text(note: Any) -> Any:
+    """Pixels that an annotation's text covers, without its line."""
+    from matplotlib.text import Text
+
+    note.update_positions(note.get_figure().canvas.get_renderer())
+    return Text.get_window_extent(note)
+
+
+def _inside(box: Any, frame: Any) -> bool:
+    return bool(box.x0 >= frame.x0 and box.x1 <= frame.x1 and box.y0 >= frame.y0 and box.y1 <= frame.y1)
+
+
 def _numbers(rows: Sequence[Mapping[str, Any]], key: str) -> NDArray[np.float64]:
     return np.array([row.get(key) for row in rows], dtype=np.float64)  # None becomes NaN
 

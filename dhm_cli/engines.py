@@ -1,13 +1,16 @@
 """Trained networks behind one call, crops in and landmarks out: ONNX Runtime on the CPU, torch on a GPU."""
 
 import hashlib
-import importlib.resources
 import importlib.util
 import json
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import nullcontext
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -28,11 +31,12 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 METADATA_KEY = "dhm"
-# Crops per call of the network, so that memory stays flat for a photo of a thousand people.
-MAX_BATCH = 64
+# Crops per call of the network, so that memory stays flat for a photo of a thousand people: a GPU wants many, a CPU is
+# slower with more than fit its cache (0.35 ms a face for up to 4, 0.40 for 32).
+MAX_BATCH = {"cpu": 4, "cuda": 256}
 
-_ONNX_WEIGHTS = "weights/fast.onnx"
-_TORCH_WEIGHTS = "weights/fast.safetensors"
+# The networks that come with the package, the default first; files may be asked for by these names.
+EMBEDDED = ("fast", "fast-x2")
 _EXPORT_AGAIN = "write the file again with `dhm export`, by this version of dhm"
 _NEXT_STEP = "give a network that dhm wrote, or none for the one that comes with the package"
 
@@ -68,7 +72,7 @@ class OnnxEngine:
     """Run an exported network with ONNX Runtime on the CPU; see `Engine`. Safe to call from several threads.
 
     Args:
-        path: an ONNX file written by dhm; None for the one that comes with the package.
+        path: an ONNX file written by dhm, or a name of `EMBEDDED`; None for the first of them.
         threads: CPU threads of one call; None for one, which is fastest for a few faces at a time.
 
     Raises:
@@ -77,7 +81,7 @@ class OnnxEngine:
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None, threads: int | None = None) -> None:
-        name, data = _read_weights(path, _ONNX_WEIGHTS)
+        name, data = _read_weights(path)
         self.weights_hash = _hash(data)
         self._session = onnx_session(data, name, threads or 1)
         text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
@@ -110,14 +114,15 @@ class OnnxEngine:
 
     def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See `Engine`."""
-        return _in_batches(lambda part: run_session(self._session, ["landmarks"], crops=part)[0], crops)
+        run = lambda part: run_session(self._session, ["landmarks"], crops=part)[0]  # noqa: E731
+        return _in_batches(run, crops, MAX_BATCH["cpu"])
 
 
 class TorchEngine:
     """Run a checkpoint with torch; see `Engine`. Safe to call from several threads.
 
     Args:
-        path: a checkpoint written by dhm; None for the one that comes with the package.
+        path: a checkpoint written by dhm, or a name of `EMBEDDED`; None for the first of them.
         device: a torch device, such as "cuda" or "cpu".
         face_model: file of the face model, as `dhm prepare` wrote it; read for networks that regress its parameters
             and for no others.
@@ -133,22 +138,25 @@ class TorchEngine:
         device: str = "cuda",
         face_model: str | os.PathLike[str] | None = None,
     ) -> None:
+        import torch
+
         from dhm_cli.checkpoint import load_checkpoint
 
         basis = None if face_model is None else Path(face_model)
-        with importlib.resources.as_file(_packaged(_TORCH_WEIGHTS)) as packaged:
-            file = packaged if path is None else Path(path)
+        embedded = embedded_name(path)
+        source = nullcontext(Path(path or "")) if embedded is None else as_file(_packaged(f"{embedded}.safetensors"))
+        with source as file:
             model, metadata = load_checkpoint(file, basis)
             self.weights_hash = _hash(file.read_bytes())
         self.arch = str(metadata["arch"])
         self.input_size = model.config.input_size
         self.mean_shape = model.get_buffer("mean_shape").numpy().astype(np.float64)
-        self._device = device
+        self._device = torch.device(device)
         self._model = model.to(device).eval()
 
     def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See `Engine`."""
-        return _in_batches(self._run, crops)
+        return _in_batches(self._run, crops, MAX_BATCH[self._device.type])
 
     def _run(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         import torch
@@ -159,6 +167,49 @@ class TorchEngine:
             images = image_tensor(torch.from_numpy(crops).to(self._device))
             landmarks: NDArray[np.float32] = self._model(images).landmarks[:, -1].float().cpu().numpy()
         return landmarks
+
+
+class BatchingEngine:
+    """Run the crops that several threads ask for in one call of a network; see `Engine`.
+
+    For a GPU, to which 64 crops are little more work than one. While a batch is on its way, the next requests gather.
+
+    Args:
+        engine: the network.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.arch, self.input_size = engine.arch, engine.input_size
+        self.mean_shape, self.weights_hash = engine.mean_shape, engine.weights_hash
+        self._engine = engine
+        self._gathering, self._running = threading.Lock(), threading.Lock()
+        self._waiting: list[tuple[NDArray[np.uint8], Future[NDArray[np.float32]]]] = []
+
+    def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """See `Engine`."""
+        answer: Future[NDArray[np.float32]] = Future()
+        with self._gathering:
+            self._waiting.append((crops, answer))
+        with self._running:
+            if not answer.done():  # else the thread before has taken these crops along
+                with self._gathering:
+                    taken, self._waiting = self._waiting, []
+                self._answer(taken)
+        return answer.result()
+
+    def _answer(self, taken: list[tuple[NDArray[np.uint8], Future[NDArray[np.float32]]]]) -> None:
+        try:
+            landmarks = self._engine(np.concatenate([crops for crops, _ in taken]))
+        except Exception as error:
+            if len(taken) == 1:
+                taken[0][1].set_exception(error)
+            else:  # one thread's crops must not spoil the others'
+                for request in taken:
+                    self._answer([request])
+            return
+        ends = np.cumsum([len(crops) for crops, _ in taken])
+        for part, (_, answer) in zip(np.split(landmarks, ends[:-1]), taken, strict=True):
+            answer.set_result(part)
 
 
 def onnx_session(model: bytes, name: str, threads: int = 1) -> "InferenceSession":
@@ -233,11 +284,12 @@ def load_engine(
     """Load a network for a device.
 
     "auto" takes the GPU where an NVIDIA driver is present and torch is installed with CUDA. Else it takes the CPU, and
-    where there is no driver without importing torch. ONNX Runtime runs the packaged network on the CPU, torch on a GPU.
+    where there is no driver without importing torch. ONNX Runtime runs embedded networks on the CPU, torch on a GPU.
 
     Args:
         device: "auto", "cpu" or "cuda".
-        weights: a file written by dhm, .onnx (CPU only) or .safetensors; None for the packaged network.
+        weights: a file written by dhm, .onnx (CPU only) or .safetensors, or a name of `EMBEDDED`; None for the first of
+            them.
         threads: CPU threads of one call in ONNX Runtime; None for one.
         face_model: see `TorchEngine`; an ONNX file needs none.
 
@@ -258,8 +310,10 @@ def load_engine(
         if device == "cuda" and problem:
             raise DhmError(f"device cuda cannot be used: {problem}", hint="pass --device cpu")
         use_cuda = not problem
-    if use_cuda or suffix == ".safetensors":
-        return TorchEngine(weights, "cuda" if use_cuda else "cpu", face_model)
+    if use_cuda:
+        return BatchingEngine(TorchEngine(weights, "cuda", face_model))
+    if suffix == ".safetensors":
+        return TorchEngine(weights, "cpu", face_model)
     return OnnxEngine(weights, threads)
 
 
@@ -280,16 +334,23 @@ def _hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
 
+def embedded_name(weights: str | os.PathLike[str] | None) -> str | None:
+    """The network of `EMBEDDED` that is asked for, by name or by None; None for a file."""
+    name = EMBEDDED[0] if weights is None else os.fspath(weights)
+    return name if name in EMBEDDED else None
+
+
 def _packaged(name: str) -> "Traversable":
-    return importlib.resources.files("dhm_cli").joinpath(name)
+    return files("dhm_cli").joinpath(f"weights/{name}")
 
 
-def _read_weights(path: str | os.PathLike[str] | None, packaged: str) -> tuple[str, bytes]:
-    source = _packaged(packaged) if path is None else Path(path)
+def _read_weights(path: str | os.PathLike[str] | None) -> tuple[str, bytes]:
+    embedded = embedded_name(path)
+    source = Path(path or "") if embedded is None else _packaged(f"{embedded}.onnx")
     try:
         return str(source), source.read_bytes()
     except OSError as error:
-        hint = "install dhm-cli again" if path is None else _NEXT_STEP
+        hint = _NEXT_STEP if embedded is None else "install dhm-cli again"
         raise InputError(f"{source}: cannot be read: {error.strerror or error}", hint=hint) from error
 
 
@@ -314,9 +375,9 @@ def _parse_metadata(metadata: Any, name: str) -> tuple[str, int, NDArray[np.floa
 
 
 def _in_batches(
-    run: Callable[[NDArray[np.uint8]], NDArray[np.float32]], crops: NDArray[np.uint8]
+    run: Callable[[NDArray[np.uint8]], NDArray[np.float32]], crops: NDArray[np.uint8], most: int
 ) -> NDArray[np.float32]:
     if len(crops) == 0:
         return np.zeros((0, NUM_LANDMARKS, 3), dtype=np.float32)
-    parts = [run(crops[start : start + MAX_BATCH]) for start in range(0, len(crops), MAX_BATCH)]
+    parts = [run(crops[start : start + most]) for start in range(0, len(crops), most)]
     return parts[0] if len(parts) == 1 else np.concatenate(parts)

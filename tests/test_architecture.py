@@ -19,7 +19,7 @@ FLOORS = (
     ("pose", "occlusion", "morphable", "heatmaps"),
     ("models", "losses", "metrics", "bootstrap", "io", "data"),
     ("checkpoint", "engines", "detection", "plotting", "charts", "onnx_graph"),
-    ("training", "evaluation"),
+    ("training", "evaluation", "benchmark"),
     ("workflows",),
     ("cli",),
 )
@@ -148,3 +148,14 @@ def test_the_metrics_need_numpy_alone() -> None:
     loaded = loaded_after("import dhm_cli.metrics, dhm_cli.bootstrap")
     assert "numpy" in loaded
     assert not loaded & {"torch", "scipy", "h5py", "cv2", "typer", "matplotlib", "onnxruntime"}
+
+
+def test_dhm_align_runs_without_torch(tmp_path: Path) -> None:
+    """The whole command on the CPU, on an interpreter where importing torch fails."""
+    code = "import sys; sys.modules['torch'] = None; from dhm_cli.cli.main import main; main()"
+    photos, table = ROOT.parent / "sample_data" / "photos", tmp_path / "landmarks.csv"
+    command = [sys.executable, "-c", code, "align", str(photos), "--out", str(table), "--device", "cpu"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT.parent, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "0 unreadable" in done.stdout
+    assert table.is_file()

@@ -2,6 +2,9 @@
 
 import json
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +14,12 @@ import onnx
 import pytest
 import torch
 from conftest import INPUT_SIZE, make_mean_shape, write_dummy_network
+from numpy.typing import NDArray
 from test_models import CASES, make_model, trained_a_little
 
 from dhm_cli import engines
 from dhm_cli.checkpoint import save_checkpoint
-from dhm_cli.engines import MAX_BATCH, OnnxEngine, load_engine
+from dhm_cli.engines import MAX_BATCH, BatchingEngine, OnnxEngine, TorchEngine, load_engine
 from dhm_cli.errors import DhmError, FormatError, InputError
 from dhm_cli.models.fast_dhm import FastDhm
 from dhm_cli.morphable.face_model import FaceModel, toy_face_model
@@ -45,7 +49,7 @@ def test_onnx_engine(dummy_network: Path) -> None:
 def test_batches_of_any_size(dummy_network: Path) -> None:
     engine = OnnxEngine(dummy_network, threads=2)
     assert engine(np.zeros((0, INPUT_SIZE, INPUT_SIZE, 3), np.uint8)).shape == (0, 68, 3)
-    count = 2 * MAX_BATCH + 3
+    count = 2 * MAX_BATCH["cpu"] + 3
     crops = np.zeros((count, INPUT_SIZE, INPUT_SIZE, 3), np.uint8)
     crops += np.arange(count, dtype=np.uint8)[:, None, None, None]
     shift = engine(crops)[:, 0, 0] - engine(crops[:1])[0, 0, 0]
@@ -75,7 +79,7 @@ def test_missing_network(tmp_path: Path) -> None:
 
 
 def test_missing_packaged_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "_ONNX_WEIGHTS", "weights/gone.onnx")
+    monkeypatch.setattr(engines, "EMBEDDED", ("gone",))
     with pytest.raises(InputError, match=r"gone\.onnx: cannot be read") as caught:
         OnnxEngine()
     assert caught.value.hint == "install dhm-cli again"
@@ -187,8 +191,9 @@ def test_auto_falls_back_where_torch_has_no_cuda(monkeypatch: pytest.MonkeyPatch
         load_engine("cuda")
     assert "--device cpu" in caught.value.hint
     monkeypatch.setattr(engines, "_cuda_problem", lambda: "")
-    assert load_engine("auto") == ("torch", None, "cuda")
-    assert load_engine("cuda", "a.safetensors") == ("torch", "a.safetensors", "cuda")
+    monkeypatch.setattr(engines, "BatchingEngine", lambda engine: ("together", *engine))
+    assert load_engine("auto") == ("together", "torch", None, "cuda")
+    assert load_engine("cuda", "a.safetensors") == ("together", "torch", "a.safetensors", "cuda")
     assert load_engine("auto", "a.onnx") == ("onnx", "a.onnx", None)
     assert load_engine("cpu") == ("onnx", None, None)
 
@@ -198,3 +203,61 @@ def test_load_engine_refuses(dummy_network: Path) -> None:
         load_engine("tpu")
     with pytest.raises(InputError, match="runs on the CPU"):
         load_engine("cuda", dummy_network)
+
+
+def test_embedded_networks_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    default = load_engine("cpu")
+    assert isinstance(default, OnnxEngine)
+    hashes = {name: load_engine("cpu", name).weights_hash for name in engines.EMBEDDED}
+    assert hashes[engines.EMBEDDED[0]] == default.weights_hash
+    assert len(set(hashes.values())) == len(engines.EMBEDDED)
+    for name in engines.EMBEDDED:
+        assert load_engine("cpu", name).arch == TorchEngine(name, "cpu").arch == name
+
+
+class GatedEngine:
+    """Waits in its first call until it is told to go on; crops of value 13 are bad luck."""
+
+    arch, input_size, mean_shape, weights_hash = "fast", 2, make_mean_shape(), "none"
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+        self.busy, self.go_on = threading.Event(), threading.Event()
+
+    def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        self.batches.append(len(crops))
+        self.busy.set()
+        assert self.go_on.wait(30)
+        if (crops == 13).any():
+            raise MemoryError
+        return np.broadcast_to(crops[:, :1, :1, :1].astype(np.float32)[..., 0], (len(crops), 68, 3)).copy()
+
+
+def crops_of(value: int, count: int) -> NDArray[np.uint8]:
+    return np.full((count, 2, 2, 3), value, np.uint8)
+
+
+@pytest.mark.parametrize("bad", [False, True])
+def test_crops_of_several_threads_go_together(bad: bool) -> None:
+    """What waits while the network works is its next batch; each thread gets its own landmarks, or its own error."""
+    inner = GatedEngine()
+    engine = BatchingEngine(inner)
+    requests = {5: 2, 6: 1, 7: 0, 13 if bad else 8: 3}
+    with ThreadPoolExecutor(5) as pool:
+        first = pool.submit(engine, crops_of(1, 1))
+        assert inner.busy.wait(30)
+        answers = {value: pool.submit(engine, crops_of(value, count)) for value, count in requests.items()}
+        while len(engine._waiting) < len(requests):
+            time.sleep(0.001)
+        inner.go_on.set()
+        assert first.result().shape == (1, 68, 3)
+        for value, count in requests.items():
+            if value == 13:
+                with pytest.raises(MemoryError):
+                    answers[value].result()
+            else:
+                assert answers[value].result().shape == (count, 68, 3)
+                assert (answers[value].result() == value).all()
+    assert inner.batches[:2] == [1, 6]
+    assert len(inner.batches) == (2 if not bad else 6)

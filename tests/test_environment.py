@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import dhm_cli
-from dhm_cli.environment import environment
+from dhm_cli import environment as environment_module
+from dhm_cli.environment import environment, machine
 
 
 def test_environment() -> None:
@@ -50,3 +51,24 @@ def test_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_git(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     assert environment()["commit"] is None
+
+
+def test_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    found = machine()
+    assert found["available_cores"] >= 1
+    assert json.loads(json.dumps(found)) == found
+    (tmp_path / "cpuinfo").write_text(
+        "model name\t: Some CPU\nflags\t\t: fpu fma avx2 avx512_vnni\n\nprocessor\t: 1\nflags\t\t: fpu\n"
+    )
+    (tmp_path / "governor").write_text("performance\n")
+    monkeypatch.setattr(environment_module, "_CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(environment_module, "_GOVERNOR", tmp_path / "governor")
+    found = machine()
+    assert found["instructions"] == ["avx2", "fma", "avx512_vnni"]
+    assert found["governor"] == "performance"
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nFeatures\t: fp asimd i8mm\n")  # ARM
+    assert machine()["instructions"] == ["asimd", "i8mm"]
+    for name in ("cpuinfo", "governor"):
+        (tmp_path / name).unlink()
+    assert (machine()["instructions"], machine()["governor"]) == ([], None)
+    assert environment(["no-such-package", "onnx"])["packages"]["no-such-package"] is None

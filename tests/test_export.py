@@ -272,14 +272,15 @@ def test_export_carries_no_trace_of_the_machine(exports: dict[str, tuple[Path, P
     assert [p.name for p in exported.parent.iterdir() if "partial" in p.name] == []
 
 
-def test_shipped_weights_agree_between_engines_and_fit_the_paper() -> None:
+@pytest.mark.parametrize(("name", "megabytes"), [("fast", 0.95), ("fast-x2", 2.2)])
+def test_shipped_weights_agree_between_engines_and_fit_the_paper(name: str, megabytes: float) -> None:
     folder = files("dhm_cli") / "weights"
-    with as_file(folder / "fast.safetensors") as checkpoint, as_file(folder / "fast.onnx") as exported:
-        # Table I of Fast DHM prints 0.9 MB.
-        assert checkpoint.stat().st_size <= 950_000
-        assert exported.stat().st_size <= 950_000
+    with as_file(folder / f"{name}.safetensors") as checkpoint, as_file(folder / f"{name}.onnx") as exported:
+        # Table I of Fast DHM prints 0.9 and 2.2 MB.
+        assert checkpoint.stat().st_size <= megabytes * 1e6
+        assert exported.stat().st_size <= megabytes * 1e6
         model, metadata = load_checkpoint(checkpoint)
-        assert metadata["arch"] == "fast"
-        size = model.config.input_size
-        assert largest_difference(checkpoint, exported, random_crops(100, size)) < 1e-4
-    assert (folder / "fast.md").is_file()
+        assert metadata["arch"] == name
+        # Both are float16, the ONNX file after folding.
+        assert largest_difference(checkpoint, exported, random_crops(50, model.config.input_size)) < 5e-3
+    assert (folder / f"{name}.md").is_file()

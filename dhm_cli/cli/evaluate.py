@@ -27,7 +27,8 @@ def evaluate(
     checkpoint: Annotated[
         Path | None,
         typer.Argument(
-            help="A network of dhm, .safetensors or .onnx. Default: the one that comes with the package.",
+            help="A network of dhm, .safetensors or .onnx, or fast or fast-x2, which come with the package. Default: "
+            "fast.",
             show_default=False,
         ),
     ] = None,

@@ -8,6 +8,7 @@ from typer.core import TyperGroup
 
 from dhm_cli import __version__
 from dhm_cli.cli.align import align
+from dhm_cli.cli.benchmark import benchmark
 from dhm_cli.cli.evaluate import evaluate
 from dhm_cli.cli.export import export
 from dhm_cli.cli.prepare import prepare
@@ -53,6 +54,7 @@ app.command()(train)
 app.command()(evaluate)
 app.command()(align)
 app.command()(export)
+app.command()(benchmark)
 
 
 def _print_version(wanted: bool) -> None:

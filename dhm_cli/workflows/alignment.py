@@ -57,7 +57,7 @@ class Aligner:
         min_score: least score of a detected face, 0 to 1.
         refine: how many more times to crop around the landmarks found so far and look again; None for once after
             detection, which makes up for a box that sits badly, and not at all in a given box.
-        weights: a file written by dhm; None for the network that comes with the package.
+        weights: a file written by dhm, or "fast" or "fast-x2", which come with the package; None for "fast".
         face_model: file of the face model, as `dhm prepare` wrote it; read for networks that regress its parameters
             and for no others.
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dhm_cli.engines import load_engine
+from dhm_cli.engines import embedded_name, load_engine
 from dhm_cli.errors import InputError
 from dhm_cli.evaluation.ground_truth import GroundTruth, check_choice, load_ground_truth
 from dhm_cli.evaluation.prediction import Unfinished, predict_faces
@@ -71,14 +71,14 @@ class EvaluationOptions:
 
 @dataclass(frozen=True)
 class _Source:
-    """A network (file None: the packaged one) or a file of predictions."""
+    """A network (file None: the embedded one; or the name of an embedded one) or a file of predictions."""
 
     name: str | None
     file: Path | None
 
     @property
     def is_network(self) -> bool:
-        return self.file is None or self.file.suffix.lower() in NETWORKS
+        return embedded_name(self.file) is not None or str(self.file).lower().endswith(NETWORKS)
 
 
 def evaluate(
@@ -137,7 +137,7 @@ def _sources(options: EvaluationOptions) -> list[_Source]:
             raise InputError("--protocol jitter: moves the boxes of a network", "leave it out with --predictions")
         if options.predictions.suffix.lower() in NETWORKS:
             raise InputError(f"{options.predictions}: a network", "give it as CHECKPOINT, without --predictions")
-    elif options.checkpoint is not None and options.checkpoint.suffix.lower() not in NETWORKS:
+    elif not _Source(None, options.checkpoint).is_network:
         hint = f"for a method's points write --predictions {options.checkpoint}"
         raise InputError(f"{options.checkpoint}: not a network, which ends in {' or '.join(NETWORKS)}", hint)
     if options.protocol is not None:
@@ -154,7 +154,7 @@ def _other(text: str) -> _Source:
     if not equals or Path(text).exists():
         name, file = "", text
     source = _Source(name.strip() or None, Path(file))
-    if not file or not Path(file).exists():
+    if embedded_name(file) is None and not (file and Path(file).exists()):
         raise InputError(f"--against {text}: no such file", "give FILE or NAME=FILE, a network or predictions")
     return source
 
@@ -177,16 +177,17 @@ def _network(
 ) -> Method:
     """Run a network over the faces; what is done is kept in the file `unfinished`."""
     engine = load_engine(options.device, source.file, face_model=options.face_model)
+    embedded = embedded_name(source.file)
     record: dict[str, Any] = {
         "kind": "network",
-        "file": str(source.file) if source.file else "the network that comes with dhm",
+        "file": str(source.file) if embedded is None else f"the network {embedded} that comes with dhm",
         "hash": engine.weights_hash,
         "arch": engine.arch,
         "input_size": engine.input_size,
         "protocol": options.protocol or "paper",
         "refine": _refine(options),
     }
-    name = source.name or (engine.arch if source.file is None else "/".join(source.file.with_suffix("").parts[-2:]))
+    name = source.name or embedded or "/".join(Path(str(source.file)).with_suffix("").parts[-2:])
     protocol = make_protocol(record["protocol"], truth.faces.landmarks, truth.faces.names)
     images = str(truth.store.attributes.get("images_hash"))
     key = {"network": record, "split": truth.split, "faces": truth.store.fingerprint(), "images": images}

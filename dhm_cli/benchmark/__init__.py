@@ -1,0 +1,1 @@
+"""Speed and costs of networks, measured side by side."""

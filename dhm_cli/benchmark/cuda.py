@@ -1,0 +1,64 @@
+"""Measuring on a CUDA device: events for the clock, a large matrix product for the limit, what the device is."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+# A product of two square matrices of this side keeps every multiprocessor busy.
+_MATRIX_SIDE = 8192
+_PRODUCTS = 10
+
+
+def event_stopwatch(call: Callable[[], object]) -> int:
+    """Nanoseconds of a call between two events on the current stream, gaps before its kernels start included."""
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    start.record()
+    call()
+    end.record()
+    end.synchronize()
+    return round(start.elapsed_time(end) * 1e6)
+
+
+def cuda_machine() -> dict[str, Any]:
+    """Name, memory in bytes and versions of the current CUDA device and its libraries."""
+    properties = torch.cuda.get_device_properties(torch.cuda.current_device())
+    return {
+        "name": properties.name,
+        "memory_bytes": properties.total_memory,
+        "compute_capability": f"{properties.major}.{properties.minor}",
+        "multiprocessors": properties.multi_processor_count,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "driver": _driver(),
+        "cudnn_allow_tf32": torch.backends.cudnn.allow_tf32,
+    }
+
+
+def matrix_product_flops(half: bool) -> float:
+    """Floating-point operations a second of a large matrix product, best of several.
+
+    Args:
+        half: float16; else float32 as cuDNN's convolutions have it, in TF32 where the device and torch's settings
+            allow that.
+    """
+    dtype = torch.float16 if half else torch.float32
+    matrix = torch.randn(_MATRIX_SIDE, _MATRIX_SIDE, device="cuda", dtype=dtype)
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
+    try:
+        for _ in range(2):
+            matrix @ matrix
+        best = min(event_stopwatch(lambda: matrix @ matrix) for _ in range(_PRODUCTS))
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+    return 2.0 * _MATRIX_SIDE**3 / (best / 1e9)
+
+
+def _driver() -> str | None:
+    """First line of what the kernel says about NVIDIA's driver, on Linux."""
+    try:
+        with open("/proc/driver/nvidia/version", encoding="utf-8") as file:
+            return file.readline().strip()
+    except OSError:
+        return None

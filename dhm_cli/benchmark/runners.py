@@ -1,0 +1,161 @@
+"""A network on an engine, ready to be called: ONNX Runtime, OpenVINO, and torch in its several ways."""
+
+import importlib
+import importlib.util
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from dhm_cli.benchmark.subjects import Subject
+
+CPU_ENGINES = ("onnxruntime", "openvino", "torch", "torch-channels-last", "torch-compiled")
+CUDA_ENGINES = ("torch", "torch-channels-last", "torch-half", "torch-compiled")
+
+
+class Runner(Protocol):
+    """A network on an engine."""
+
+    def bind(self, inputs: NDArray[Any]) -> Callable[[], object]:
+        """A call of the network on inputs that already lie where it wants them; what comes out stays there."""
+        ...
+
+    def __call__(self, inputs: NDArray[Any]) -> NDArray[np.float32]:
+        """The network's output for some inputs."""
+        ...
+
+
+def default_engines(device: str) -> tuple[str, ...]:
+    """The engines that are measured when none is named."""
+    if device == "cuda":
+        return ("torch", "torch-channels-last", "torch-half")
+    found = importlib.util.find_spec("openvino") is not None
+    return ("onnxruntime", "openvino", "torch") if found else ("onnxruntime", "torch")
+
+
+def make_runner(subject: "Subject", engine: str, threads: int, device: str = "cpu") -> Runner:
+    """Put a network on an engine.
+
+    Args:
+        subject: the network.
+        engine: one of `CPU_ENGINES`, or of `CUDA_ENGINES` for "cuda".
+        threads: of a call, on the CPU.
+        device: "cpu" or "cuda".
+
+    Raises:
+        Exception: whatever the engine raises where it cannot run this network; ValueError for torch and an ONNX file.
+    """
+    if engine == "onnxruntime":
+        return OnnxRunner(subject.onnx, threads)
+    if engine == "openvino":
+        return OpenVinoRunner(subject.onnx, threads)
+    if subject.network is None:
+        raise ValueError("torch cannot run an ONNX file; give its checkpoint")
+    return TorchRunner(subject.network, engine, device)
+
+
+class OnnxRunner:
+    """ONNX Runtime on the CPU.
+
+    Args:
+        network: the ONNX file, or its path.
+        threads: of a call.
+    """
+
+    def __init__(self, network: bytes | str, threads: int) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4
+        self._session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
+        self._input, self._outputs = self._session.get_inputs()[0].name, [self._session.get_outputs()[0].name]
+
+    def bind(self, inputs: NDArray[Any]) -> Callable[[], object]:
+        """See `Runner`."""
+        return lambda: self._session.run(self._outputs, {self._input: inputs})
+
+    def __call__(self, inputs: NDArray[Any]) -> NDArray[np.float32]:
+        """See `Runner`."""
+        result: NDArray[np.float32] = self._session.run(self._outputs, {self._input: inputs})[0]
+        return result
+
+
+class OpenVinoRunner:
+    """OpenVINO on the CPU, in float32: where a processor has bfloat16 it would else take that.
+
+    Args:
+        network: the ONNX file.
+        threads: of a call.
+    """
+
+    def __init__(self, network: bytes, threads: int) -> None:
+        openvino = importlib.import_module("openvino")  # no dependency of this package
+        core = openvino.Core()
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": threads,
+            "INFERENCE_PRECISION_HINT": "f32",
+            "ENABLE_CPU_PINNING": False,  # the process is pinned as a whole
+        }
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "network.onnx"
+            file.write_bytes(network)
+            self._request = core.compile_model(core.read_model(file), "CPU", settings).create_infer_request()
+
+    def bind(self, inputs: NDArray[Any]) -> Callable[[], object]:
+        """See `Runner`."""
+        return lambda: self._request.infer([inputs], share_inputs=True, share_outputs=True)
+
+    def __call__(self, inputs: NDArray[Any]) -> NDArray[np.float32]:
+        """See `Runner`."""
+        self._request.infer([inputs], share_inputs=True, share_outputs=True)
+        return np.array(self._request.get_output_tensor(0).data)
+
+
+class TorchRunner:
+    """torch, eager or compiled.
+
+    Args:
+        network: in evaluation mode; it is not changed.
+        engine: "torch", "torch-channels-last", "torch-compiled", or "torch-half": channels last under autocast to
+            float16.
+        device: "cpu" or "cuda".
+    """
+
+    def __init__(self, network: Any, engine: str, device: str) -> None:
+        import copy
+
+        import torch
+
+        self._device, self._half = device, engine == "torch-half"
+        self._format = torch.channels_last if engine in ("torch-channels-last", "torch-half") else None
+        network = copy.deepcopy(network).to(device)
+        if self._format is not None:
+            network = network.to(memory_format=self._format)
+        self._network = torch.compile(network, dynamic=False) if engine == "torch-compiled" else network
+
+    def bind(self, inputs: NDArray[Any]) -> Callable[[], object]:
+        """See `Runner`."""
+        import torch
+
+        tensor = torch.from_numpy(inputs).to(self._device)
+        if self._format is not None and tensor.is_floating_point():
+            tensor = tensor.to(memory_format=self._format)
+
+        def call() -> object:
+            with torch.inference_mode(), torch.autocast(self._device, torch.float16, enabled=self._half):
+                return self._network(tensor)
+
+        return call
+
+    def __call__(self, inputs: NDArray[Any]) -> NDArray[np.float32]:
+        """See `Runner`."""
+        result: Any = self.bind(inputs)()
+        output: NDArray[np.float32] = result.float().cpu().numpy()
+        return output
