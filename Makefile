@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint wheel-check clean
+.PHONY: help demo test lint bench wheel-check clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,6 +27,10 @@ demo: $(VENV)/.installed ## Find the landmarks in sample_data/photos
 test: $(VENV)/.installed ## Run the tests
 	$(BIN)/python -m pytest
 
+bench: $(VENV)/.installed ## Measure speed: networks, photos, folders, two processes
+	$(BIN)/dhm benchmark --device cpu --threads 1 --level network --level crop --level photo --level folder \
+		--processes 2 --json bench/speed.json --plot bench/speed.png
+
 wheel-check: $(VENV)/.installed ## Build the wheel and use it away from the source
 	rm -rf $(VENV)/wheel && mkdir -p $(VENV)/wheel
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(VENV)/wheel .
@@ -40,4 +44,4 @@ lint: $(VENV)/.installed ## Check style and types
 	$(BIN)/mypy
 
 clean: ## Remove what make made
-	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache dist
+	rm -rf $(VENV) demo bench .pytest_cache .mypy_cache .ruff_cache dist

@@ -156,7 +156,7 @@ class TorchEngine:
 
     def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See `Engine`."""
-        return _in_batches(self._run, crops, MAX_BATCH[self._device.type])
+        return _in_batches(self._run, crops, MAX_BATCH["cpu" if self._device.type == "cpu" else "cuda"])
 
     def _run(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         import torch
@@ -200,12 +200,13 @@ class BatchingEngine:
     def _answer(self, taken: list[tuple[NDArray[np.uint8], Future[NDArray[np.float32]]]]) -> None:
         try:
             landmarks = self._engine(np.concatenate([crops for crops, _ in taken]))
-        except Exception as error:
-            if len(taken) == 1:
-                taken[0][1].set_exception(error)
-            else:  # one thread's crops must not spoil the others'
+        except BaseException as error:
+            if len(taken) > 1 and isinstance(error, Exception):  # one thread's crops must not spoil the others'
                 for request in taken:
                     self._answer([request])
+                return
+            for _, answer in taken:
+                answer.set_exception(error)  # an interrupt too, or the other threads would wait for ever
             return
         ends = np.cumsum([len(crops) for crops, _ in taken])
         for part, (_, answer) in zip(np.split(landmarks, ends[:-1]), taken, strict=True):
@@ -244,13 +245,17 @@ def run_session(session: "InferenceSession", outputs: list[str], **inputs: NDArr
 
     Raises:
         MemoryError: there is not enough memory, which ONNX Runtime tells in words only.
+        DhmError: it cannot run the network for another reason.
     """
     from onnxruntime.capi import onnxruntime_pybind11_state as problems
 
     try:
         return session.run(outputs, inputs)
     except (problems.Fail, problems.RuntimeException) as error:
-        raise MemoryError(str(error)) from error
+        text = " ".join(str(error).split())
+        if "alloc" in text.lower() or "memory" in text.lower():
+            raise MemoryError(text) from error
+        raise DhmError(f"ONNX Runtime cannot run the network: {text}", "try another version of onnxruntime") from error
 
 
 def landmarks_in_squares(
@@ -306,7 +311,7 @@ def load_engine(
         raise InputError(f"{weights}: an ONNX file runs on the CPU", hint="pass --device cpu, or a .safetensors file")
     use_cuda = suffix != ".onnx" and (device == "cuda" or (device == "auto" and _nvidia_driver_present()))
     if use_cuda:
-        problem = _cuda_problem()
+        problem = cuda_problem()
         if device == "cuda" and problem:
             raise DhmError(f"device cuda cannot be used: {problem}", hint="pass --device cpu")
         use_cuda = not problem
@@ -321,7 +326,7 @@ def _nvidia_driver_present() -> bool:
     return os.path.exists("/proc/driver/nvidia/version") or shutil.which("nvidia-smi") is not None
 
 
-def _cuda_problem() -> str:
+def cuda_problem() -> str:
     """Why torch cannot use CUDA here; empty when it can. Imports torch."""
     if importlib.util.find_spec("torch") is None:
         return "torch is not installed"

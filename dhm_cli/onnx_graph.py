@@ -100,9 +100,11 @@ def quantised(graph: onnx.ModelProto, prefix: str, crops: NDArray[np.uint8]) -> 
 
     nodes = graph.graph.node
     places = [k for k, node in enumerate(nodes) if any(name.startswith(prefix) for name in node.input)]
-    # With what lies between them: additions, and the activations, which become a part of the rounding.
-    chain = [node.name for node in nodes[places[0] : places[-1] + 2] if node.op_type in ("Conv", "Relu", "Add")]
+    # With what lies between and behind them: additions, and the activations, which become a part of the rounding.
+    near = range(places[0], min(places[-1] + 3, len(nodes)))
+    chain = [nodes[k].name for k in near if k in places or nodes[k].op_type in ("Relu", "Add")]
     # It logs an advice to the root logger, about a preparation that the graph has had.
+    before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -119,7 +121,7 @@ def quantised(graph: onnx.ModelProto, prefix: str, crops: NDArray[np.uint8]) -> 
             )
             return onnx.load(f"{folder}/int8.onnx")
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(before)
 
 
 def _strip(graph: onnx.ModelProto) -> None:

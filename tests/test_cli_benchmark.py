@@ -96,25 +96,70 @@ def test_an_engine_that_fails_lets_the_others_go_on(here: Path, monkeypatch: pyt
     make = benchmarking.make_runner
 
     def failing(subject: Any, engine: str, *rest: Any) -> Any:
-        if engine == "openvino":
+        if engine == "torch-channels-last":
             raise RuntimeError("no such\nplugin")
         return make(subject, engine, *rest)
 
     monkeypatch.setattr(benchmarking, "make_runner", failing)
-    engines = ("--engine", "openvino", "--engine", "torch", "--level", "network", "--batch", 1, "--runs", 1)
+    engines = ("--engine", "torch-channels-last", "--engine", "torch", "--level", "network", "--batch", 1, "--runs", 1)
     result = dhm(small_checkpoint(here / "small.safetensors"), *engines)
     assert result.exit_code == 0, result.output
-    assert "not measured: small, openvino: no such plugin" in result.stderr
+    assert "not measured: small, torch-channels-last: no such plugin" in result.stderr
     assert "torch, batch 1" in result.stdout
+
+
+@pytest.mark.parametrize("where", ["bind", "run"])
+def test_a_call_that_fails_costs_only_its_lines(here: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    class Full:
+        """A runner of a device whose memory is full from two faces on."""
+
+        def bind(self, inputs: Any) -> Any:
+            if where == "bind" and len(inputs) > 1:
+                raise RuntimeError("CUDA out of memory")
+            calls = iter(range(10))
+
+            def call() -> None:
+                if len(inputs) > 1 and next(calls) == 7:  # after the warm-up and the untimed call, and two timed ones
+                    raise RuntimeError("CUDA out of memory")
+
+            return call
+
+    monkeypatch.setattr(benchmarking, "make_runner", lambda *_: Full())
+    options = ("--engine", "torch", "--level", "network", "--batch", 1, "--batch", 2, "--runs", 10, "--json", "a.json")
+    result = dhm(small_checkpoint(here / "small.safetensors"), *options)
+    assert result.exit_code == 0, result.output
+    name = "small" if where == "bind" else "the rest of network"
+    assert f"not measured: {name}, torch, batch 2: CUDA out of memory" in result.stderr
+    lines = json.loads(Path("a.json").read_text())["lines"]
+    assert [(e["batch"], e["subject"], e["runs"]) for e in lines] == [
+        (1, "small", 10),
+        (1, REFERENCE, 10),
+        *([(2, "small", 2)] if where == "run" else []),
+    ]
+
+
+def test_times_of_a_photo_are_of_all_its_faces(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def two(file: Path) -> pipeline.Scene:
+        scene = pipeline.open_scene(file)
+        return pipeline.Scene(file, scene.image, scene.faces * 2)
+
+    monkeypatch.setattr(benchmarking, "open_scene", two)
+    options = ("--engine", "onnxruntime", "--level", "photo", "--runs", 1, "--json", "a.json")
+    monkeypatch.setattr(subjects, "BASELINES", {})
+    result = dhm("fast", *options)
+    assert result.exit_code == 0, result.output
+    (line,) = json.loads(Path("a.json").read_text())["lines"]
+    assert line["ms_per_face"] == pytest.approx(line["median_ms"] / 2)
+    assert line["faces_per_s"] == pytest.approx(2000 / line["median_ms"])
 
 
 def test_folders_and_processes(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "_START_UPS", 1)
     monkeypatch.setattr(pipeline, "_SECONDS", 0.2)
     options = ("--level", "folder", "--photos", 8, "--processes", 1, "--engine", "torch", "--json", "a.json")
-    result = dhm("fast", "3dcnn", *options)
+    result = dhm("fast", "2drnn", *options)
     assert result.exit_code == 0, result.output
-    assert "not measured: 3dcnn, folder: random weights have no file" in result.stderr
+    assert "not measured: 2drnn, folder: random weights have no file" in result.stderr
     assert "dhm align, fast, 8 photos of 250 x 250, 1 thread:" in " ".join(result.stdout.split())
     report = json.loads(Path("a.json").read_text())
     (folder,), (processes,) = report["folders"], report["processes"]
@@ -133,6 +178,7 @@ def test_folders_and_processes(here: Path, monkeypatch: pytest.MonkeyPatch) -> N
         (["--threads", 100_000], "the cores at hand, found 100000"),
         (["--processes", 0], "--processes: expected 1 to"),
         (["--batch", 4, "--batch", 0], "--batch: expected 1 or more, found 0"),
+        (["--batch", 100_000], "--batch: expected at most 4096, found 100000"),
         (["--runs", 0], "--runs: expected 1 or more, found 0"),
         (["--photos", 0], "--photos: expected 1 or more, found 0"),
         (["--engine", "torch-half"], "no --engine torch-half on cpu"),
@@ -166,7 +212,7 @@ def test_what_cannot_be_measured(
 
 
 def test_no_cuda(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benchmarking, "_cuda_problem", lambda: "torch is not installed")
+    monkeypatch.setattr(benchmarking, "cuda_problem", lambda: "torch is not installed")
     result = dhm("--device", "cuda")
     assert result.exit_code == 1
     assert "error: device cuda cannot be used: torch is not installed" in result.stderr
@@ -215,9 +261,10 @@ def test_no_label_of_the_chart_covers_another(drawn: list[Any], tmp_path: Path) 
 
 
 def test_chart_without_any_accuracy(drawn: list[Any], tmp_path: Path) -> None:  # noqa: F811
-    save_accuracy_against_time(tmp_path / "a.png", [network("fast", 0.4, None)], PUBLISHED)
+    published = [row for row in PUBLISHED if row["cpu_fps"]][:1]
+    save_accuracy_against_time(tmp_path / "a.png", [network("fast", 0.4, None)], published)
     assert {"no NME is known", "fast, 0.4 ms, NME not measured"} <= set(texts(drawn[0].axes[0]))
-    save_accuracy_against_time(tmp_path / "b.png", [], PUBLISHED)  # interrupted before the first line
+    save_accuracy_against_time(tmp_path / "b.png", [], published)  # interrupted before the first line
     several = [network("fast", 0.4, 2.7, "these"), network("rhg", 40, 2.5, "those")]
-    save_accuracy_against_time(tmp_path / "c.png", several, PUBLISHED)
+    save_accuracy_against_time(tmp_path / "c.png", several, published)
     assert any("these" in text for text in texts(drawn[2].axes[0]))

@@ -182,7 +182,7 @@ def test_load_engine_on_the_cpu(dummy_network: Path, monkeypatch: pytest.MonkeyP
 
 def test_auto_falls_back_where_torch_has_no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "_nvidia_driver_present", lambda: True)
-    monkeypatch.setattr(engines, "_cuda_problem", lambda: "torch is not installed")
+    monkeypatch.setattr(engines, "cuda_problem", lambda: "torch is not installed")
     monkeypatch.setattr(engines, "OnnxEngine", lambda weights, threads: ("onnx", weights, threads))
     monkeypatch.setattr(engines, "TorchEngine", lambda weights, device, _: ("torch", weights, device))
     assert load_engine("auto", threads=3) == ("onnx", None, 3)
@@ -190,7 +190,7 @@ def test_auto_falls_back_where_torch_has_no_cuda(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(DhmError, match="torch is not installed") as caught:
         load_engine("cuda")
     assert "--device cpu" in caught.value.hint
-    monkeypatch.setattr(engines, "_cuda_problem", lambda: "")
+    monkeypatch.setattr(engines, "cuda_problem", lambda: "")
     monkeypatch.setattr(engines, "BatchingEngine", lambda engine: ("together", *engine))
     assert load_engine("auto") == ("together", "torch", None, "cuda")
     assert load_engine("cuda", "a.safetensors") == ("together", "torch", "a.safetensors", "cuda")
@@ -261,3 +261,19 @@ def test_crops_of_several_threads_go_together(bad: bool) -> None:
                 assert (answers[value].result() == value).all()
     assert inner.batches[:2] == [1, 6]
     assert len(inner.batches) == (2 if not bad else 6)
+
+
+def test_an_interrupt_leaves_no_thread_waiting() -> None:
+    class Interrupted(GatedEngine):
+        def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+            super().__call__(crops)
+            raise KeyboardInterrupt
+
+    inner = Interrupted()
+    inner.go_on.set()
+    engine = BatchingEngine(inner)
+    with pytest.raises(KeyboardInterrupt):
+        engine(crops_of(1, 1))
+    with pytest.raises(KeyboardInterrupt):  # and the next call finds it in order
+        engine(crops_of(2, 3))
+    assert inner.batches == [1, 3]

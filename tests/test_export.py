@@ -284,3 +284,18 @@ def test_shipped_weights_agree_between_engines_and_fit_the_paper(name: str, mega
         # Both are float16, the ONNX file after folding.
         assert largest_difference(checkpoint, exported, random_crops(50, model.config.input_size)) < 5e-3
     assert (folder / f"{name}.md").is_file()
+
+
+def test_what_export_refuses(stored_checkpoint: Path, tmp_path: Path) -> None:
+    before = stored_checkpoint.read_bytes()
+    for arguments, words in (
+        ([str(stored_checkpoint), "--out", str(stored_checkpoint)], "is the checkpoint itself"),
+        ([str(stored_checkpoint), "--out", str(tmp_path)], "is a folder"),
+        (["."], ".: no such checkpoint"),
+        ([str(stored_checkpoint), "--out", str(tmp_path / "a.SAFETENSORS"), "--data", "x.h5"], "--data compares"),
+    ):
+        result = CliRunner().invoke(app, ["export", *arguments])
+        assert result.exit_code == 1
+        assert words in result.stderr
+    assert stored_checkpoint.read_bytes() == before
+    assert not list(tmp_path.iterdir())

@@ -1,6 +1,7 @@
 """Accuracy of measured networks, from reports of `dhm evaluate` or else from the records of their training."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ def read_reports(paths: Sequence[Path]) -> list[dict[str, Any]]:
 
     Raises:
         InputError: a file that cannot be read.
-        FormatError: not such a report, or of another version.
+        FormatError: not such a report, or of another version, or incomplete.
     """
     return [_read(path) for path in paths]
 
@@ -31,7 +32,16 @@ def _read(path: Path) -> dict[str, Any]:
         raise FormatError(f"--accuracy {path}: not JSON: {error}", _HINT) from error
     if not isinstance(report, dict) or (report.get("schema"), report.get("schema_version")) != (_SCHEMA, _VERSION):
         raise FormatError(f"--accuracy {path}: not a report of dhm evaluate, or of another version", _HINT)
+    try:
+        _faces(report), report["method"].get("hash"), report["nme"]["mean_of_bins"]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise FormatError(f"--accuracy {path}: an incomplete report: {error}", _HINT) from error
     return report
+
+
+def _faces(report: dict[str, Any]) -> str:
+    data = report["data"]
+    return f"{data['name']} {data['split']}, {report['labels']} labels, protocol {report['protocol']}"
 
 
 def accuracy(subject: Subject, reports: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
@@ -41,12 +51,12 @@ def accuracy(subject: Subject, reports: Sequence[dict[str, Any]]) -> dict[str, A
         nme, percent, mean of the yaw bins, and of: which faces; None where it was never measured.
     """
     for report in reports:
-        method, data = report["method"], report["data"]
+        method = report["method"]
         same_file = subject.file is not None and method.get("file") in (str(subject.file), str(subject.onnx_file))
         if method.get("hash") in subject.hashes or (same_file and not method.get("hash")):
-            faces = f"{data['name']} {data['split']}, {report['labels']} labels, protocol {report['protocol']}"
-            return {"nme": report["nme"]["mean_of_bins"], "of": faces}
-    record = subject.validation_nme
-    if record is not None and "mean_of_bins" in record:
-        return {"nme": record["mean_of_bins"], "of": "validation faces of the network's training"}
-    return None
+            return _known(report["nme"]["mean_of_bins"], _faces(report))
+    return _known((subject.validation_nme or {}).get("mean_of_bins"), "validation faces of the network's training")
+
+
+def _known(nme: float | None, of: str) -> dict[str, Any] | None:
+    return None if nme is None or not math.isfinite(nme) else {"nme": nme, "of": of}

@@ -15,9 +15,9 @@ def costs(subject: Subject) -> dict[str, Any]:
     """Costs of a network that do not depend on the machine; None is unknown.
 
     Returns:
-        parameters, learned numbers; macs, of one face as it is run, in convolutions and matrix products; float32_bytes,
-        see `registry.float32_bytes`; file_bytes and compressed_bytes, of its ONNX file where there is one, else of its
-        checkpoint, and the former after zlib at level 9.
+        parameters, learned numbers, of a lone ONNX file all its numbers; macs, of one face as it is run, in
+        convolutions and matrix products; float32_bytes, see `registry.float32_bytes`; file_bytes and compressed_bytes,
+        of its ONNX file where there is one, else of its checkpoint, and the former after zlib at level 9.
     """
     result: dict[str, Any] = dict.fromkeys(
         ("parameters", "macs", "float32_bytes", "file_bytes", "compressed_bytes", "sized_file")

@@ -11,8 +11,12 @@ _PRODUCTS = 10
 
 
 def event_stopwatch(call: Callable[[], object]) -> int:
-    """Nanoseconds of a call between two events on the current stream, gaps before its kernels start included."""
+    """Nanoseconds of a call on an idle device between two events on the current stream.
+
+    Gaps in which the device waits for the CPU to start kernels are included.
+    """
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    torch.cuda.synchronize()  # or work that waits already would hide such gaps
     start.record()
     call()
     end.record()

@@ -17,6 +17,7 @@ import dhm_cli
 if TYPE_CHECKING:
     from dhm_cli.benchmark.subjects import Subject
 
+# Seconds that a network may take to load and run once.
 _TIME_LIMIT = 300
 
 
@@ -43,6 +44,7 @@ def peak_of_network(subject: "Subject", engine: str, threads: int) -> int:
 
     Raises:
         RuntimeError: it failed; the message is its last line.
+        subprocess.TimeoutExpired: it took minutes.
     """
     import numpy as np
 
@@ -56,7 +58,8 @@ def peak_of_network(subject: "Subject", engine: str, threads: int) -> int:
 
             torch.save(subject.network, network)
         settings = json.dumps([engine, str(network), str(inputs), threads])
-        return run_measured("from dhm_cli.benchmark.memory import run_network\nrun_network(*arguments)", settings)[1]
+        code = "from dhm_cli.benchmark.memory import run_network\nrun_network(*arguments)"
+        return run_measured(code, settings, _TIME_LIMIT)[1]
 
 
 def run_network(engine: str, network: str, inputs: str, threads: int) -> None:
@@ -79,18 +82,20 @@ def run_network(engine: str, network: str, inputs: str, threads: int) -> None:
     runner(np.load(inputs))
 
 
-def run_measured(code: str, arguments: str = "[]") -> tuple[str, int]:
+def run_measured(code: str, arguments: str = "[]", time_limit: float | None = None) -> tuple[str, int]:
     """Run Python code in a fresh process.
 
     Args:
         code: may use `arguments`, a list.
         arguments: the list, as JSON.
+        time_limit: seconds.
 
     Returns:
         What it printed, and its peak memory in bytes.
 
     Raises:
         RuntimeError: it failed; the message is its last line.
+        subprocess.TimeoutExpired: it took longer than the limit.
     """
     with tempfile.TemporaryDirectory() as folder:
         peak = Path(folder) / "peak"
@@ -103,7 +108,7 @@ def run_measured(code: str, arguments: str = "[]") -> tuple[str, int]:
             capture_output=True,
             text=True,
             env=child_environment(),
-            timeout=_TIME_LIMIT,
+            timeout=time_limit,
         )
         if result.returncode:
             raise RuntimeError((result.stderr.strip().splitlines() or [f"exit code {result.returncode}"])[-1])
@@ -111,6 +116,6 @@ def run_measured(code: str, arguments: str = "[]") -> tuple[str, int]:
 
 
 def child_environment() -> dict[str, str]:
-    """The environment of a process that is to find this very copy of dhm."""
+    """The environment of a process that is to find this very copy of dhm, and no module of the working folder."""
     folders = [str(Path(dhm_cli.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, folders))}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, folders)), "PYTHONSAFEPATH": "1"}

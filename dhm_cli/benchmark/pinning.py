@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from dhm_cli.errors import InputError
@@ -37,6 +37,8 @@ def pinned(threads: int) -> Iterator[list[int]]:
     Yields:
         The cores, the last ones at hand because systems serve interrupts with the first; empty where the system cannot
         pin. All settings are restored at the end.
+
+    Threads that libraries have started before are pinned too.
     """
     import cv2
     import torch
@@ -47,15 +49,23 @@ def pinned(threads: int) -> Iterator[list[int]]:
     chosen = cores[-threads:]
     try:
         if can_pin:
-            os.sched_setaffinity(0, chosen)
+            _pin_all_threads(chosen)
         cv2.setNumThreads(threads)
         torch.set_num_threads(threads)
         yield chosen
     finally:
         if can_pin:
-            os.sched_setaffinity(0, cores)
+            _pin_all_threads(cores)
         cv2.setNumThreads(before[0])
         torch.set_num_threads(before[1])
+
+
+def _pin_all_threads(cores: Sequence[int]) -> None:
+    os.sched_setaffinity(0, cores)
+    with suppress(FileNotFoundError):  # no /proc
+        for thread in os.listdir("/proc/self/task"):
+            with suppress(ProcessLookupError):  # it has ended
+                os.sched_setaffinity(int(thread), cores)
 
 
 def doubts(lines: Sequence[Mapping[str, Any]], threads: int) -> list[str]:

@@ -150,7 +150,7 @@ def measure_folder(
 
     Returns:
         photos; threads; startup_best_s and startup_median_s, wall time of the process for one photo; seconds and
-        peak_bytes of a quarter and of all; photos_per_s, after start-up.
+        peak_bytes of a quarter and of all; photos_per_s, after start-up, None where that took most of the time.
 
     Raises:
         RuntimeError: the command failed.
@@ -182,7 +182,7 @@ def measure_folder(
         "startup_runs": _START_UPS,
         "seconds": seconds,
         "peak_bytes": peaks,
-        "photos_per_s": (count - 1) / max(seconds[-1] - startup, 1e-9),
+        "photos_per_s": (count - 1) / (seconds[-1] - startup) if seconds[-1] > 2 * startup else None,
     }
 
 
@@ -248,17 +248,17 @@ def _rate_of_processes(scene: Scene, weights: Mapping[str, str | None], cores: S
     try:
         for worker in workers:
             assert worker.stdout is not None
-            worker.stdout.readline()  # it is ready, or has failed, which its exit code says
+            if not worker.stdout.readline():  # else it is ready
+                raise RuntimeError(_failure(worker.communicate()[1]))
         for worker in workers:
-            if worker.poll() is None:
-                assert worker.stdin is not None
-                worker.stdin.write("go\n")
-                worker.stdin.flush()
+            assert worker.stdin is not None
+            worker.stdin.write("go\n")
+            worker.stdin.flush()
         rate = 0.0
         for worker in workers:
-            output, problems = worker.communicate(timeout=60)
+            output, problems = worker.communicate()
             if worker.returncode:
-                raise RuntimeError((problems.strip().splitlines() or ["a process failed"])[-1])
+                raise RuntimeError(_failure(problems))
             rate += float(output)
         return rate
     finally:
@@ -266,6 +266,10 @@ def _rate_of_processes(scene: Scene, weights: Mapping[str, str | None], cores: S
             if worker.poll() is None:
                 worker.kill()
                 worker.wait()
+
+
+def _failure(problems: str) -> str:
+    return (problems.strip().splitlines() or ["a process failed"])[-1]
 
 
 def work(file: str, weights: dict[str, str | None], core: int) -> None:

@@ -121,7 +121,7 @@ def _resolve(name: str, face_model: Path | None) -> Subject:
     path = Path(name)
     if path.suffix.lower() == ".onnx":
         engine = OnnxEngine(path)
-        note = "an ONNX file: no torch engines, MACs unknown"
+        note = "an ONNX file: no torch engines, MACs unknown, all its numbers counted as parameters"
         return Subject(
             path.stem, "onnx", engine.input_size, engine.mean_shape, file=path, onnx_file=path,
             hashes=(engine.weights_hash,), note=note,

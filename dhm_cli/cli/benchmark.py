@@ -38,8 +38,8 @@ def benchmark(
         list[str] | None,
         typer.Option(
             help="onnxruntime, openvino (CPU only), torch, torch-channels-last, torch-compiled (takes a minute) or "
-            "torch-half (CUDA only). Repeatable. Default on the CPU: onnxruntime, openvino where it is installed, and "
-            "torch; on CUDA: torch, torch-channels-last and torch-half.",
+            "torch-half (autocast to float16; CUDA only). Repeatable. Default on the CPU: onnxruntime, openvino where "
+            "it is installed, and torch; on CUDA: torch, torch-channels-last and torch-half.",
             show_default=False,
             rich_help_panel=_METHOD,
         ),
@@ -246,7 +246,8 @@ def _costs(report: Mapping[str, Any]) -> "Table":
         if subject["note"]:
             notes.setdefault(subject["note"], []).append(subject["name"])
     caption = (
-        "MACs: of one face. MB on disk: the ONNX file where there is one, else the checkpoint; zlib: that at level 9."
+        "MACs: of one face. MB on disk: the ONNX file where there is one, else the checkpoint, "
+        "of packaged networks in float16, of the baselines in float32; zlib: that at level 9."
     )
     caption += "".join(f"\n{escape(', '.join(names))}: {note}." for note, names in notes.items())
     headings = ("network", "weights", "input", "params M", "MACs M", "float32 MB", "disk MB", "zlib MB")
@@ -279,7 +280,7 @@ def _lines(report: Mapping[str, Any], level: str) -> "Table":
     network, on_cuda = level == "network", report["cuda"] is not None
     headings = ["", "median", "p5", "p95", *(["per face", "faces/s"] if network else ["per s"])]
     headings += ["of limit" if network and on_cuda else "CPU/wall", *(["speed-up"] if network else [])]
-    caption = _runs(chosen)
+    caption = escape(_runs(chosen))
     if network:
         caption = f"speed-up: times faster than {report['reference']}, same engine, same batch; {caption}"
     if network and on_cuda:
@@ -294,7 +295,7 @@ def _lines(report: Mapping[str, Any], level: str) -> "Table":
             table.add_row(f"{line['engine']}, batch {line['batch']}", style="dim")
         cells = [_milliseconds(line[key]) for key in ("median_ms", "p5_ms", "p95_ms")]
         cells += [_milliseconds(line["ms_per_face"])] if network else []
-        cells.append(_rate(line["faces_per_s"]))
+        cells.append(_rate(line["faces_per_s"] if network else 1000 / line["median_ms"]))
         cells.append(_percent(line["share_of_limit"]) if network and on_cuda else _number(line["cpu_per_wall"], 1, 2))
         cells += [f"[bold]{_number(line['times_faster'], 1, 2)}[/]"] if network else []
         table.add_row(f"  {escape(line['subject'])}", *cells)
@@ -324,10 +325,11 @@ def _folders(report: Mapping[str, Any]) -> list[str]:
     lines = []
     for found in report["folders"]:
         (few, many), (low, high) = found["photos"], (peak / 1e6 for peak in found["peak_bytes"])
+        rate = "too few for a rate" if found["photos_per_s"] is None else f"{found['photos_per_s']:.0f} photos/s"
         lines.append(
             f"dhm align, {found['subject']}, {_count(many, 'photo')} of 250 x 250, "
             f"{_count(found['threads'], 'thread')}: "
-            f"{found['photos_per_s']:.0f} photos/s after start-up; start-up with one photo "
+            f"{rate} after start-up; start-up with one photo "
             f"{found['startup_best_s']:.2f} s at best, median {found['startup_median_s']:.2f} s of "
             f"{found['startup_runs']}; peak memory {high:.0f} MB, with {_count(few, 'photo')} {low:.0f} MB"
         )

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from dhm_cli.errors import DhmError
+from dhm_cli.errors import InputError
 
 
 def export(
@@ -23,14 +23,14 @@ def export(
         Literal["float32", "float16", "int8"],
         typer.Option(
             help="float16: weights of half the size, arithmetic still float32. int8: 8-bit arithmetic in the separable "
-            "blocks of fast and fast-x2; faster on processors with VNNI; needs --data, and is refused when it worsens "
-            "the NME by more than 0.05."
+            "blocks of fast and fast-x2; faster on processors with VNNI; needs --data."
         ),
     ] = "float32",
     data: Annotated[
         Path | None,
         typer.Option(
-            help="A store of dhm prepare: compare the NME of the file with the checkpoint's on its val faces.",
+            help="A store of dhm prepare: compare the NME of the file with the checkpoint's on its val faces, and "
+            "refuse a precision that worsens it by more than 0.05.",
             show_default=False,
         ),
     ] = None,
@@ -47,10 +47,15 @@ def export(
     """
     from dhm_cli.workflows.export import export_checkpoint, export_onnx
 
+    if not checkpoint.is_file():
+        raise InputError(f"{checkpoint}: no such checkpoint", "train one with: dhm train --arch fast")
     target = out or checkpoint.with_suffix(".onnx")
-    if target.suffix == ".safetensors":
+    if target.is_dir() or target.resolve() == checkpoint.resolve():
+        what = "a folder" if target.is_dir() else "the checkpoint itself"
+        raise InputError(f"--out {target}: is {what}", "choose another file")
+    if target.suffix.lower() == ".safetensors":
         if data is not None:
-            raise DhmError("--data compares ONNX files", "leave it out, or choose a file name that ends in .onnx")
+            raise InputError("--data compares ONNX files", "leave it out, or choose a file name that ends in .onnx")
         report = export_checkpoint(checkpoint, target, precision)
         agreement = ""
     else:

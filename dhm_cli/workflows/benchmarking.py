@@ -37,7 +37,7 @@ from dhm_cli.benchmark.timing import (
     warm_up,
 )
 from dhm_cli.charts import save_accuracy_against_time
-from dhm_cli.engines import _cuda_problem
+from dhm_cli.engines import cuda_problem
 from dhm_cli.environment import environment, machine
 from dhm_cli.errors import DhmError, InputError
 from dhm_cli.evaluation.published import published_results
@@ -53,6 +53,8 @@ _BATCHES = {"cpu": (1, 32), "cuda": (1, 32, 256, 1024)}
 _ONE_BATCH = {"cpu": (1,), "cuda": _BATCHES["cuda"]}
 _PACKAGES = ("onnx", "onnxscript", "openvino")
 _REASON_LENGTH = 160
+# More would fill the memory of common machines with noise alone.
+_MOST_FACES = 4096
 
 Progress = Callable[[str, int, int], None]
 
@@ -150,7 +152,12 @@ class _Bench:
         from dhm_cli.benchmark.cuda import cuda_machine, matrix_product_flops
 
         self.progress("matrix products", 0, 1)
-        limits = {"float32": matrix_product_flops(half=False), "float16": matrix_product_flops(half=True)}
+        try:
+            limits = {"float32": matrix_product_flops(half=False), "float16": matrix_product_flops(half=True)}
+        except RuntimeError as error:  # no memory left on it, or taken by another program
+            raise DhmError(
+                f"device cuda cannot be used: {_reason(error)}", "pass --device cpu, or try later"
+            ) from error
         self.report["cuda"] = {**cuda_machine(), "matrix_product_flops": limits}
 
     def _export(self) -> None:
@@ -179,7 +186,10 @@ class _Bench:
         calls = {}
         for subject in self.subjects:
             if (subject.name, engine) in self.runners:
-                calls[subject.name] = self.runners[subject.name, engine].bind(subject.inputs(batch))
+                try:
+                    calls[subject.name] = self.runners[subject.name, engine].bind(subject.inputs(batch))
+                except (MemoryError, RuntimeError) as error:  # the latter is how torch tells of a device's memory
+                    self._problem(engine, subject.name, error, f"batch {batch}")
         self._measure(NETWORK, engine, batch, calls)
 
     def _measure_crops(self, engine: str) -> None:
@@ -236,6 +246,8 @@ class _Bench:
 
         try:
             measure_interleaved([entry.task for entry in entries], stopwatch, progress=show)
+        except Exception as error:  # as in the warm-up; what has been timed stays
+            self._problem(engine, f"the rest of {level}", error, f"batch {batch}")
         finally:
             self._keep([entry for entry in entries if entry.task.samples])
 
@@ -245,8 +257,9 @@ class _Bench:
             line = {**entry.line, **entry.task.statistics()}
             if timed_by_events:
                 line["cpu_per_wall"] = None  # waiting for a device is no sign of a busy machine
-            line["ms_per_face"] = line["median_ms"] / line["batch"]
-            line["faces_per_s"] = 1000 * line["batch"] / line["median_ms"]
+            faces = len(self.scene.faces) if line["level"] == PHOTO_LEVEL else line["batch"]
+            line["ms_per_face"] = line["median_ms"] / faces
+            line["faces_per_s"] = 1000 * faces / line["median_ms"]
             self.report["parts" if "part" in line else "lines"].append(line)
 
     def _stopwatch(self, level: str) -> Stopwatch:
@@ -302,10 +315,8 @@ class _Bench:
         """Peak memory, several at a time: it does not depend on how fast they run."""
         if self.options.device == "cuda":
             return
-        wanted = [(s, e) for s in self.subjects for e in self.engines if (s.name, e) in self.runners]
-        wanted = [
-            (subject, engine) for subject, engine in wanted if engine != "torch-compiled"
-        ]  # the compiler's, not its
+        engines = [engine for engine in self.engines if engine != "torch-compiled"]  # it would be the compiler's
+        wanted = [(s, e) for s in self.subjects for e in engines if (s.name, e) in self.runners]
         done = 0
         with ThreadPoolExecutor(available_cores()) as pool:
             futures = [
@@ -324,12 +335,14 @@ class _Bench:
                 pool.shutdown(cancel_futures=True)
 
     def _problem(self, engine: str, subject: str, error: Exception, where: str = "") -> None:
-        reason = (
-            " ".join((error.message if isinstance(error, DhmError) else str(error)).split()) or type(error).__name__
-        )
-        if len(reason) > _REASON_LENGTH:
-            reason = reason[:_REASON_LENGTH] + " …"
-        self.report["problems"].append({"engine": engine, "subject": subject, "where": where, "reason": reason})
+        problem = {"engine": engine, "subject": subject, "where": where, "reason": _reason(error)}
+        self.report["problems"].append(problem)
+
+
+def _reason(error: Exception) -> str:
+    text = error.message if isinstance(error, DhmError) else str(error)
+    reason = " ".join(text.split()) or type(error).__name__
+    return reason if len(reason) <= _REASON_LENGTH else reason[:_REASON_LENGTH] + " …"
 
 
 def benchmark(options: BenchmarkOptions, progress: Progress) -> dict[str, Any]:
@@ -380,6 +393,11 @@ def check_options(options: BenchmarkOptions) -> None:
             raise InputError(
                 f"{option}: expected 1 or more, found {min(values)}", f"leave out {option} for the default"
             )
+    if max(options.batches, default=1) > _MOST_FACES:
+        raise InputError(
+            f"--batch: expected at most {_MOST_FACES}, found {max(options.batches)}",
+            "leave out --batch for the default",
+        )
     known = CUDA_ENGINES if options.device == "cuda" else CPU_ENGINES
     for engine in options.engines:
         if engine not in known:
@@ -388,7 +406,7 @@ def check_options(options: BenchmarkOptions) -> None:
         if level not in LEVELS:
             raise InputError(f"unknown --level {level}", f"known are {', '.join(LEVELS)}")
     if options.device == "cuda":
-        problem = _cuda_problem()
+        problem = cuda_problem()
         if problem:
             raise DhmError(f"device cuda cannot be used: {problem}", hint="pass --device cpu")
     for option, path in (("--json", options.json), ("--plot", options.plot)):

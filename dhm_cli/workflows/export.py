@@ -86,6 +86,7 @@ def export_onnx(checkpoint: Path, out: Path, precision: str = "float32", data: P
         raise InputError("int8 needs faces to measure the ranges of its numbers", "pass --data FILE.h5")
     store = None if data is None else FaceStore(data)
     size = model.config.input_size
+    faces = _comparison_crops(store, size)
     description: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "arch": metadata["arch"],
@@ -102,7 +103,7 @@ def export_onnx(checkpoint: Path, out: Path, precision: str = "float32", data: P
         graph = store_half(quantised(exact, _QUANTISED, _calibration_crops(store, size)))
     with written_atomically(out) as partial:
         partial.write_bytes(graph.SerializeToString())
-        report = _compare(partial, model, exact, store)
+        report = _compare(partial, model, exact, *faces)
         _check(out, report, precision)
     return report
 
@@ -141,14 +142,20 @@ def _calibration_crops(store: FaceStore, size: int) -> NDArray[np.uint8]:
     return validation_crops(faces, size, 0, max(1, len(faces) // _CALIBRATION_FACES))[0][:_CALIBRATION_FACES]
 
 
-def _compare(file: Path, model: Network, exact: onnx.ModelProto, store: FaceStore | None) -> ExportReport:
+def _compare(
+    file: Path,
+    model: Network,
+    exact: onnx.ModelProto,
+    crops: NDArray[np.uint8],
+    truth: NDArray[np.float64] | None,
+    yaw: NDArray[np.float32],
+) -> ExportReport:
     engine = OnnxEngine(file)
-    crops, truth, yaw = _comparison_crops(store, model.config.input_size)
     found = engine(crops)
     with torch.inference_mode():
         expected = model(image_tensor(torch.from_numpy(crops[:_TEST_CROPS]))).landmarks[:, -1].numpy()
     apart = float(np.linalg.norm(found[:_TEST_CROPS] - expected, axis=-1).max())
-    if store is None:
+    if truth is None:
         return ExportReport(file.stat().st_size, apart)
     with tempfile.TemporaryDirectory() as folder:
         reference = Path(folder) / "float32.onnx"
@@ -160,11 +167,11 @@ def _compare(file: Path, model: Network, exact: onnx.ModelProto, store: FaceStor
 
 def _comparison_crops(
     store: FaceStore | None, size: int
-) -> tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.float32]]:
+) -> tuple[NDArray[np.uint8], NDArray[np.float64] | None, NDArray[np.float32]]:
     """Crops to compare on, with landmarks and yaw: the val faces, or else noise, without."""
     if store is None:
         noise = np.random.default_rng(0).integers(0, 256, (_TEST_CROPS, size, size, 3), dtype=np.uint8)
-        return noise, np.empty((0, 68, 3)), np.empty(0, np.float32)
+        return noise, None, np.empty(0, np.float32)
     faces = load_faces([(store, 1.0)], "val")
     if not len(faces):
         raise InputError(f"{store.path}: no val faces to compare on", "pass another --data")
