@@ -82,7 +82,7 @@ class OnnxEngine:
 
     def __init__(self, path: str | os.PathLike[str] | None = None, threads: int | None = None) -> None:
         name, data = _read_weights(path)
-        self.weights_hash = _hash(data)
+        self.weights_hash = short_hash(data)
         self._session = onnx_session(data, name, threads or 1)
         text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
         if text is None:
@@ -147,7 +147,7 @@ class TorchEngine:
         source = nullcontext(Path(path or "")) if embedded is None else as_file(_packaged(f"{embedded}.safetensors"))
         with source as file:
             model, metadata = load_checkpoint(file, basis)
-            self.weights_hash = _hash(file.read_bytes())
+            self.weights_hash = short_hash(file.read_bytes())
         self.arch = str(metadata["arch"])
         self.input_size = model.config.input_size
         self.mean_shape = model.get_buffer("mean_shape").numpy().astype(np.float64)
@@ -335,7 +335,8 @@ def cuda_problem() -> str:
     return "" if torch.cuda.is_available() else f"torch {torch.__version__} finds no CUDA device"
 
 
-def _hash(data: bytes) -> str:
+def short_hash(data: bytes) -> str:
+    """The short SHA-256 of a file of weights, see `Engine.weights_hash`."""
     return hashlib.sha256(data).hexdigest()[:16]
 
 

@@ -70,7 +70,7 @@ def run_network(engine: str, network: str, inputs: str, threads: int) -> None:
 
     runner: Runner
     if engine == "onnxruntime":
-        runner = OnnxRunner(network, threads)
+        runner = OnnxRunner(Path(network).read_bytes(), threads)
     elif engine == "openvino":
         runner = OpenVinoRunner(Path(network).read_bytes(), threads)
     else:

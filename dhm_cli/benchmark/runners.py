@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dhm_cli.engines import onnx_session
+
 if TYPE_CHECKING:
     from dhm_cli.benchmark.subjects import Subject
 
@@ -63,18 +65,12 @@ class OnnxRunner:
     """ONNX Runtime on the CPU.
 
     Args:
-        network: the ONNX file, or its path.
+        network: the ONNX file.
         threads: of a call.
     """
 
-    def __init__(self, network: bytes | str, threads: int) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 4
-        self._session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
+    def __init__(self, network: bytes, threads: int) -> None:
+        self._session = onnx_session(network, "the network", threads)
         self._input, self._outputs = self._session.get_inputs()[0].name, [self._session.get_outputs()[0].name]
 
     def bind(self, inputs: NDArray[Any]) -> Callable[[], object]:

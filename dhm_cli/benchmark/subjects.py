@@ -1,7 +1,6 @@
 """What is measured: networks of the package, random ones, checkpoints, ONNX files and the baselines, by name."""
 
 import functools
-import hashlib
 import importlib.resources
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from dhm_cli.benchmark.baselines import BASELINES, INPUT_SIZE, baseline
 from dhm_cli.checkpoint import load_checkpoint
 from dhm_cli.config import ARCHS, preset
-from dhm_cli.engines import OnnxEngine
+from dhm_cli.engines import OnnxEngine, short_hash
 from dhm_cli.errors import InputError
 from dhm_cli.models.inference import inference_network
 from dhm_cli.models.registry import build_model, needs_face_model
@@ -143,7 +142,7 @@ def _from_checkpoint(
         network=inference_network(model),
         file=file,
         onnx_file=onnx_file,
-        hashes=tuple(hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in files),
+        hashes=tuple(short_hash(path.read_bytes()) for path in files),
         validation_nme=(metadata.get("training") or {}).get("validation_nme"),
     )
 
