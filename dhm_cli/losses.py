@@ -1,6 +1,7 @@
 """Training losses on landmarks and on the parameters of the face model."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -23,25 +24,88 @@ def wing(error: Tensor, width: float, curvature: float) -> Tensor:
     return torch.where(error < width, width * torch.log1p(error / curvature), error - constant)
 
 
-def wing_loss(predicted: Tensor, truth: Tensor, width: float, curvature: float, depth_weight: float) -> Tensor:
-    """Wing loss on landmark distances over face size, for every step.
+def soft_wing(error: Tensor, start: float, width: float, curvature: float) -> Tensor:
+    """Soft Wing loss (Lin et al. 2021, Eq. 5): x up to x = start, then w ln(1 + x / e) + C: tiny errors count less.
+
+    Args:
+        error: x >= 0, any shape.
+        start: where the logarithm begins.
+        width: w.
+        curvature: e.
+
+    Returns:
+        Loss of each element, continuous at `start`.
+    """
+    constant = start - width * math.log(1 + start / curvature)
+    return torch.where(error < start, error, width * torch.log1p(error / curvature) + constant)
+
+
+def normalised_errors(predicted: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    """Errors of landmarks over the face size.
 
     Args:
         predicted: (B, T, 68, 3), crop pixels.
         truth: (B, 68, 3), crop pixels.
-        width: w of the Wing loss, share of the face size.
-        curvature: epsilon of the Wing loss, share of the face size.
+
+    Returns:
+        Distance in x,y and absolute error in z, each (B, T, 68), shares of the face size.
+    """
+    extent = truth[..., :2].amax(1) - truth[..., :2].amin(1)
+    size = extent.prod(-1).sqrt().clamp_min(1.0)[:, None, None, None]
+    error = (predicted - truth[:, None]) / size
+    return (error[..., :2].square().sum(-1) + 1e-8).sqrt(), error[..., 2].abs()
+
+
+def robust_loss(predicted: Tensor, truth: Tensor, penalty: Callable[[Tensor], Tensor], depth_weight: float) -> Tensor:
+    """A function of the landmarks' distances over the face size, for every step.
+
+    Args:
+        predicted: (B, T, 68, 3), crop pixels.
+        truth: (B, 68, 3), crop pixels.
+        penalty: of an error >= 0, a share of the face size, such as `wing`.
         depth_weight: weight of the depth error.
 
     Returns:
         (T,), means over faces and landmarks.
     """
-    extent = truth[..., :2].amax(1) - truth[..., :2].amin(1)
-    size = extent.prod(-1).sqrt().clamp_min(1.0)[:, None, None, None]
-    error = (predicted - truth[:, None]) / size
-    distance = (error[..., :2].square().sum(-1) + 1e-8).sqrt()
-    loss = wing(distance, width, curvature) + depth_weight * wing(error[..., 2].abs(), width, curvature)
+    distance, depth = normalised_errors(predicted, truth)
+    return (penalty(distance) + depth_weight * penalty(depth)).mean((0, 2))
+
+
+def likelihood_loss(predicted: Tensor, log_scale: Tensor, truth: Tensor, depth_weight: float) -> Tensor:
+    """Negative log-likelihood of landmarks under Laplace distributions whose scales the network tells.
+
+    In x,y the density is exp(-d / s) / (2 pi s^2), in z exp(-d / s) / (2 s), as in Kumar et al. 2020 ("LUVLi", Eq. 9)
+    but with the same scale in all directions.
+
+    Args:
+        predicted: (B, T, 68, 3), crop pixels.
+        log_scale: ln s, (B, T, 68), s a share of the face size.
+        truth: (B, 68, 3), crop pixels.
+        depth_weight: weight of the depth's likelihood.
+
+    Returns:
+        (T,), means over faces and landmarks, without constants.
+    """
+    distance, depth = normalised_errors(predicted, truth)
+    loss = (distance + depth_weight * depth) * torch.exp(-log_scale) + (2 + depth_weight) * log_scale
     return loss.mean((0, 2))
+
+
+def similarity_loss(features: Tensor, shown: Tensor) -> Tensor:
+    """Distance between two networks' tables of how alike the faces of a batch are (Tung and Mori 2019, Eq. 2-4).
+
+    Args:
+        features: of the student, (B, ...).
+        shown: of the teacher, (B, ...), of any other shape.
+
+    Returns:
+        Scalar, mean square difference of the two (B, B) tables of inner products with rows of length 1, times B.
+    """
+    mine, theirs = (
+        torch.nn.functional.normalize(x.flatten(1) @ x.flatten(1).T, dim=1) for x in (features.float(), shown.float())
+    )
+    return (mine - theirs).square().sum() / len(features)
 
 
 def squared_loss(predicted: Tensor, truth: Tensor, side: int, depth_weight: float) -> Tensor:
@@ -65,13 +129,15 @@ def over_steps(losses: Tensor, weights: str) -> Tensor:
 
     Args:
         losses: (T,).
-        weights: "equal", or "rising": step t of T weighs t / T.
+        weights: "equal"; "rising", step t of T weighs t / T; or "last", the last step alone.
 
     Returns:
         Scalar, a weighted mean.
     """
     if weights == "equal":
         return losses.mean()
+    if weights == "last":
+        return losses[-1]
     steps = torch.arange(1, len(losses) + 1, dtype=losses.dtype, device=losses.device)
     return (losses * steps / steps.sum()).sum()
 

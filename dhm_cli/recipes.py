@@ -145,6 +145,7 @@ class RunSettings:
         _check_training(self.training)
         if isinstance(self.network, DhmConfig):
             _check_dhm(self.network)
+        _check_loss(self.network, self.training)
 
     def to_toml(self) -> dict[str, Any]:
         """The settings as `resolve` takes them from a file: nested dictionaries without None."""
@@ -237,6 +238,16 @@ def _check_training(training: TrainConfig) -> None:
         raise InputError("schedule milestones without decay_epochs", "set decay_epochs, such as [20, 30]")
     if training.schedule != "cosine" and training.decay == 1:
         raise InputError(f"schedule {training.schedule} with decay 1 never lowers the rate", "set decay below 1")
+
+
+def _check_loss(network: FastDhmConfig | DhmConfig, training: TrainConfig) -> None:
+    if training.loss == "likelihood" and not (isinstance(network, FastDhmConfig) and network.uncertainty):
+        raise InputError(
+            "loss likelihood needs a network that tells its uncertainty",
+            "set network.uncertainty to true, for fast and fast-x2",
+        )
+    if training.feature_weight and isinstance(network, DhmConfig):
+        raise InputError("feature_weight is for networks of the fast family", "leave it out")
 
 
 def _check_dhm(network: DhmConfig) -> None:

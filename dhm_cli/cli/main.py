@@ -12,6 +12,7 @@ from dhm_cli.cli.benchmark import benchmark
 from dhm_cli.cli.evaluate import evaluate
 from dhm_cli.cli.export import export
 from dhm_cli.cli.prepare import prepare
+from dhm_cli.cli.relabel import relabel
 from dhm_cli.cli.train import train
 from dhm_cli.errors import DhmError
 
@@ -50,6 +51,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(prepare)
+app.command()(relabel)
 app.command()(train)
 app.command()(evaluate)
 app.command()(align)

@@ -12,10 +12,20 @@ from dhm_cli.models.layers import FastRecurrentModule, SeparableBlock
 from dhm_cli.models.output import AlignmentOutput
 from dhm_cli.models.state import place_in_crop
 
+# Expected error, as a share of the face size, that a network with `uncertainty` starts from.
+_FIRST_SCALE = 0.05
+
 
 def _widen(channels: int, width: float) -> int:
     """Channels times width, to a multiple of 16, the vector length of AVX-512 in float32."""
     return max(16, 16 * round(channels * width / 16))
+
+
+def _joined(first: AlignmentOutput, second: AlignmentOutput) -> AlignmentOutput:
+    """The steps of two passes, one after the other."""
+    scales = [x.log_scale for x in (first, second) if x.log_scale is not None]
+    landmarks = torch.cat([first.landmarks, second.landmarks], dim=1)
+    return AlignmentOutput(landmarks, None, torch.cat(scales, dim=1) if scales else None, second.features)
 
 
 class FastDhm(nn.Module):
@@ -59,6 +69,7 @@ class FastDhm(nn.Module):
             nn.Linear(recurrent_channels * side * side, config.head_rank, bias=False),
             nn.Linear(config.head_rank, NUM_LANDMARKS * 3),
         )
+        self.scale = nn.Linear(config.head_rank, NUM_LANDMARKS) if config.uncertainty else None
         self.register_buffer("mean_shape", mean_shape.float().clone())
         self.register_buffer("heatmap", torch.zeros(1, 3, config.input_size, config.input_size), persistent=False)
         self.redraw_heatmap()
@@ -73,12 +84,13 @@ class FastDhm(nn.Module):
     def redraw_heatmap(self) -> None:
         """Draw the fixed heat map of the mean shape again; needed after `mean_shape` has changed."""
         with torch.no_grad():
-            self.heatmap.copy_(draw_heatmap(self.initial_landmarks[None], self.config.input_size))
+            if self.config.heatmap != "none":
+                self.heatmap.copy_(draw_heatmap(self.initial_landmarks[None], self.config.input_size))
 
-    def heatmap_response(self) -> Tensor:
-        """What the heat map adds to the first convolution of every image, (1, C, S / 2, S / 2)."""
+    def heatmap_response(self, heatmap: Tensor) -> Tensor:
+        """What a heat map (B, 3, S, S) adds to the first convolution, (B, C, S / 2, S / 2)."""
         weight = self.stem.weight[:, 3:]
-        return nn.functional.conv2d(self.heatmap, weight, stride=self.stem.stride, padding=self.stem.padding)
+        return nn.functional.conv2d(heatmap, weight, stride=self.stem.stride, padding=self.stem.padding)
 
     def forward(self, images: Tensor) -> AlignmentOutput:
         """Landmarks after every step.
@@ -93,12 +105,20 @@ class FastDhm(nn.Module):
         if images.shape[1:] != (3, size, size):
             raise ValueError(f"this network takes images of shape (B, 3, {size}, {size}), got {tuple(images.shape)}")
         x = nn.functional.conv2d(images, self.stem.weight[:, :3], stride=self.stem.stride, padding=self.stem.padding)
-        x = torch.relu(self.stem_norm(x + self.heatmap_response()))
-        states = self.recurrent(self.cnn(x), self.config.steps)
-        with torch.autocast(images.device.type, enabled=False):  # pixels need more than the 8 bits of bfloat16
-            moved = torch.stack([self.head(state.float()) for state in states], dim=1)
-        moved = moved.unflatten(-1, (NUM_LANDMARKS, 3)) * size
-        return AlignmentOutput(self.initial_landmarks + moved)
+        output = self._pass(x + self.heatmap_response(self.heatmap))
+        if self.config.heatmap == "predicted":
+            with torch.no_grad():
+                drawn = draw_heatmap(output.landmarks[:, -1], size, memory_format=torch.channels_last)
+            output = _joined(output, self._pass(x + self.heatmap_response(drawn)))
+        return output
+
+    def _pass(self, stem: Tensor) -> AlignmentOutput:
+        states = self.recurrent(self.cnn(torch.relu(self.stem_norm(stem))), self.config.steps)
+        with torch.autocast(stem.device.type, enabled=False):  # pixels need more than the 8 bits of bfloat16
+            narrow = torch.stack([self.head[:2](state.float()) for state in states], dim=1)
+            moved = self.head[2](narrow).unflatten(-1, (NUM_LANDMARKS, 3)) * self.config.input_size
+            log_scale = None if self.scale is None else self.scale(narrow)
+        return AlignmentOutput(self.initial_landmarks + moved, None, log_scale, states[-1])
 
     def _initialise(self) -> None:
         for module in self.modules():
@@ -108,3 +128,6 @@ class FastDhm(nn.Module):
         assert isinstance(last, nn.Linear)
         nn.init.normal_(last.weight, std=0.01)  # start at the mean shape
         nn.init.zeros_(last.bias)
+        if self.scale is not None:
+            nn.init.zeros_(self.scale.weight)
+            nn.init.constant_(self.scale.bias, math.log(_FIRST_SCALE))

@@ -21,7 +21,9 @@ def inference_network(model: Network) -> nn.Module:
     Returns:
         A module (B, S, S, 3) uint8 RGB -> (B, 68, 3) float32, 0-based crop pixels.
     """
-    return InferenceFastDhm(model).eval() if isinstance(model, FastDhm) else InferenceDhm(model).eval()
+    if isinstance(model, FastDhm) and model.config.heatmap != "predicted":
+        return InferenceFastDhm(model).eval()
+    return InferenceDhm(model).eval()
 
 
 class InferenceFastDhm(nn.Module):
@@ -48,7 +50,7 @@ class InferenceFastDhm(nn.Module):
                 torch.full((1, 3, size, size), -1.0), stem.weight[:, :3], stride=stem.stride, padding=stem.padding
             )
             offset = norm.bias[:, None, None] - gain * norm.running_mean[:, None, None]
-            self.register_buffer("stem_bias", gain * (model.heatmap_response() + black) + offset)
+            self.register_buffer("stem_bias", gain * (model.heatmap_response(model.heatmap) + black) + offset)
             self.stem = nn.Conv2d(3, stem.out_channels, 3, 2, 1, bias=False)
             self.stem.weight = nn.Parameter(stem.weight[:, :3] * gain[..., None] / 127.5)
 

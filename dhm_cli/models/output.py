@@ -13,7 +13,12 @@ class AlignmentOutput(NamedTuple):
             mean in the training data; the last step is the answer.
         parameters: (B, T, 234), p of every step for the crop as an image (`morphable.parameters.LAYOUT`), its angles as
             `DhmConfig.rotation` says, from networks that regress p; None from those that regress landmarks.
+        log_scale: (B, T, 68), logarithm of each landmark's expected error as a share of the face size, from networks
+            with `FastDhmConfig.uncertainty`; else None.
+        features: the last recurrent state, (B, C, H, W), from the Fast DHM family; else None.
     """
 
     landmarks: Tensor
     parameters: Tensor | None = None
+    log_scale: Tensor | None = None
+    features: Tensor | None = None

@@ -1,19 +1,43 @@
 """What a training minimises: the recipe's loss against the labels, a teacher's landmarks and the face model's prior."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from dhm_cli.checkpoint import load_checkpoint
 from dhm_cli.config import TrainConfig
-from dhm_cli.losses import coefficient_prior, over_steps, squared_loss, wing_loss
+from dhm_cli.errors import InputError
+from dhm_cli.landmarks import MIRROR
+from dhm_cli.losses import (
+    coefficient_prior,
+    likelihood_loss,
+    over_steps,
+    robust_loss,
+    similarity_loss,
+    soft_wing,
+    squared_loss,
+    wing,
+)
 from dhm_cli.models.output import AlignmentOutput
 from dhm_cli.morphable.face_model import FaceModel
 
 
+class Shown(NamedTuple):
+    """What a teacher shows.
+
+    Attributes:
+        landmarks: (B, 68, 3), pixels of the student's crop.
+        features: its last recurrent state, (B, ...); None of networks that give none.
+    """
+
+    landmarks: Tensor
+    features: Tensor | None
+
+
 class Teacher(nn.Module):
-    """A trained network that shows a smaller one its landmarks (distillation, Hinton et al. 2015).
+    """A trained network that shows a smaller one its landmarks and features (distillation, Hinton et al. 2015).
 
     Args:
         checkpoint: its file, of any architecture and input size.
@@ -26,14 +50,34 @@ class Teacher(nn.Module):
         self.network.requires_grad_(False)
 
     @torch.no_grad()
-    def forward(self, images: Tensor) -> Tensor:
-        """Landmarks of the student's crops, (B, 3, S, S) in [-1, 1] -> (B, 68, 3), pixels of the student's crop."""
+    def forward(self, images: Tensor) -> Shown:
+        """What it sees in the student's crops, (B, 3, S, S) in [-1, 1]."""
         size, mine = images.shape[-1], self.network.config.input_size
         if size != mine:
             images = nn.functional.interpolate(images, (mine, mine), mode="bilinear", antialias=True)
-        landmarks = self.network.eval()(images).landmarks[:, -1].float() * (size / mine)
+        output = self.network.eval()(images)
+        landmarks = output.landmarks[:, -1].float() * (size / mine)
         shift = (size / mine - 1) / 2  # x -> (x + 0.5) s - 0.5
-        return landmarks + landmarks.new_tensor([shift, shift, 0.0])
+        return Shown(landmarks + landmarks.new_tensor([shift, shift, 0.0]), output.features)
+
+
+def with_mirror_images(images: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    """A batch and behind it its mirror images.
+
+    Args:
+        images: (B, 3, S, S).
+        truth: (B, 68, 3), crop pixels.
+
+    Returns:
+        (2 B, 3, S, S) and (2 B, 68, 3).
+    """
+    return torch.cat([images, images.flip(-1)]), torch.cat([truth, mirrored(truth, images.shape[-1])])
+
+
+def mirrored(landmarks: Tensor, size: int) -> Tensor:
+    """Landmarks (..., 68, 3) of the mirror image of a crop of `size` pixels, in its index order."""
+    turned = landmarks[..., torch.from_numpy(MIRROR).to(landmarks.device), :]
+    return turned * turned.new_tensor([-1.0, 1.0, 1.0]) + turned.new_tensor([size - 1.0, 0.0, 0.0])
 
 
 class Objective(nn.Module):
@@ -62,22 +106,46 @@ class Objective(nn.Module):
         Args:
             output: of the network.
             truth: (B, 68, 3), crop pixels.
-            images: (B, 3, S, S), what the network saw.
+            images: (B, 3, S, S), what the network saw; with a `mirror_weight` as `with_mirror_images` makes them.
+
+        Raises:
+            InputError: a teacher without features is to show them.
         """
-        loss = self._against(output.landmarks, truth)
+        c = self._config
+        loss = self._against(output, truth)
         if self.teacher is not None:
-            with torch.autocast(images.device.type, torch.bfloat16, enabled=self._config.precision == "bf16"):
+            with torch.autocast(images.device.type, torch.bfloat16, enabled=c.precision == "bf16"):
                 shown = self.teacher(images)
-            loss = loss + self._config.distillation_weight * self._against(output.landmarks, shown)
-        if self._config.prior_weight and output.parameters is not None:
+            loss = loss + c.distillation_weight * self._against(output, shown.landmarks)
+            if c.feature_weight:
+                if shown.features is None:
+                    raise InputError(
+                        "training.feature_weight: the teacher shows no features", "take one of the fast family"
+                    )
+                assert output.features is not None
+                loss = loss + c.feature_weight * similarity_loss(output.features, shown.features)
+        if c.mirror_weight:
+            ahead, behind = output.landmarks.chunk(2)
+            difference = robust_loss(ahead, mirrored(behind[:, -1], self._side), self._penalty, c.depth_weight)
+            loss = loss + c.mirror_weight * over_steps(difference, c.step_weights)
+        if c.prior_weight and output.parameters is not None:
             prior = coefficient_prior(output.parameters, self.identity_std, self.expression_std)
-            loss = loss + self._config.prior_weight * prior
+            loss = loss + c.prior_weight * prior
         return loss
 
-    def _against(self, predicted: Tensor, truth: Tensor) -> Tensor:
-        c = self._config
+    def _against(self, output: AlignmentOutput, truth: Tensor) -> Tensor:
+        c, predicted = self._config, output.landmarks
         if c.loss == "squared":
             losses = squared_loss(predicted, truth, self._side, c.depth_weight)
+        elif c.loss == "likelihood":
+            assert output.log_scale is not None
+            losses = likelihood_loss(predicted, output.log_scale, truth, c.depth_weight)
         else:
-            losses = wing_loss(predicted, truth, c.wing_width, c.wing_curvature, c.depth_weight)
+            losses = robust_loss(predicted, truth, self._penalty, c.depth_weight)
         return over_steps(losses, c.step_weights)
+
+    def _penalty(self, error: Tensor) -> Tensor:
+        c = self._config
+        if c.loss == "wing":
+            return wing(error, c.wing_width, c.wing_curvature)
+        return error if c.loss == "l1" else soft_wing(error, c.wing_start, c.wing_width, c.wing_curvature)

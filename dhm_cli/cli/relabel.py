@@ -1,0 +1,115 @@
+"""`dhm relabel`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from dhm_cli.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from dhm_cli.workflows.relabelling import RelabelJob, RelabelReport
+
+
+def relabel(
+    stores: Annotated[
+        list[str],
+        typer.Argument(
+            help="Stores of dhm prepare, each with a file of prior points if there is one: faces.h5 or "
+            "faces.h5=points.npz. The human points of the first decide where on a face a landmark is."
+        ),
+    ],
+    model: Annotated[
+        str,
+        typer.Option(help="The network that is asked: fast, fast-x2, or a file of dhm train or dhm export."),
+    ] = "fast-x2",
+    follow_prior: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A part of the face (jaw, brows, nose, eyes or mouth) whose labels follow the convention of the first "
+            "store's prior instead. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    trust: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Trust in the human points of a store, as in faces=0.5; 1 where nothing is said. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the new stores.")] = Path("relabelled"),
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where the network runs.")] = "auto",
+) -> None:
+    """Fit the labels of stores again, with a trained network's landmarks beside the human points (self-training).
+
+    Example: dhm relabel data/faces.h5=teacher.npz --model runs/fast/best.safetensors --follow-prior jaw
+
+    Brings the sources to one convention, fits the face model to their weighted mean, and flags training faces on which
+    they disagree. Validation faces are fitted without the network and never flagged; test faces are not touched.
+    """
+    from rich.console import Console
+    from tqdm import tqdm
+
+    from dhm_cli.engines import load_engine
+    from dhm_cli.workflows.relabelling import relabel_stores
+
+    jobs = _jobs(stores, trust or [])
+    engine = load_engine(device, model)
+    with tqdm(unit="face", smoothing=0.1, disable=None) as bar:
+
+        def show(name: str, done: int, total: int) -> None:
+            if bar.total != total or bar.desc != f"{name}: ":
+                bar.reset(total)
+                bar.set_description(name)
+            bar.update(done - bar.n)
+
+        try:
+            reports = relabel_stores(jobs, engine, out, follow_prior or [], show)
+        except KeyboardInterrupt:
+            bar.close()
+            typer.echo("stopped; the same command goes on from here", err=True)
+            raise
+    _print(Console(), reports)
+
+
+def _jobs(stores: list[str], trust: list[str]) -> "list[RelabelJob]":
+    from dhm_cli.workflows.relabelling import RelabelJob
+
+    trusted = dict(_trust(text) for text in trust)
+    jobs = []
+    for text in stores:
+        file, _, prior = (text, "", "") if text.endswith(".h5") else text.partition("=")
+        jobs.append(RelabelJob(Path(file), Path(prior) if prior else None, trusted.pop(Path(file).stem, 1.0)))
+    if trusted:
+        raise InputError(f"--trust {next(iter(trusted))}: no such store", f"known are: {', '.join(stores)}")
+    return jobs
+
+
+def _trust(text: str) -> tuple[str, float]:
+    name, _, number = text.partition("=")
+    try:
+        value = float(number)
+        if not 0 <= value <= 1:
+            raise ValueError
+    except ValueError:
+        raise InputError(f"--trust {text}: expected a number from 0 to 1", "write STORE=0.5") from None
+    return name, value
+
+
+def _print(console: "Console", reports: "list[RelabelReport]") -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("store", "faces", "left out", "because of", "human bias", "moved", "mean disagreement")
+    for r in reports:
+        reasons = ", ".join(f"{name} {count:,}" for name, count in r.reasons.items() if count)
+        agreement = ", ".join(f"{name} {value:.2f}" for name, value in r.agreement.items())
+        moved = f"{r.moved[0]:.2f}, 95 %: {r.moved[1]:.2f}"
+        cells = [str(r.store), f"{r.faces:,}", f"{r.left_out:,}", reasons, f"{r.bias:+.2f}", moved, agreement]
+        table.add_row(*map(escape, cells))
+    console.print(table)
+    typer.echo("bias, distances: percent of the face size; a face may be left out for several reasons")
+    typer.echo(f"pictures: {', '.join(str(r.picture) for r in reports)}")
