@@ -23,14 +23,14 @@ from dhm_cli.evaluation.page import write_page
 from dhm_cli.evaluation.published import published_results
 from dhm_cli.evaluation.scores import Method, Score, Scoring, noise_floor
 from dhm_cli.files import written_atomically
-from dhm_cli.metrics import NORMALISERS
+from dhm_cli.metrics import NORMALISERS, YAW_BINS, in_yaw_bin
 from dhm_cli.plotting import comparison_tile, gallery_sheet, save_png
 
 SCHEMA, SCHEMA_VERSION = "dhm-evaluation", 1
 # Characters of a name in a chart.
 _LEGEND = 32
-# Faces of each section of the gallery; a tile's side, pixels.
-_SHOWN, _TILE = 6, 200
+# Faces of each section of the gallery, in a row of it; a tile's side, pixels.
+_SHOWN, _COLUMNS, _TILE = 24, 8, 200
 # Error axis of the CED, in units of the threshold of the failure rate.
 _CED_REACH = 5 / 3
 
@@ -201,17 +201,17 @@ def _mean_face(truth: GroundTruth) -> NDArray[np.float64]:
 
 
 def _gallery(truth: GroundTruth, method: Method, score: Score) -> NDArray[np.uint8]:
-    """The best, the middle and the worst faces with truth and prediction, and some that were not found."""
-    order = np.argsort(score.nme, kind="stable")
-    order, lost = order[~np.isnan(score.nme[order])], np.flatnonzero(np.isnan(score.nme))
-    middle = max(0, len(order) // 2 - _SHOWN // 2)
-    sections = [
-        ("smallest error", order[:_SHOWN]),
-        ("median error", order[middle : middle + _SHOWN]),
-        ("largest error", order[::-1][:_SHOWN]),
-        ("not found", lost[:_SHOWN]),
-    ]
-    return gallery_sheet([(title, _tiles(truth, method, score, faces)) for title, faces in sections], _SHOWN)
+    """Faces drawn by lot from each yaw bin and the worst, with truth and prediction, and some that were not found."""
+    found = ~np.isnan(score.nme)
+    rng = np.random.default_rng(0)
+    sections = []
+    for name in YAW_BINS:
+        faces = np.flatnonzero(found & in_yaw_bin(truth.faces.yaw, name))
+        drawn = np.sort(rng.permutation(faces)[:_SHOWN])
+        sections.append((f"yaw {name}, drawn by lot", drawn[np.argsort(score.nme[drawn], kind="stable")]))
+    worst = np.argsort(np.where(found, -score.nme, np.inf), kind="stable")[: min(_SHOWN, int(found.sum()))]
+    sections += [("largest error", worst), ("not found", np.flatnonzero(~found)[:_SHOWN])]
+    return gallery_sheet([(title, _tiles(truth, method, score, faces)) for title, faces in sections], _COLUMNS)
 
 
 def _tiles(truth: GroundTruth, method: Method, score: Score, faces: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
