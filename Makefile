@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench wheel-check clean
+.PHONY: help demo test lint bench train-default wheel-check clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,6 +30,39 @@ test: $(VENV)/.installed ## Run the tests
 bench: $(VENV)/.installed ## Measure speed: networks, photos, folders, two processes
 	$(BIN)/dhm benchmark --device cpu --threads 1 --level network --level crop --level photo --level folder \
 		--processes 2 --json bench/speed.json --plot bench/speed.png
+
+# The shipped networks anew, from a folder with the data that their model cards name: two rounds of a network and better
+# labels, then both networks. A training that was stopped goes on where it was.
+DATA ?= data-source
+WORK ?= train-default
+ROUND_STEPS ?= 15000
+FINAL_STEPS ?= 40000
+prepare = $(BIN)/dhm prepare $(DATA)/$(2)/$(3) --name $(1) --bfm $(DATA)/bfm/BFM68.mat --out $(WORK)/prepared $(4)
+train = $(BIN)/dhm train --arch $(2) --steps $(3) --validate-every 1000 --out $(WORK)/$(1) $(5) \
+	--data $(WORK)/$(4)/merl.h5 --data $(WORK)/$(4)/extra.h5=0.8 --data $(WORK)/$(4)/cfp.h5=0.6 \
+	--data $(WORK)/$(4)/lfw.h5=0.3 --data $(WORK)/$(4)/ytf.h5=0.35 $$(test ! -e $(WORK)/$(1)/state.safetensors || echo --resume)
+relabel = $(BIN)/dhm relabel --model $(WORK)/$(1)/best.safetensors --out $(WORK)/$(2) --follow-prior jaw --follow-prior nose \
+	--trust ytf=0.5 $(WORK)/prepared/merl.h5=$(DATA)/aflw_merl68/teacher68.npz \
+	$(WORK)/prepared/extra.h5=$(DATA)/aflw_extra/teacher68.npz $(WORK)/prepared/cfp.h5=$(DATA)/cfp/teacher68.npz \
+	$(WORK)/prepared/lfw.h5=$(DATA)/lfw_extra/teacher68.npz $(WORK)/prepared/ytf.h5
+export = $(BIN)/dhm export $(WORK)/$(1)/best.safetensors --precision float16 --out $(WORK)/$(1).safetensors && \
+	$(BIN)/dhm export $(WORK)/$(1).safetensors --precision float16 --out $(WORK)/$(1).onnx --data $(WORK)/$(2)/merl.h5
+
+train-default: $(VENV)/.installed ## Train the shipped networks: make train-default DATA=folder (hours)
+	$(call prepare,merl,aflw_merl68,faces,--prior $(DATA)/aflw_merl68/teacher68.npz --table $(DATA)/aflw_merl68/faces.csv)
+	$(call prepare,extra,aflw_extra,faces,--prior $(DATA)/aflw_extra/teacher68.npz --split train \
+		--points $(DATA)/aflw_extra/labels21.npz)
+	$(call prepare,cfp,cfp,faces,--prior $(DATA)/cfp/teacher68.npz --split train)
+	$(call prepare,lfw,lfw_extra,faces,--prior $(DATA)/lfw_extra/teacher68.npz --split train)
+	$(call prepare,ytf,ytf68,train,--split train)
+	$(call train,round1,fast-x2,$(ROUND_STEPS),prepared)
+	$(call relabel,round1,labels1)
+	$(call train,round2,fast-x2,$(ROUND_STEPS),labels1,--init $(WORK)/round1/best.safetensors)
+	$(call relabel,round2,labels2)
+	$(call train,fast,fast,$(FINAL_STEPS),labels2)
+	$(call train,fast-x2,fast-x2,$(FINAL_STEPS),labels2,--init $(WORK)/round2/best.safetensors)
+	$(call export,fast,labels2)
+	$(call export,fast-x2,labels2)
 
 wheel-check: $(VENV)/.installed ## Build the wheel and use it away from the source
 	rm -rf $(VENV)/wheel && mkdir -p $(VENV)/wheel

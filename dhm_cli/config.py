@@ -88,7 +88,12 @@ def _stage(channels: int, count: int) -> tuple[tuple[int, ...], ...]:
 # pointwise convolution costs what its multiplications cost at any resolution, so channels grow where a map is small;
 # a depthwise one is bound by memory, so 5x5 costs little more than 3x3 at 15x15 and below.
 FAST_PRESETS: dict[str, FastDhmConfig] = {
-    "fast": FastDhmConfig(blocks=((32, 2), *_stage(64, 4), *_stage(128, 6)), middle_activation=False),
+    "fast": FastDhmConfig(
+        blocks=((32, 2), *_stage(64, 4), *_stage(128, 4), *_stage(192, 2)),
+        middle_activation=False,
+        feature_stride=1,
+        recurrent_channels=96,
+    ),
     "fast-x2": FastDhmConfig(
         blocks=((32, 2), (32, 1), *_stage(96, 4), *_stage(192, 6), *_stage(256, 4)),
         middle_activation=False,
@@ -214,7 +219,7 @@ class TrainConfig:
         epochs: passes over the training faces; used where `steps` is None. With `yaw_shares` faces are drawn with
             replacement, and an epoch is as many draws as there are faces.
         batch: faces per step, over all processes.
-        optimiser: "adamw", "adam" or "rmsprop".
+        optimiser: "muon" (`training.muon`), "adamw", "adam" or "rmsprop".
         learning_rate: the initial rate, after the warm-up.
         schedule: "cosine" to zero at the last step; "exponential", times `decay` every `decay_steps` steps; or
             "milestones", times `decay` at each of the epochs `decay_epochs`.
@@ -223,7 +228,7 @@ class TrainConfig:
         decay_epochs: epochs at whose end the milestones schedule decays.
         final_learning_rate: the exponential schedule stops falling here.
         warmup: steps over which the rate first rises linearly; at most a tenth of the run.
-        weight_decay: decoupled for adamw, an L2 term for the others.
+        weight_decay: decoupled for muon and adamw, an L2 term for the others.
         ema: decay of the moving average of the weights, which is what is validated and shipped; 0 for none.
         gradient_norm: gradients are clipped to this norm; 0 for no clipping.
         loss: on distances over the face size "wing", "soft-wing", "l1" or "likelihood" (for networks with
@@ -233,6 +238,7 @@ class TrainConfig:
         wing_width: w of the Wing loss, share of the face size.
         wing_curvature: epsilon of the Wing loss, share of the face size.
         wing_start: where the logarithm of the Soft Wing loss begins, share of the face size.
+        part_weight: weight of the same loss on the shapes of the face's parts, for "wing", "soft-wing" and "l1".
         prior_weight: weight of the mean square of the identity and expression coefficients over their standard
             deviations, for networks that regress p; it keeps what landmarks cannot tell near the mean face.
         distillation_weight: weight of the same loss against a teacher's landmarks, where there is a teacher.
@@ -250,7 +256,7 @@ class TrainConfig:
     steps: int | None = 40_000
     epochs: float | None = None
     batch: int = 64
-    optimiser: str = "adamw"
+    optimiser: str = "muon"
     learning_rate: float = 2e-3
     schedule: str = "cosine"
     decay: float = 1.0
@@ -267,6 +273,7 @@ class TrainConfig:
     wing_width: float = 0.08
     wing_curvature: float = 0.02
     wing_start: float = 0.01
+    part_weight: float = 0.0
     prior_weight: float = 0.0
     distillation_weight: float = 1.0
     feature_weight: float = 0.0

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from dhm_cli.landmarks import PARTS
 from dhm_cli.morphable.parameters import LAYOUT
 
 
@@ -40,23 +41,31 @@ def soft_wing(error: Tensor, start: float, width: float, curvature: float) -> Te
     return torch.where(error < start, error, width * torch.log1p(error / curvature) + constant)
 
 
-def normalised_errors(predicted: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-    """Errors of landmarks over the face size.
-
-    Args:
-        predicted: (B, T, 68, 3), crop pixels.
-        truth: (B, 68, 3), crop pixels.
-
-    Returns:
-        Distance in x,y and absolute error in z, each (B, T, 68), shares of the face size.
-    """
+def _errors(predicted: Tensor, truth: Tensor) -> Tensor:
+    """Errors of landmarks over the face size, (B, T, 68, 3)."""
     extent = truth[..., :2].amax(1) - truth[..., :2].amin(1)
     size = extent.prod(-1).sqrt().clamp_min(1.0)[:, None, None, None]
-    error = (predicted - truth[:, None]) / size
-    return (error[..., :2].square().sum(-1) + 1e-8).sqrt(), error[..., 2].abs()
+    return (predicted - truth[:, None]) / size
 
 
-def robust_loss(predicted: Tensor, truth: Tensor, penalty: Callable[[Tensor], Tensor], depth_weight: float) -> Tensor:
+def _lengths(errors: Tensor) -> tuple[Tensor, Tensor]:
+    """Distance in x,y and absolute error in z of errors (B, T, 68, 3), each (B, T, 68)."""
+    return (errors[..., :2].square().sum(-1) + 1e-8).sqrt(), errors[..., 2].abs()
+
+
+def _within_parts(errors: Tensor) -> Tensor:
+    """Errors of landmarks (B, T, 68, 3) relative to the mean error of their part: what is wrong with its shape."""
+    parts = (errors[..., part, :] for part in PARTS)
+    return torch.cat([part - part.mean(-2, keepdim=True) for part in parts], dim=-2)
+
+
+def robust_loss(
+    predicted: Tensor,
+    truth: Tensor,
+    penalty: Callable[[Tensor], Tensor],
+    depth_weight: float,
+    part_weight: float = 0.0,
+) -> Tensor:
     """A function of the landmarks' distances over the face size, for every step.
 
     Args:
@@ -64,12 +73,19 @@ def robust_loss(predicted: Tensor, truth: Tensor, penalty: Callable[[Tensor], Te
         truth: (B, 68, 3), crop pixels.
         penalty: of an error >= 0, a share of the face size, such as `wing`.
         depth_weight: weight of the depth error.
+        part_weight: weight of the same loss on the shapes of the parts alone (jaw, brows, nose, eyes, mouth), each
+            placed at its true centroid. Pose makes most of a landmark's error, so it would drown an open mouth.
 
     Returns:
         (T,), means over faces and landmarks.
     """
-    distance, depth = normalised_errors(predicted, truth)
-    return (penalty(distance) + depth_weight * penalty(depth)).mean((0, 2))
+
+    def penalised(errors: Tensor) -> Tensor:
+        distance, depth = _lengths(errors)
+        return (penalty(distance) + depth_weight * penalty(depth)).mean((0, 2))
+
+    errors = _errors(predicted, truth)
+    return penalised(errors) + part_weight * penalised(_within_parts(errors)) if part_weight else penalised(errors)
 
 
 def likelihood_loss(predicted: Tensor, log_scale: Tensor, truth: Tensor, depth_weight: float) -> Tensor:
@@ -87,7 +103,7 @@ def likelihood_loss(predicted: Tensor, log_scale: Tensor, truth: Tensor, depth_w
     Returns:
         (T,), means over faces and landmarks, without constants.
     """
-    distance, depth = normalised_errors(predicted, truth)
+    distance, depth = _lengths(_errors(predicted, truth))
     loss = (distance + depth_weight * depth) * torch.exp(-log_scale) + (2 + depth_weight) * log_scale
     return loss.mean((0, 2))
 

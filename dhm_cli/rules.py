@@ -157,7 +157,7 @@ TRAINING: Rules = {
     "steps": _STEPS,
     "epochs": _number(0, 1_000_000, above=True),
     "batch": _integer(2, 1_000_000),  # batch norm needs two
-    "optimiser": _choice("adamw", "adam", "rmsprop"),
+    "optimiser": _choice("muon", "adamw", "adam", "rmsprop"),
     "learning_rate": _POSITIVE,
     "schedule": _choice("cosine", "exponential", "milestones"),
     "decay": _number(0, 1, above=True),
@@ -174,6 +174,7 @@ TRAINING: Rules = {
     "wing_width": _POSITIVE,
     "wing_curvature": _POSITIVE,
     "wing_start": _POSITIVE,
+    "part_weight": _NOT_NEGATIVE,
     "prior_weight": _NOT_NEGATIVE,
     "distillation_weight": _NOT_NEGATIVE,
     "feature_weight": _NOT_NEGATIVE,

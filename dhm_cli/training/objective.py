@@ -141,7 +141,7 @@ class Objective(nn.Module):
             assert output.log_scale is not None
             losses = likelihood_loss(predicted, output.log_scale, truth, c.depth_weight)
         else:
-            losses = robust_loss(predicted, truth, self._penalty, c.depth_weight)
+            losses = robust_loss(predicted, truth, self._penalty, c.depth_weight, c.part_weight)
         return over_steps(losses, c.step_weights)
 
     def _penalty(self, error: Tensor) -> Tensor:

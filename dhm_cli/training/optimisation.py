@@ -8,11 +8,14 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from dhm_cli.config import TrainConfig
+from dhm_cli.training.muon import Muon
 
 
 def make_optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """The optimiser of a recipe: AdamW, Adam or RMSprop, with torch's default hyperparameters."""
+    """The optimiser of a recipe: Muon, or AdamW, Adam or RMSprop with torch's default hyperparameters."""
     rate, decay = config.learning_rate, config.weight_decay
+    if config.optimiser == "muon":
+        return Muon(model, rate, decay)
     if config.optimiser == "rmsprop":
         return torch.optim.RMSprop(model.parameters(), lr=rate, weight_decay=decay)
     kind = torch.optim.AdamW if config.optimiser == "adamw" else torch.optim.Adam
