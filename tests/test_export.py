@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -46,11 +47,10 @@ def largest_difference(checkpoint: Path, exported: Path, crops: NDArray[np.uint8
     return float((distance / face_size(theirs)).max())
 
 
-@pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> FastDhm:
+def small_network(**changes: Any) -> FastDhm:
     """A small network with weights and batch norm statistics that are nothing special to batch norm."""
     torch.manual_seed(3)
-    model = FastDhm(SMALL, torch.from_numpy(make_mean_shape()))
+    model = FastDhm(replace(SMALL, **changes), torch.from_numpy(make_mean_shape()))
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -59,6 +59,11 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> FastDhm:
             torch.nn.init.uniform_(module.running_var, 0.5, 2.0)
     torch.nn.init.normal_(model.head[-1].weight, std=0.05)
     return model.eval()
+
+
+@pytest.fixture(scope="module")
+def network() -> FastDhm:
+    return small_network()
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +186,23 @@ def test_the_network_is_left_as_it_was(network: FastDhm) -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
 
 
+@pytest.mark.parametrize("heatmap", ["none", "predicted"])
+@pytest.mark.parametrize("uncertainty", [False, True])
+def test_inference_is_the_last_step_of_every_kind(heatmap: str, uncertainty: bool) -> None:
+    network, mean = small_network(heatmap=heatmap, uncertainty=uncertainty), small_network()
+    with torch.no_grad():
+        network.stem.weight[:, 3:] *= 10  # a heat map moves landmarks by tenths of a pixel
+    mean.load_state_dict(network.state_dict(), strict=False)
+    crops = torch.from_numpy(random_crops(3, 48))
+    with torch.inference_mode():
+        every, found = network(image_tensor(crops)).landmarks, inference_network(network)(crops)
+        with_mean = mean(image_tensor(crops)).landmarks[:, -1]
+    torch.testing.assert_close(found, every[:, -1], atol=1e-3, rtol=0)
+    # The step before, and what the mean heat map gives, lie elsewhere.
+    for other in (every[:, -2], with_mean):
+        assert (found - other).abs().max() > 0.05
+
+
 def test_onnx_files_run_without_torch(exports: dict[str, tuple[Path, Path]]) -> None:
     code = (
         "import sys; sys.modules['torch'] = None\n"  # an import of it raises
@@ -196,12 +218,36 @@ def test_onnx_files_run_without_torch(exports: dict[str, tuple[Path, Path]]) -> 
 
 @pytest.fixture(scope="module")
 def stored_checkpoint(network: FastDhm, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`network` with the landmarks' uncertainty beside them."""
     path = tmp_path_factory.mktemp("int8") / "net.safetensors"
-    save_checkpoint(path, network, "fast", {})
+    model = small_network(uncertainty=True)
+    model.load_state_dict(network.state_dict(), strict=False)
+    save_checkpoint(path, model, "fast", {})
     return path
 
 
-def test_int8(stored_checkpoint: Path, face_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def uncertain_export(stored_checkpoint: Path) -> Path:
+    path = stored_checkpoint.with_suffix(".onnx")
+    export_onnx(stored_checkpoint, path)
+    return path
+
+
+def test_uncertainty_stays_in_the_checkpoint(
+    stored_checkpoint: Path, uncertain_export: Path, exports: dict[str, tuple[Path, Path]]
+) -> None:
+    """The ONNX file is that of the network without, and says what the checkpoint says."""
+    assert load_checkpoint(stored_checkpoint)[0].scale is not None
+    assert largest_difference(stored_checkpoint, uncertain_export, random_crops(5, 48)) < 1e-5
+    weights, plain = (
+        {i.name: i.dims for i in onnx.load(p).graph.initializer} for p in (uncertain_export, exports["float32"][1])
+    )
+    assert weights == plain
+
+
+def test_int8(
+    stored_checkpoint: Path, uncertain_export: Path, face_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(export_workflow, "MOST_LOST", 100.0)  # these weights were never trained
     out = tmp_path / "int8.onnx"
     result = CliRunner().invoke(
@@ -215,10 +261,8 @@ def test_int8(stored_checkpoint: Path, face_store: Path, tmp_path: Path, monkeyp
     assert {f"cnn.{k}.{part}.weight_quantized" for k in range(3) for part in ("depthwise", "pointwise")} <= eight
     assert not any(name.startswith(("stem", "recurrent", "narrow", "wide")) for name in eight)
     # Eight bits are seen, and do no more than eight bits do.
-    exact, rough = tmp_path / "exact.onnx", OnnxEngine(out)
-    export_onnx(stored_checkpoint, exact)
     crops = random_crops(20, 48)
-    apart = np.linalg.norm(rough(crops) - OnnxEngine(exact)(crops), axis=-1)
+    apart = np.linalg.norm(OnnxEngine(out)(crops) - OnnxEngine(uncertain_export)(crops), axis=-1)
     assert 1e-3 < apart.mean() < 1.0
 
 
@@ -244,6 +288,16 @@ def test_int8_needs_data_and_fast_dhm(stored_checkpoint: Path, face_store: Path,
         export_onnx(other, tmp_path / "a.onnx", "int8", face_store)
     with pytest.raises(InputError, match="checkpoints are float32 or float16"):
         export_checkpoint(stored_checkpoint, tmp_path / "a.safetensors", "int8")
+
+
+def test_int8_is_not_for_predicted_heat_maps(face_store: Path, tmp_path: Path) -> None:
+    """To be mended: IndexError in `onnx_graph.quantised` after seconds of tracing.
+
+    The names of the weights in `InferenceDhm` do not begin with "cnn.", so there is nothing to quantise.
+    """
+    save_checkpoint(tmp_path / "a.safetensors", small_network(heatmap="predicted"), "fast", {})
+    with pytest.raises(InputError, match=r"a\.safetensors: int8"):
+        export_onnx(tmp_path / "a.safetensors", tmp_path / "a.onnx", "int8", face_store)
 
 
 def test_a_file_that_disagrees_is_not_kept(

@@ -43,7 +43,7 @@ def test_choices_are_those_of_the_networks(name: str, known: tuple[str, ...]) ->
 
 def test_best_is_the_recipe_of_the_shipped_weights() -> None:
     c = training_recipe("fast", "best")
-    assert (c.steps, c.epochs, c.batch, c.optimiser, c.learning_rate) == (40_000, None, 64, "adamw", 2e-3)
+    assert (c.steps, c.epochs, c.batch, c.optimiser, c.learning_rate) == (40_000, None, 64, "muon", 2e-3)
     assert (c.schedule, c.warmup, c.weight_decay, c.ema, c.gradient_norm) == ("cosine", 500, 0.01, 0.999, 5.0)
     assert (c.loss, c.step_weights, c.depth_weight, c.wing_width, c.wing_curvature) == (
         "wing",
@@ -187,7 +187,7 @@ def test_targets() -> None:
     ("arch", "file", "flags", "message", "hint"),
     [
         ("dhm", {}, {"learning_rat": 1}, "--learning-rat: no such", "did you mean --learning-rate?"),
-        ("dhm", {}, {"mirror": 1}, "--mirror: no such", "known are: --input-size, "),
+        ("dhm", {}, {"jpeg": 1}, "--jpeg: no such", "known are: --input-size, "),
         ("dhm", {}, {"cnn_width": 2}, "--cnn-width: no such setting of dhm", "--"),
         ("dhm", {"trainin": {}}, {}, "run.toml: trainin: no such", "did you mean training?"),
         ("dhm", {"training": {"bach": 4}}, {}, "run.toml: training.bach: no such", "did you mean training.batch?"),
@@ -213,7 +213,7 @@ CASES: list[tuple[str, list[Any], str, list[Any]]] = [
     ("batch", [1, 0, -5, 2.0, "8", True, [8]], "an integer from 2", [2, 1024]),
     ("steps", [0, 1.5, True], "an integer from 1", [1]),
     ("epochs", [0, -1, "5", float("nan"), float("inf"), True], "a number above 0", [0.1, 60]),
-    ("optimiser", ["sgd", "Adam", 1], "one of adamw, adam, rmsprop", ["adam", "rmsprop"]),
+    ("optimiser", ["sgd", "Adam", 1], "one of muon, adamw, adam, rmsprop", ["muon", "adam", "rmsprop"]),
     ("learning_rate", [0, -1e-3, True, "1e-3", float("nan"), 10**400], "a number above 0", [1e-9, 1]),
     ("schedule", ["step"], "one of cosine, exponential, milestones", ["cosine"]),
     ("decay", [0, 1.1], "a number above 0 and at most 1", [0.5, 1]),
@@ -224,13 +224,17 @@ CASES: list[tuple[str, list[Any], str, list[Any]]] = [
     ("weight_decay", [-0.1], "at least 0", [0]),
     ("ema", [1, 1.0, -0.1], "at least 0 and below 1", [0, 0.9999]),
     ("gradient_norm", [-1], "at least 0", [0]),
-    ("loss", ["l2"], "one of wing, squared", ["squared"]),
-    ("step_weights", ["last"], "one of rising, equal", ["equal"]),
+    ("loss", ["l2", "soft_wing"], "one of wing, soft-wing, l1, likelihood, squared", ["squared", "soft-wing", "l1"]),
+    ("step_weights", ["first"], "one of rising, equal, last", ["equal", "last"]),
     ("depth_weight", [-1], "at least 0", [0]),
     ("wing_width", [0], "above 0", [0.1]),
     ("wing_curvature", [0], "above 0", [0.1]),
+    ("wing_start", [0, "0.01"], "above 0", [0.02]),
+    ("part_weight", [-1], "at least 0", [0, 0.5]),
     ("prior_weight", [-1], "at least 0", [0]),
     ("distillation_weight", [-1], "at least 0", [0]),
+    ("feature_weight", [-1], "at least 0", [0, 10]),
+    ("mirror_weight", [-0.1, True], "at least 0", [0, 0.5]),
     ("yaw_shares", [[0, 0, 0], [1, 1], [1, -1, 1], [1, 1, "1"], 1, True], "not all 0", [[1, 0, 0], []]),
     ("validate_every", [0], "an integer from 1", [1]),
     ("validation_batch", [0], "an integer from 1", [1]),
@@ -276,6 +280,9 @@ def test_values(name: str, bad: list[Any], words: str, good: list[Any]) -> None:
         ("fast", {"blocks": [[32, 1, 3, 1]]}, "odd kernel"),
         ("fast", {"middle_activation": 1}, "true or false"),
         ("fast", {"feature_stride": 3}, "from 1 to 2"),
+        ("fast", {"heatmap": "evolving"}, "one of mean, none, predicted"),
+        ("fast-x2", {"uncertainty": "yes"}, "true or false"),
+        ("dhm", {"uncertainty": True}, "network.uncertainty: no such setting of dhm"),
         ("fast", {"cnn_width": 0}, "at least 0.25"),
         ("fast", {"steps": 0}, "an integer from 1"),
         ("dhm", {"channels": [16, 20]}, "a multiple of 16"),
@@ -298,6 +305,8 @@ def test_networks_that_can() -> None:
     assert c.network == replace(DHM_PRESETS["dhm"], features="vgg", channels=(16, 32, 32), recurrence="lstm")
     c = resolve("fast", None, {"network": {"blocks": [[16, 2], [32, 1, 7]], "cnn_width": 2}}, {"head_rank": 8})
     assert c.network == replace(FAST_PRESETS["fast"], blocks=((16, 2), (32, 1, 7)), cnn_width=2.0, head_rank=8)
+    c = resolve("fast-x2", None, {"network": {"heatmap": "none"}}, {"uncertainty": True})
+    assert c.network == replace(FAST_PRESETS["fast-x2"], heatmap="none", uncertainty=True)
 
 
 @pytest.mark.parametrize(
@@ -318,8 +327,32 @@ def test_contradictions(recipe: str, flags: dict[str, Any], words: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("arch", "network", "training", "words"),
+    [
+        ("fast", {}, {"loss": "likelihood"}, "loss likelihood needs a network that tells its uncertainty"),
+        ("rhg", {}, {"loss": "likelihood"}, "loss likelihood needs a network that tells its uncertainty"),
+        ("dhm", {}, {"feature_weight": 0.1}, "feature_weight is for networks of the fast family"),
+    ],
+)
+def test_losses_that_a_network_cannot_have(
+    arch: str, network: dict[str, Any], training: dict[str, Any], words: str
+) -> None:
+    said = error(arch, None, {"network": network, "training": training}, {})
+    assert words in said.message
+    assert said.hint
+    assert words in error(arch, None, {"network": network}, training).message
+
+
+def test_losses_that_a_network_can_have() -> None:
+    c = resolve("fast", None, {"network": {"uncertainty": True}}, {"loss": "likelihood", "feature_weight": 0.1})
+    assert (c.training.loss, c.training.feature_weight) == ("likelihood", 0.1)
+    resolve("dhm", None, None, {"loss": "soft-wing", "mirror_weight": 0.1, "feature_weight": 0})
+
+
+@pytest.mark.parametrize(
     "wrong",
     [
+        {"training": TrainConfig(loss="likelihood")},
         {"training": TrainConfig(batch=1)},
         {"training": TrainConfig(yaw_shares=(0.0, 0.0, 0.0))},
         {"training": TrainConfig(augmentation=AugmentationConfig(mirror=2.0))},
@@ -355,16 +388,29 @@ def test_a_written_file_gives_the_same_run(tmp_path: Path, arch: str, recipe: st
     assert resolve(arch, recipe, settings.to_toml(), {}) == settings
 
 
+def other_than_default(values: Any) -> bool:
+    """Whether every field differs from its default."""
+    default = type(values)()
+    return all(getattr(values, f.name) != getattr(default, f.name) for f in fields(values))
+
+
 def test_every_field_survives_a_file(tmp_path: Path) -> None:
     augmentation = AugmentationConfig(**{name: 0.25 for name in AUGMENTATION})
     training = TrainConfig(
-        None, 1.5, 3, "rmsprop", 0.5, "milestones", 0.5, 7, (1, 2), 0.25, 9, 0.5, 0.5, 0.5, "squared", "equal", 0.75,
-        0.5, 0.5, 0.5, 0.5, (0.5, 0.25, 0.25), 11, 13, "bf16", 17, augmentation,
+        steps=None, epochs=1.5, batch=3, optimiser="rmsprop", learning_rate=0.5, schedule="milestones", decay=0.5,
+        decay_steps=7, decay_epochs=(1, 2), final_learning_rate=0.25, warmup=9, weight_decay=0.5, ema=0.5,
+        gradient_norm=0.5, loss="likelihood", step_weights="last", depth_weight=0.75, wing_width=0.5,
+        wing_curvature=0.5, wing_start=0.5, part_weight=0.5, prior_weight=0.5, distillation_weight=0.5,
+        feature_weight=0.5, mirror_weight=0.5, yaw_shares=(0.5, 0.25, 0.25), validate_every=11, validation_batch=13,
+        precision="bf16", seed=17, augmentation=augmentation,
     )  # fmt: skip
-    default = TrainConfig()
-    assert all(getattr(training, f.name) != getattr(default, f.name) for f in fields(TrainConfig))
-    network = DhmConfig(64, "landmarks", "hourglass", "initial", "lstm", "euler", 3, (32,), 8, 2)
-    assert all(getattr(network, f.name) != getattr(DhmConfig(), f.name) for f in fields(DhmConfig))
-    settings = RunSettings("dhm", "best", network, training, ("x.h5",))
-    write_toml(tmp_path / "config.toml", settings.to_toml())
-    assert resolve(None, None, read_toml(tmp_path / "config.toml"), {}) == settings
+    fast = FastDhmConfig(64, 24, ((32, 1, 5),), False, 1, 32, 3, 8, "predicted", True, 0.5, 2.0)
+    dhm = DhmConfig(64, "landmarks", "hourglass", "initial", "lstm", "euler", 3, (32,), 8, 2)
+    assert all(map(other_than_default, (training, fast, dhm)))
+    plain = replace(training, loss="squared", feature_weight=0.0)
+    for settings in (
+        RunSettings("fast-x2", "paper", fast, training, ("x.h5",)),
+        RunSettings("dhm", "best", dhm, plain, ("x.h5",)),
+    ):
+        write_toml(tmp_path / "config.toml", settings.to_toml())
+        assert resolve(None, None, read_toml(tmp_path / "config.toml"), {}) == settings

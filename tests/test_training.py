@@ -27,7 +27,9 @@ from dhm_cli.morphable.face_model import FaceModel
 from dhm_cli.recipes import RunSettings, resolve
 from dhm_cli.training import run_folder
 from dhm_cli.training.inputs import open_stores
-from dhm_cli.training.objective import Objective
+from dhm_cli.training.objective import Objective, mirrored
+from dhm_cli.training.processes import Processes
+from dhm_cli.workflows import training as workflow
 from dhm_cli.workflows.training import RunOptions, Trainer, TrainProgress, predict
 
 # The average follows quickly, so that a wrong average shows within six steps.
@@ -44,18 +46,25 @@ RMSPROP = replace(
 )  # fmt: skip
 KINDS = {
     "fast": FAST,
-    "dhm": RunSettings("dhm", "best", SMALL_DHM, replace(TRAINING, prior_weight=1e-3)),
+    "dhm": RunSettings("dhm", "best", SMALL_DHM, replace(TRAINING, optimiser="adamw", prior_weight=1e-3)),
     "rhg": RunSettings("rhg", "best", SMALL_RHG, RMSPROP),
     # Every face in turn, over the end of an epoch of 18 faces, and a length in epochs: 1.2 times 5 steps.
     "turns": replace(FAST, training=replace(TRAINING, yaw_shares=None, steps=None, epochs=1.2, optimiser="adam")),
     "bf16": replace(FAST, training=replace(TRAINING, precision="bf16")),
+    # Mirror images behind the images, two passes with a heat map drawn between them, and a second head.
+    "mirror": replace(
+        FAST,
+        network=replace(SMALL_FAST, heatmap="predicted", uncertainty=True),
+        training=replace(TRAINING, loss="likelihood", mirror_weight=0.5),
+    ),
 }
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quick_curves() -> Iterator[None]:
-    """Half of the time would go into learning curves, see test_run_folder.py and test_charts.py."""
+def quick_pictures() -> Iterator[None]:
+    """Most of the time would go into them, see test_run_folder.py, test_charts.py and test_plotting.py."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workflow, "_SAMPLES", 2)
         patch.setattr(run_folder, "save_learning_curve", lambda path, rows: path.write_text(json.dumps(rows)))
         yield
 
@@ -191,12 +200,12 @@ def test_interrupted_again_and_again(
 def test_kinds_are_different_runs(straight: Callable[[str], Path]) -> None:
     """Else the tests above could not see whether the optimiser, the order of faces or the precision is restored."""
     states = {kind: read_tensors(straight(kind) / "state.safetensors")[0] for kind in KINDS}
-    for kind in ("turns", "bf16"):
+    for kind in ("turns", "bf16", "mirror"):
         assert not torch.equal(states[kind]["model.stem.weight"], states["fast"]["model.stem.weight"])
-    assert {key.rpartition(".")[2] for key in states["rhg"] if key.startswith("optimiser.")} == {"step", "square_avg"}
-    assert {key.rpartition(".")[2] for key in states["dhm"] if key.startswith("optimiser.")} == {
-        *("step", "exp_avg", "exp_avg_sq")
-    }
+    kept = {kind: {key.rpartition(".")[2] for key in states[kind] if key.startswith("optimiser.")} for kind in KINDS}
+    assert kept["rhg"] == {"step", "square_avg"}
+    assert kept["dhm"] == {"step", "exp_avg", "exp_avg_sq"}
+    assert kept["fast"] == {"step", "exp_avg", "exp_avg_sq", "momentum"}
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -446,7 +455,52 @@ def test_the_seed_makes_the_run(start: Callable[..., Trainer], tmp_path: Path) -
     assert not torch.equal(one._batches.batch(0).crops, other._batches.batch(0).crops)
 
 
-@pytest.mark.parametrize("kind", ["fast", "dhm"])
+def test_every_face_is_shown_with_its_mirror_image(start: Callable[..., Trainer], tmp_path: Path) -> None:
+    """To the network and to the loss, behind all faces of the batch."""
+    trainer = start(tmp_path / "twice", replace(FAST, training=replace(TRAINING, mirror_weight=0.5)))
+    shown: list[torch.Tensor] = []
+    trainer.model.register_forward_pre_hook(lambda _, inputs: shown.append(inputs[0]))
+    trainer._objective.register_forward_pre_hook(lambda _, inputs: shown.extend(inputs[1:]))
+    batch = trainer._batches.batch(0)
+    trainer._train_step(batch, False)
+    images, truth, judged = shown
+    assert images.shape == (8, 3, 32, 32)
+    assert torch.equal(images[4:], images[:4].flip(-1))
+    assert torch.equal(judged, images)
+    assert torch.equal(truth[:4], batch.landmarks)
+    torch.testing.assert_close(truth[4:], mirrored(batch.landmarks, 32))
+    # Without the weight it is not, for it costs twice the time.
+    plain = start(tmp_path / "plain")
+    shown.clear()
+    plain.model.register_forward_pre_hook(lambda _, inputs: shown.append(inputs[0]))
+    plain._train_step(batch, False)
+    assert torch.equal(shown[0], images[:4])
+
+
+@pytest.mark.parametrize("loss", ["likelihood", "wing"])
+def test_several_processes_are_told_of_parameters_without_a_gradient(
+    start: Callable[..., Trainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: str
+) -> None:
+    """They would wait for them: with a loss that does not ask for the uncertainty, its head gets none.
+
+    To be mended: "wing" with network.uncertainty ends in a RuntimeError of DistributedDataParallel at the second step
+    of two processes. `Trainer._trained_network` may say so to `wrapped`, as it does for a DHM of one step.
+    """
+    told: list[bool] = []
+
+    def wrapped(_: Processes, model: torch.nn.Module, unused: bool = False) -> torch.nn.Module:
+        told.append(unused)
+        return model
+
+    monkeypatch.setattr(Processes, "wrapped", wrapped)
+    network = replace(SMALL_FAST, uncertainty=True)
+    training = replace(TRAINING, loss=loss, optimiser="adamw")  # Muon takes gradients away
+    trainer = start(tmp_path, replace(FAST, network=network, training=training))
+    trainer._train_step(trainer._batches.batch(0), False)
+    assert told == [any(p.grad is None for p in trainer.model.parameters())]
+
+
+@pytest.mark.parametrize("kind", ["fast", "dhm", "mirror"])
 def test_the_loss_falls(start: Callable[..., Trainer], tmp_path: Path, kind: str) -> None:
     training = replace(KINDS[kind].training, steps=30, validate_every=100, learning_rate=1e-2, ema=0.0)
     trainer = start(tmp_path, replace(KINDS[kind], training=training))
@@ -456,7 +510,7 @@ def test_the_loss_falls(start: Callable[..., Trainer], tmp_path: Path, kind: str
         trainer._loss = math.nan  # the running mean begins anew: the loss of this step
         trainer._train_step(batch, False)
         losses.append(trainer._loss)
-    assert losses[-1] < 0.8 * losses[0]
+    assert losses[-1] < losses[0] - 0.2 * abs(losses[0])
 
 
 def test_bfloat16_stays_finite_for_networks_of_parameters(start: Callable[..., Trainer], tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ SCHEMA, SCHEMA_VERSION = "dhm-evaluation", 1
 # Characters of a name in a chart.
 _LEGEND = 32
 # Faces of each section of the gallery, in a row of it; a tile's side, pixels.
-_SHOWN, _COLUMNS, _TILE = 24, 8, 200
+_SHOWN, _COLUMNS, _TILE = 24, 12, 150
 # Error axis of the CED, in units of the threshold of the failure rate.
 _CED_REACH = 5 / 3
 

@@ -26,7 +26,7 @@ def orthogonalised(matrix: Tensor) -> Tensor:
     return x.T if tall else x
 
 
-def mixing_weights(model: nn.Module) -> list[nn.Parameter]:
+def mixing_weights(model: nn.Module) -> list[Tensor]:
     """Weights that mix channels: of convolutions that are not depthwise, but for the one that sees the image."""
     convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.groups == 1]
     return [m.weight for m in convolutions if m.in_channels > 6]
