@@ -51,10 +51,10 @@ def test_two_stores_are_written_and_told_of(here: Path) -> None:
         (row,) = [line for line in rows if f"{name}.h5" in line]
         assert " 24 " in row
         assert " 18 " in row  # all of train
-        assert re.search(r"network 18\b.*[+-]\d+\.\d\d .*95 %: \d+\.\d\d", row), row
-    (row,) = [line for line in rows if "faces.h5" in line]
-    assert "prior 18" in row
-    assert "because of" in result.stdout
+        assert re.search(r" [+-]\d+\.\d\d .* \d+\.\d\d .* \d+\.\d\d ", row), row
+        (reasons,) = [line for line in result.stdout.splitlines() if line.startswith(f"{name}.h5: ")]
+        assert re.search(r"network \d+\.\d\d \(18 left out\)", reasons), reasons
+        assert ("(18 left out)" in reasons.partition("prior")[2].partition(",")[0]) == (name == "faces")
     assert "percent of the face size" in result.stdout
     assert "pictures: new/faces-moved.png, new/more-moved.png" in result.stdout
     record = str(FaceStore(Path("new/more.h5")).attributes["relabelled"])
@@ -107,7 +107,7 @@ def test_the_same_command_goes_on_after_ctrl_c(here: Path, monkeypatch: pytest.M
 
 
 def test_the_table_on_a_terminal_of_80_columns(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """To be mended: the store is cut to "relabell…"; so it is in a pipe. `out` is the same for all stores."""
+    """The names of the stores are not cut; `out` is the same for all of them."""
     reasons = {"human points": 11, "prior": 2_345, "network": 8, "mirror images": 1_013}
     agreement = dict.fromkeys(reasons, 5.65)
     out = Path("relabelled")
@@ -173,17 +173,13 @@ def test_stores_are_asked_for(here: Path) -> None:
 
 
 def test_folders_may_have_an_equals_sign(here: Path) -> None:
-    """To be mended: the name is split at its first equals sign, and "a" is no store."""
     shutil.move("data", "a=b")
     result = dhm("relabel", "a=b/faces.h5=points.npz", "--model", "net.onnx", "--follow-prior", "jaw")
     assert result.exit_code == 0, result.output
 
 
 def test_hints_name_options_that_there_are(here: Path) -> None:
-    """To be mended: for a network that regresses p it is --face-model, which `dhm relabel` has not.
-
-    It may as well take the face model that lies beside the first store, as `dhm train` does, and all is well.
-    """
+    """A network that regresses p takes the face model beside the first store; there is no --face-model to ask for."""
     save_checkpoint(Path("dhm.safetensors"), make_model("dhm"), "dhm", {})
     result = dhm("relabel", "data/more.h5", "--model", "dhm.safetensors", "--device", "cpu")
     known = set(re.findall(r"--[a-z-]+", dhm("relabel", "--help").stdout))

@@ -291,10 +291,7 @@ def test_int8_needs_data_and_fast_dhm(stored_checkpoint: Path, face_store: Path,
 
 
 def test_int8_is_not_for_predicted_heat_maps(face_store: Path, tmp_path: Path) -> None:
-    """To be mended: IndexError in `onnx_graph.quantised` after seconds of tracing.
-
-    The names of the weights in `InferenceDhm` do not begin with "cnn.", so there is nothing to quantise.
-    """
+    """The names of the weights in `InferenceDhm` do not begin with "cnn.", so there would be nothing to quantise."""
     save_checkpoint(tmp_path / "a.safetensors", small_network(heatmap="predicted"), "fast", {})
     with pytest.raises(InputError, match=r"a\.safetensors: int8"):
         export_onnx(tmp_path / "a.safetensors", tmp_path / "a.onnx", "int8", face_store)

@@ -277,8 +277,7 @@ def test_photos_counted_from_another_pixel_are_found(faces: FaceLabels, toy_mode
 def test_a_convention_of_the_face_is_no_wrong_pixel(faces: FaceLabels, toy_model: FaceModel, times: int) -> None:
     """People draw faces 1.5 % of their size too far to where the nose points, that is, some to each side.
 
-    To be mended: where twice as many faces look to the one side, the median over all takes 0.6 % of that for a bias.
-    The mean of the medians of both sides would not.
+    Where twice as many faces look to the one side, the median over all would take 0.6 % of that for a bias.
     """
     right, left = np.flatnonzero(faces.yaw < 0), np.flatnonzero(faces.yaw > 0)
     labels = faces.take(np.concatenate([right[::times], left]))
@@ -408,7 +407,7 @@ def test_test_faces_stay_as_they_are(faces: FaceLabels, toy_model: FaceModel) ->
 
 
 def test_a_validation_face_of_which_nothing_is_known_keeps_its_label(faces: FaceLabels, toy_model: FaceModel) -> None:
-    """To be mended: it is fitted to nothing, its landmarks fall together in a corner, and its residual is infinite.
+    """Fitted to nothing, its landmarks would fall together in a corner.
 
     300W-LP has such faces: a row that repeats another's points has no label of its own (`workflows.preparation`), but
     landmarks by its parameters.
@@ -683,7 +682,6 @@ REFUSED: dict[str, tuple[Refused, str]] = {
         r"face_model\.h5: no such face model",
     ),
     "no store": (lambda data, tmp, *_: ([RelabelJob(tmp / "absent.h5")], tmp / "o", []), r"absent\.h5: no such store"),
-    # To be mended: the prior of the second store is looked into only after the network, for hours, has seen the first.
     "another prior of the second store": (
         lambda data, tmp, *_: (
             [RelabelJob(data / "faces.h5"), RelabelJob(data / "more.h5", npz(tmp / "p.npz", ["a", "b"]))], tmp / "o", []

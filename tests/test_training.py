@@ -483,8 +483,7 @@ def test_several_processes_are_told_of_parameters_without_a_gradient(
 ) -> None:
     """They would wait for them: with a loss that does not ask for the uncertainty, its head gets none.
 
-    To be mended: "wing" with network.uncertainty ends in a RuntimeError of DistributedDataParallel at the second step
-    of two processes. `Trainer._trained_network` may say so to `wrapped`, as it does for a DHM of one step.
+    Without being told, DistributedDataParallel ends in a RuntimeError at the second step of two processes.
     """
     told: list[bool] = []
 

@@ -54,10 +54,11 @@ def relabel(
     from tqdm import tqdm
 
     from dhm_cli.engines import load_engine
+    from dhm_cli.morphable.face_model import FACE_MODEL
     from dhm_cli.workflows.relabelling import relabel_stores
 
     jobs = _jobs(stores, trust or [])
-    engine = load_engine(device, model)
+    engine = load_engine(device, model, face_model=jobs[0].store.parent / FACE_MODEL)
     with tqdm(unit="face", smoothing=0.1, disable=None) as bar:
 
         def show(name: str, done: int, total: int) -> None:
@@ -81,7 +82,8 @@ def _jobs(stores: list[str], trust: list[str]) -> "list[RelabelJob]":
     trusted = dict(_trust(text) for text in trust)
     jobs = []
     for text in stores:
-        file, _, prior = (text, "", "") if text.endswith(".h5") else text.partition("=")
+        stem, equals, prior = text.partition(".h5=")  # folders may have an equals sign in their names
+        file = f"{stem}.h5" if equals else text
         jobs.append(RelabelJob(Path(file), Path(prior) if prior else None, trusted.pop(Path(file).stem, 1.0)))
     if trusted:
         raise InputError(f"--trust {next(iter(trusted))}: no such store", f"known are: {', '.join(stores)}")
@@ -103,13 +105,13 @@ def _print(console: "Console", reports: "list[RelabelReport]") -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("store", "faces", "left out", "because of", "human bias", "moved", "mean disagreement")
+    table = Table("store", "faces", "left out", "human bias", "moved", "95 %")
     for r in reports:
-        reasons = ", ".join(f"{name} {count:,}" for name, count in r.reasons.items() if count)
-        agreement = ", ".join(f"{name} {value:.2f}" for name, value in r.agreement.items())
-        moved = f"{r.moved[0]:.2f}, 95 %: {r.moved[1]:.2f}"
-        cells = [str(r.store), f"{r.faces:,}", f"{r.left_out:,}", reasons, f"{r.bias:+.2f}", moved, agreement]
+        cells = [r.store.name, f"{r.faces:,}", f"{r.left_out:,}", f"{r.bias:+.2f}", *(f"{x:.2f}" for x in r.moved)]
         table.add_row(*map(escape, cells))
     console.print(table)
-    typer.echo("bias, distances: percent of the face size; a face may be left out for several reasons")
+    typer.echo("bias (to the right) and distances in percent of the face size; mean disagreements:")
+    for r in reports:
+        compared = (f"{name} {value:.2f} ({r.reasons[name]:,} left out)" for name, value in r.agreement.items())
+        typer.echo(f"{r.store.name}: {', '.join(compared)}")
     typer.echo(f"pictures: {', '.join(str(r.picture) for r in reports)}")

@@ -80,7 +80,7 @@ def export_onnx(checkpoint: Path, out: Path, precision: str = "float32", data: P
             f"run the checkpoint itself: dhm align --weights {checkpoint}, or train with --target landmarks",
         )
     model, metadata = load_checkpoint(checkpoint)
-    if precision == "int8" and not isinstance(model, FastDhm):
+    if precision == "int8" and not (isinstance(model, FastDhm) and model.config.heatmap != "predicted"):
         raise InputError(f"{checkpoint}: int8 is made for the networks of Fast DHM", "export float32 or float16")
     if precision == "int8" and data is None:
         raise InputError("int8 needs faces to measure the ranges of its numbers", "pass --data FILE.h5")

@@ -92,7 +92,6 @@ def relabel_stores(
         InputError: a store or prior is unusable, or would be overwritten.
     """
     stores = [FaceStore(job.store) for job in jobs]
-    priors = [None if job.prior is None else PointTable(job.prior) for job in jobs]
     model = _face_model(stores)
     _check(jobs, out, follow)
     followed = np.zeros(NUM_LANDMARKS, bool)
@@ -100,8 +99,9 @@ def relabel_stores(
         followed[GROUPS[part]] = True
     kept = [out / f".{store.path.stem}-network.npz" for store in stores]
     record = {"network": engine.weights_hash, "follow": sorted(follow)}
+    priors = [_prior_points(job.prior, store.labels) for job, store in zip(jobs, stores, strict=True)]
     sources = [
-        Sources(_prior_points(prior, store.labels), *_ask_network(engine, store, file, progress))
+        Sources(prior, *_ask_network(engine, store, file, progress))
         for store, prior, file in zip(stores, priors, kept, strict=True)
     ]
     wanted = convention_of_prior(stores[0].labels, sources[0], followed)
@@ -145,11 +145,12 @@ def _check(jobs: Sequence[RelabelJob], out: Path, follow: Sequence[str]) -> None
         raise InputError("--follow-prior needs a prior of the first store", "write STORE.h5=POINTS.npz")
 
 
-def _prior_points(table: PointTable | None, labels: FaceLabels) -> NDArray[np.float64]:
+def _prior_points(file: Path | None, labels: FaceLabels) -> NDArray[np.float64]:
     """The prior's points of all faces, (N, 68, 2), image pixels."""
     points = np.full((len(labels), NUM_LANDMARKS, 2), np.nan)
-    if table is None:
+    if file is None:
         return points
+    table = PointTable(file)
     for row, (name, (height, width)) in enumerate(zip(labels.names, labels.image_size, strict=True)):
         points[row] = table.get(str(name), int(width), int(height))[:, :2]
     if np.isnan(points).all():

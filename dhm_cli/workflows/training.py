@@ -231,8 +231,10 @@ class Trainer:
 
     def _trained_network(self) -> nn.Module:
         network = self.settings.network
-        # With one step nothing goes through W_hh.
-        unused = isinstance(network, DhmConfig) and network.recurrence == "rnn" and network.steps == 1
+        if isinstance(network, DhmConfig):  # with one step nothing goes through W_hh
+            unused = network.recurrence == "rnn" and network.steps == 1
+        else:
+            unused = network.uncertainty and self.config.loss != "likelihood"
         wrapped = self._processes.wrapped(self.model, unused)
         return cast(nn.Module, torch.compile(wrapped)) if self._options.compile else wrapped
 
