@@ -332,6 +332,7 @@ def test_contradictions(recipe: str, flags: dict[str, Any], words: str) -> None:
         ("fast", {}, {"loss": "likelihood"}, "loss likelihood needs a network that tells its uncertainty"),
         ("rhg", {}, {"loss": "likelihood"}, "loss likelihood needs a network that tells its uncertainty"),
         ("dhm", {}, {"feature_weight": 0.1}, "feature_weight is for networks of the fast family"),
+        ("fast", {}, {"loss": "squared", "part_weight": 0.1}, "part_weight with loss squared"),
     ],
 )
 def test_losses_that_a_network_cannot_have(

@@ -578,7 +578,8 @@ def test_reports_of_stores(relabelled: tuple[Path, Any, Any], truth: FaceLabels)
     out, (first, second), said = relabelled
     assert (first.faces, first.left_out, second.faces, second.left_out) == (20, 1, 6, 0)
     assert first.reasons == {"human points": 1, "prior": 0, "network": 0, "mirror images": 0}
-    moved = error(FaceStore(out / "faces.h5").labels, truth)  # the old labels were the truth
+    found = FaceStore(out / "faces.h5").labels
+    moved = error(found, truth)[found.split == TRAIN]  # the old labels were the truth
     assert first.moved == pytest.approx((moved.mean(), np.percentile(moved, 95)), rel=1e-3)
     assert first.agreement.keys() == first.reasons.keys()
     assert 0.3 < first.agreement["prior"] < 1.0
@@ -618,6 +619,20 @@ def test_a_stopped_run_goes_on(
     assert not list((tmp_path / "new").glob(".*"))
 
 
+def test_a_killed_run_loses_only_the_last_seconds(
+    prepared: Path, truth: FaceLabels, in_batches: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers are kept while a store is at work, not only when it ends."""
+    monkeypatch.setattr(workflow, "SAVE_EVERY", 0.0)
+    kept: list[bool] = []
+
+    def progress(name: str, done: int, total: int) -> None:
+        kept.append((tmp_path / f".{name}-network.npz").exists())
+
+    relabel_stores([RelabelJob(prepared / "faces.h5")], SeeingEngine(truth.landmarks), tmp_path, progress=progress)
+    assert kept == [False, True, True, True]
+
+
 def test_what_another_network_said_is_not_taken_over(
     prepared: Path, truth: FaceLabels, in_batches: int, tmp_path: Path
 ) -> None:
@@ -645,7 +660,7 @@ REFUSED: dict[str, tuple[Refused, str]] = {
         lambda data, tmp, model, truth: (
             [RelabelJob(data / "faces.h5"), RelabelJob(write_ramps(tmp / "faces.h5", model, truth))], tmp / "o", []
         ),
-        r"faces\.h5: two stores of this name",
+        r"faces: two stores of this name",
     ),
     "the same store": (
         lambda data, tmp, *_: ([RelabelJob(data / "faces.h5")] * 2, tmp / "o", []), r"two stores of this name",

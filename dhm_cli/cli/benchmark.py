@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from dhm_cli.cli.align import DEFAULT_FACE_MODEL
+from dhm_cli.cli.progress import shown_on
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -153,18 +154,8 @@ def benchmark(
         plot=plot,
         command=shlex.join(["dhm", *sys.argv[1:]]),
     )
-    shown = ("", 0)
     with tqdm(disable=None, leave=False) as bar:
-
-        def show(stage: str, done: int, total: int) -> None:
-            nonlocal shown
-            if shown != (stage, total):
-                bar.reset(total)
-                bar.set_description(stage)
-                shown = (stage, total)
-            bar.update(done - bar.n)
-
-        report = run(options, show)
+        report = run(options, shown_on(bar))
     _print(report)
     for path in (json, plot):
         if path is not None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from dhm_cli.cli.align import DEFAULT_FACE_MODEL
+from dhm_cli.cli.progress import shown_on
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -189,16 +190,9 @@ def evaluate(
         command=shlex.join(["dhm", *sys.argv[1:]]),
     )
     with tqdm(unit=" faces", disable=None, leave=False) as bar:
-
-        def show(stage: str, done: int, total: int) -> None:
-            if done == 0 or bar.total is None:
-                bar.reset(total)
-                bar.set_description(stage)
-            bar.update(done - bar.n)
-
         numbers: list[dict[str, Any]] = []
         try:
-            run(options, show, numbers.append)
+            run(options, shown_on(bar), numbers.append)
         except KeyboardInterrupt:
             bar.close()
             kept = f"the same command goes on with the faces kept in {report}" if report else ""

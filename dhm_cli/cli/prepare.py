@@ -1,17 +1,17 @@
 """`dhm prepare`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from dhm_cli.cli.progress import shown_on
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rich.console import Console
-    from tqdm import tqdm
 
-    from dhm_cli.data.parts import Progress
     from dhm_cli.data.report import PrepareReport
     from dhm_cli.data.verification import Finding
     from dhm_cli.errors import DhmError
@@ -232,7 +232,7 @@ def _convert(
     dense = load_surface(out, surface) if profile else None
     reports: list[PrepareReport] = []
     with tqdm(unit="face", smoothing=0.1, disable=None) as bar:
-        progress = _shown_on(bar)
+        progress = shown_on(bar)
         for folder, options in jobs:
             try:
                 reports.append(prepare_folder(folder, model, out, options, progress, workers))
@@ -254,18 +254,6 @@ def _convert(
         typer.echo(f"error: {failure.message}\nhint: {failure.hint}", err=True)
     if failed:
         raise failed[-1]
-
-
-def _shown_on(bar: "tqdm[NoReturn]") -> "Progress":
-    """A callback that shows the progress of each stage on a bar."""
-
-    def show(stage: str, done: int, total: int) -> None:
-        if bar.total != total or bar.desc != f"{stage}: ":
-            bar.reset(total)
-            bar.set_description(stage)
-        bar.update(done - bar.n)
-
-    return show
 
 
 def _print_reports(console: "Console", reports: "list[PrepareReport]") -> None:
@@ -326,7 +314,7 @@ def _check(console: "Console", path: Path) -> None:
     from dhm_cli.workflows.inspection import check_store
 
     with tqdm(unit="face", disable=None) as bar:
-        store, findings = check_store(path, _shown_on(bar))
+        store, findings = check_store(path, shown_on(bar))
     _print_findings(console, path.name, findings)
     errors, warnings = (sum(f.severity == kind for f in findings) for kind in ("error", "warning"))
     if errors:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from dhm_cli.cli.progress import shown_on
 from dhm_cli.errors import InputError
 
 if TYPE_CHECKING:
@@ -60,15 +61,8 @@ def relabel(
     jobs = _jobs(stores, trust or [])
     engine = load_engine(device, model, face_model=jobs[0].store.parent / FACE_MODEL)
     with tqdm(unit="face", smoothing=0.1, disable=None) as bar:
-
-        def show(name: str, done: int, total: int) -> None:
-            if bar.total != total or bar.desc != f"{name}: ":
-                bar.reset(total)
-                bar.set_description(name)
-            bar.update(done - bar.n)
-
         try:
-            reports = relabel_stores(jobs, engine, out, follow_prior or [], show)
+            reports = relabel_stores(jobs, engine, out, follow_prior or [], shown_on(bar))
         except KeyboardInterrupt:
             bar.close()
             typer.echo("stopped; the same command goes on from here", err=True)
@@ -84,9 +78,12 @@ def _jobs(stores: list[str], trust: list[str]) -> "list[RelabelJob]":
     for text in stores:
         stem, equals, prior = text.partition(".h5=")  # folders may have an equals sign in their names
         file = f"{stem}.h5" if equals else text
+        if equals and not prior:
+            raise InputError(f"{text}: no file of prior points after the equals sign", f"write {file}=POINTS.npz")
         jobs.append(RelabelJob(Path(file), Path(prior) if prior else None, trusted.pop(Path(file).stem, 1.0)))
     if trusted:
-        raise InputError(f"--trust {next(iter(trusted))}: no such store", f"known are: {', '.join(stores)}")
+        known = ", ".join(job.store.stem for job in jobs)
+        raise InputError(f"--trust {next(iter(trusted))}: no such store", f"known are: {known}")
     return jobs
 
 

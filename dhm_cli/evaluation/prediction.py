@@ -21,7 +21,7 @@ from dhm_cli.threads import in_order
 # Faces of one piece of work: what has begun is finished when the work is stopped, and large networks take their time.
 _PIECE = 16
 # Seconds between two savings of what is done.
-_SAVE_EVERY = 20.0
+SAVE_EVERY = 20.0
 
 Progress = Callable[[int, int], None]
 
@@ -102,7 +102,7 @@ def predict_faces(
                 predicted[:, piece.start : piece.stop] = points
                 done[piece.start : piece.stop] = True
                 progress(int(done.sum()), count)
-                if time.monotonic() - saved > _SAVE_EVERY:
+                if time.monotonic() - saved > SAVE_EVERY:
                     unfinished.save(predicted, done)
                     saved = time.monotonic()
     finally:  # also when all is done: what follows may be stopped too

@@ -20,6 +20,7 @@ from dhm_cli.losses import (
     squared_loss,
     wing,
 )
+from dhm_cli.models.fast_dhm import FastDhm
 from dhm_cli.models.output import AlignmentOutput
 from dhm_cli.morphable.face_model import FaceModel
 
@@ -88,6 +89,9 @@ class Objective(nn.Module):
         side: side of the crops, pixels.
         face_model: of networks that regress p; its standard deviations make the prior.
         teacher: None without distillation.
+
+    Raises:
+        InputError: features are to be learned, but no teacher shows any.
     """
 
     identity_std: Tensor
@@ -95,6 +99,11 @@ class Objective(nn.Module):
 
     def __init__(self, config: TrainConfig, side: int, face_model: FaceModel | None, teacher: Teacher | None) -> None:
         super().__init__()
+        if config.feature_weight and (teacher is None or not isinstance(teacher.network, FastDhm)):
+            raise InputError(
+                "training.feature_weight: there is no teacher that shows features",
+                "name a network of the fast family with --teacher, or leave feature_weight out",
+            )
         self._config, self._side, self.teacher = config, side, teacher
         if face_model is not None:
             for name in ("identity_std", "expression_std"):
@@ -107,9 +116,6 @@ class Objective(nn.Module):
             output: of the network.
             truth: (B, 68, 3), crop pixels.
             images: (B, 3, S, S), what the network saw; with a `mirror_weight` as `with_mirror_images` makes them.
-
-        Raises:
-            InputError: a teacher without features is to show them.
         """
         c = self._config
         loss = self._against(output, truth)
@@ -118,11 +124,8 @@ class Objective(nn.Module):
                 shown = self.teacher(images)
             loss = loss + c.distillation_weight * self._against(output, shown.landmarks)
             if c.feature_weight:
-                if shown.features is None:
-                    raise InputError(
-                        "training.feature_weight: the teacher shows no features", "take one of the fast family"
-                    )
                 assert output.features is not None
+                assert shown.features is not None
                 loss = loss + c.feature_weight * similarity_loss(output.features, shown.features)
         if c.mirror_weight:
             ahead, behind = output.landmarks.chunk(2)

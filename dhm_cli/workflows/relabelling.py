@@ -1,7 +1,9 @@
 """`dhm relabel`: stores with labels fitted again, with a trained network's landmarks beside the human points."""
 
 import json
-from collections.abc import Callable, Sequence
+import shutil
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,17 +12,17 @@ from numpy.typing import NDArray
 
 from dhm_cli import __version__
 from dhm_cli.data.crop import landmark_crop_square
+from dhm_cli.data.parts import Progress
 from dhm_cli.data.relabelling import Relabelled, Sources, convention_of_prior, relabel
 from dhm_cli.data.store import SPLITS, FaceLabels, FaceStore, write_store
 from dhm_cli.engines import Engine, landmarks_in_squares
 from dhm_cli.errors import InputError
-from dhm_cli.evaluation.prediction import Unfinished
+from dhm_cli.evaluation.prediction import SAVE_EVERY, Unfinished
+from dhm_cli.files import written_atomically
 from dhm_cli.io.annotations import PointTable
 from dhm_cli.landmarks import GROUPS, MIRROR, NUM_LANDMARKS, face_size
 from dhm_cli.morphable.face_model import FACE_MODEL, FaceModel
 from dhm_cli.plotting import comparison_tile, contact_sheet, save_png
-
-Progress = Callable[[str, int, int], None]
 
 # Sides of the network's crops, times that of the test protocol; each crop is mirrored too.
 _CROP_SCALES = (1.0, 1.1)
@@ -53,8 +55,8 @@ class RelabelReport:
         left_out: training faces that are flagged.
         reasons: their number by what disagreed; a face may have several.
         bias: how far its human points lay to the right, percent of the face size.
-        moved: mean and 95th percentile of what landmarks moved, percent of the face size.
-        agreement: by what is compared, the mean over the faces, percent of the face size.
+        moved: mean and 95th percentile over the training faces of what landmarks moved, percent of the face size.
+        agreement: by what is compared, the mean over the training faces, percent of the face size.
         picture: faces that moved most, old labels white, new ones orange.
     """
 
@@ -92,7 +94,8 @@ def relabel_stores(
         InputError: a store or prior is unusable, or would be overwritten.
     """
     stores = [FaceStore(job.store) for job in jobs]
-    model = _face_model(stores)
+    face_model = stores[0].path.parent / FACE_MODEL
+    model = _face_model(face_model, stores)
     _check(jobs, out, follow)
     followed = np.zeros(NUM_LANDMARKS, bool)
     for part in follow:
@@ -105,7 +108,8 @@ def relabel_stores(
         for store, prior, file in zip(stores, priors, kept, strict=True)
     ]
     wanted = convention_of_prior(stores[0].labels, sources[0], followed)
-    model.save(out / FACE_MODEL)
+    with written_atomically(out / FACE_MODEL) as partial:
+        shutil.copyfile(face_model, partial)  # with its surface, which `model` may leave out
     reports = []
     for number, (job, store, said) in enumerate(zip(jobs, stores, sources, strict=True)):
         everything = np.ones(NUM_LANDMARKS, bool)
@@ -116,9 +120,8 @@ def relabel_stores(
     return reports
 
 
-def _face_model(stores: Sequence[FaceStore]) -> FaceModel:
-    """The face model beside the first store, if all stores were prepared with it."""
-    path = stores[0].path.parent / FACE_MODEL
+def _face_model(path: Path, stores: Sequence[FaceStore]) -> FaceModel:
+    """The face model of a file, if all stores were prepared with it."""
     model = FaceModel.load(path)
     for store in stores:
         expected = str(store.attributes.get("face_model"))
@@ -131,7 +134,7 @@ def _face_model(stores: Sequence[FaceStore]) -> FaceModel:
 
 
 def _check(jobs: Sequence[RelabelJob], out: Path, follow: Sequence[str]) -> None:
-    names = [job.store.name for job in jobs]
+    names = [job.store.stem for job in jobs]  # pictures have them too
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"{name}: two stores of this name", "give each store once, and stores different names")
@@ -167,6 +170,7 @@ def _ask_network(
     answers = np.full((2 * len(_CROP_SCALES), count, NUM_LANDMARKS, 3), np.nan, np.float32)
     unfinished = Unfinished(file, key)
     done = unfinished.load(answers)
+    saved = time.monotonic()
     try:
         for start in range(0, count, _BATCH):
             rows = np.arange(start, min(start + _BATCH, count))
@@ -180,6 +184,9 @@ def _ask_network(
                 answers[2 * number, rows] = landmarks_in_squares(engine, images, larger)
                 answers[2 * number + 1, rows] = _in_mirror(engine, images, larger)
             done[rows] = True
+            if time.monotonic() - saved > SAVE_EVERY:
+                unfinished.save(answers, done)
+                saved = time.monotonic()
         progress(name, count, count)
     finally:
         unfinished.save(answers, done)
@@ -202,6 +209,8 @@ def _in_mirror(
 
 def _write(path: Path, store: FaceStore, result: Relabelled, record: dict[str, object]) -> RelabelReport:
     labels, train = result.labels, result.labels.split == SPLITS.index("train")
+    counted = train if train.any() else np.ones_like(train)
+    moved = result.moved[counted]
     made_by_writing = ("format", "version", "splits", "pixels", "crop", "parameters", "contents", "images_hash")
     attributes = {k: v for k, v in store.attributes.items() if k not in made_by_writing}
     attributes |= {"tool": f"dhm {__version__}", "relabelled": json.dumps({**record, "from": store.fingerprint()})}
@@ -214,8 +223,8 @@ def _write(path: Path, store: FaceStore, result: Relabelled, record: dict[str, o
         left_out=int(labels.flagged[train].sum()),
         reasons=result.reasons,
         bias=result.bias,
-        moved=(float(result.moved.mean()), float(np.percentile(result.moved, 95))),
-        agreement={name: float(values.mean()) for name, values in result.disagreement.items()},
+        moved=(float(moved.mean()), float(np.percentile(moved, 95))),
+        agreement={name: float(values[counted].mean()) for name, values in result.disagreement.items()},
         picture=picture,
     )
 
@@ -223,7 +232,8 @@ def _write(path: Path, store: FaceStore, result: Relabelled, record: dict[str, o
 def _moved_most(store: FaceStore, result: Relabelled) -> NDArray[np.uint8]:
     """Contact sheet of the faces in training whose labels moved most."""
     old, new = store.labels, result.labels
-    rows = np.sort(np.argsort(np.where(new.flagged == 0, -result.moved, 0.0), kind="stable")[:_SHOWN])
+    training = (new.flagged == 0) & (new.split == SPLITS.index("train"))
+    rows = np.sort(np.argsort(np.where(training, -result.moved, 0.0), kind="stable")[:_SHOWN])
     tiles = [
         comparison_tile(image, old.landmarks[row], new.landmarks[row], f"{result.moved[row]:.1f}% {old.names[row]}")
         for row, image in zip(rows, store.images(rows), strict=True)
