@@ -141,29 +141,32 @@ def start(workplace: Path, faces: SyntheticFaces, out: str) -> "subprocess.Popen
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT] if sys.platform != "win32" else [])
-def test_a_killed_conversion_goes_on_and_gives_the_same_file(
-    workplace: Path, drawn_faces: SyntheticFaces, how: signal.Signals
-) -> None:
+def test_a_killed_conversion_goes_on_and_gives_the_same_file(workplace: Path, drawn_faces: SyntheticFaces) -> None:
+    """Stopped by Ctrl-C, started again, killed, and started again."""
     whole = start(workplace, drawn_faces, "whole")
-    assert whole.wait(timeout=120) == 0, whole.stderr and whole.stderr.read()
-    process = start(workplace, drawn_faces, "cut")
-    parts = workplace / "cut" / ".drawn faces.parts"
-    deadline = time.monotonic() + 120
-    while len(list(parts.glob("*.h5"))) < 3 and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.002)
-    os.kill(process.pid, how)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == (-signal.SIGKILL if how == signal.SIGKILL else 130)
-    if how == signal.SIGINT:
-        assert "the same command goes on from here" in errors
-        assert "Traceback" not in errors
-    done = {path.name: path.stat().st_mtime_ns for path in parts.glob("*.h5")}
-    assert 3 <= len(done) < 12
-    assert not (workplace / "cut" / "drawn faces.h5").exists()
-    again = start(workplace, drawn_faces, "cut")
-    assert again.wait(timeout=120) == 0
+    parts, store = workplace / "cut" / ".drawn faces.parts", workplace / "cut" / "drawn faces.h5"
+
+    def cut(how: signal.Signals, after: int) -> tuple[int, str]:
+        process = start(workplace, drawn_faces, "cut")
+        deadline = time.monotonic() + 120
+        while len(list(parts.glob("*.h5"))) < after and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.002)
+        os.kill(process.pid, how)
+        _, errors = process.communicate(timeout=60)
+        assert after <= len(list(parts.glob("*.h5"))) < 12
+        assert not store.exists()
+        return process.returncode, errors
+
+    code, errors = cut(signal.SIGINT, after=2)
+    assert code == 130
+    assert "the same command goes on from here" in errors
+    assert "Traceback" not in errors
+    done = {path: path.stat().st_mtime_ns for path in parts.glob("*.h5")}
+    code, _ = cut(signal.SIGKILL, after=len(done) + 2)
+    assert code == -signal.SIGKILL
+    assert all(path.stat().st_mtime_ns == time_ns for path, time_ns in done.items())
+    assert start(workplace, drawn_faces, "cut").wait(timeout=120) == 0
     assert not parts.exists()
-    first, second = ((workplace / out / "drawn faces.h5").read_bytes() for out in ("whole", "cut"))
-    assert first == second
-    assert len(FaceStore(workplace / "cut" / "drawn faces.h5")) == 24
+    assert whole.wait(timeout=120) == 0, whole.stderr and whole.stderr.read()
+    assert (workplace / "whole" / "drawn faces.h5").read_bytes() == store.read_bytes()
+    assert len(FaceStore(store)) == 24
