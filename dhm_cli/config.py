@@ -195,11 +195,11 @@ class AugmentationConfig:
         occlusion: probability of a random rectangle.
     """
 
-    rotation: float = 10.0
+    rotation: float = 8.0
     wide_rotation: float = 45.0
-    wide_rotation_share: float = 0.15
-    scale: float = 0.04
-    shift: float = 0.025
+    wide_rotation_share: float = 0.1
+    scale: float = 0.025
+    shift: float = 0.015
     mirror: float = 0.5
     colour: float = 1.0
     grey: float = 0.1
