@@ -185,6 +185,8 @@ class AugmentationConfig:
         wide_rotation_share: ... with this probability.
         scale: standard deviation of the logarithm of the crop's side.
         shift: standard deviation of the crop's centre, share of its side.
+        wide_placement: faces get this many times the `scale` and `shift` ...
+        wide_placement_share: ... with this probability, so that a box that is far off is known too.
         mirror: probability of mirroring.
         colour: strength of brightness, contrast, saturation, gamma and white balance changes; 0 is none.
         grey: probability of a grey crop.
@@ -200,6 +202,8 @@ class AugmentationConfig:
     wide_rotation_share: float = 0.1
     scale: float = 0.025
     shift: float = 0.015
+    wide_placement: float = 4.0
+    wide_placement_share: float = 0.2
     mirror: float = 0.5
     colour: float = 1.0
     grey: float = 0.1

@@ -192,6 +192,8 @@ AUGMENTATION: Rules = {
     "wide_rotation_share": _PROBABILITY,
     "scale": _number(0, 1),
     "shift": _number(0, 1),
+    "wide_placement": _number(0, 100),
+    "wide_placement_share": _PROBABILITY,
     "mirror": _PROBABILITY,
     "colour": _number(0, 10),
     "grey": _PROBABILITY,

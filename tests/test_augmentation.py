@@ -57,7 +57,7 @@ def expected_colour(number: int) -> NDArray[np.float64]:
 @pytest.mark.parametrize("seed", range(6))
 def test_landmarks_follow_the_pixels(mirror: float, seed: int) -> None:
     photo, landmarks = spot_photo()
-    config = replace(PLACEMENT, rotation=30, scale=0.1, mirror=mirror)
+    config = replace(PLACEMENT, rotation=30, scale=0.1, wide_placement_share=0, mirror=mirror)
     crop, points = augmented_crop(photo, landmarks, SIZE, config, np.random.default_rng(seed))
     assert crop.shape == (SIZE, SIZE, 3)
     assert crop.dtype == np.uint8
@@ -98,14 +98,15 @@ def test_no_augmentation_is_the_crop_of_the_test_protocol() -> None:
     assert (high - low).max() == pytest.approx(SIZE / np.sqrt(2))
 
 
-def test_ranges_of_the_placement() -> None:
+@pytest.mark.parametrize("wide", [0.0, 1.0])
+def test_ranges_of_the_placement(wide: float) -> None:
     photo, landmarks = spot_photo()
     rng = np.random.default_rng(0)
-    config = AugmentationConfig()
+    config = replace(PLACEMENT, wide_rotation_share=0, wide_placement_share=wide, wide_placement=3.0)
     base = augmented_crop(photo, landmarks, SIZE, NOTHING, rng)[1]
-    turns, mirrored, sides = [], [], []
+    turns, mirrored, sides, centres = [], [], [], []
     for _ in range(400):
-        points = augmented_crop(photo, landmarks, SIZE, replace(PLACEMENT, wide_rotation_share=0), rng)[1]
+        points = augmented_crop(photo, landmarks, SIZE, config, rng)[1]
         a = (base - base.mean(0))[:, :2]
         plain, swapped = points[:, :2] - points[:, :2].mean(0), points[MIRROR, :2] - points[:, :2].mean(0)
         is_mirror = np.linalg.det(np.linalg.lstsq(a, plain, rcond=None)[0]) < 0 or not np.allclose(
@@ -115,9 +116,14 @@ def test_ranges_of_the_placement() -> None:
         mirrored.append(is_mirror)
         turns.append(np.rad2deg(np.arctan2(linear[0, 1], linear[0, 0])))
         sides.append(np.log(np.sqrt(np.linalg.det(linear))))
+        whole, *_ = np.linalg.lstsq(
+            np.c_[base[:, :2], np.ones(68)], points[MIRROR if is_mirror else slice(None), :2], rcond=None
+        )
+        centres.append([*[(SIZE - 1) / 2] * 2, 1.0] @ whole / SIZE)
     assert np.std(turns) == pytest.approx(config.rotation, rel=0.15)
     assert abs(np.mean(turns)) < 3
-    assert np.std(sides) == pytest.approx(config.scale, rel=0.15)
+    assert np.std(sides) == pytest.approx(config.scale * (3 if wide else 1), rel=0.15)
+    assert np.std(centres) == pytest.approx(config.shift * (3 if wide else 1), rel=0.15)
     assert np.mean(mirrored) == pytest.approx(config.mirror, abs=0.1)
 
 

@@ -35,8 +35,9 @@ def augmented_crop(
         The crop (size, size, 3) uint8 and its landmarks (68, 3), crop pixels; index order follows a mirrored image.
     """
     centre, side = landmark_crop_square(landmarks)
-    centre = centre + rng.normal(0, config.shift, 2).clip(-0.2, 0.2) * side
-    side *= float(np.exp(np.clip(rng.normal(0, config.scale), -0.35, 0.35)))
+    times = config.wide_placement if rng.random() < config.wide_placement_share else 1.0
+    centre = centre + rng.normal(0, times * config.shift, 2).clip(-0.2, 0.2) * side
+    side *= float(np.exp(np.clip(rng.normal(0, times * config.scale), -0.35, 0.35)))
     roll = rng.normal(0, config.rotation)
     if rng.random() < config.wide_rotation_share:
         roll = rng.uniform(-config.wide_rotation, config.wide_rotation)
