@@ -71,7 +71,7 @@ def test_landmarks_follow_the_pixels(mirror: float, seed: int) -> None:
         found = spot_at(crop, at)
         np.testing.assert_allclose(found[:2], at, atol=0.15)
         np.testing.assert_allclose(found[2:], expected_colour(number), atol=0.02)
-    assert seen >= 5
+    assert seen >= 4
 
 
 def test_depth_scales_with_the_crop_and_its_order_follows_the_mirror() -> None:
