@@ -157,7 +157,7 @@ def test_a_killed_conversion_goes_on_and_gives_the_same_file(workplace: Path, dr
         assert not store.exists()
         return process.returncode, errors
 
-    code, errors = cut(signal.SIGINT, after=2)
+    code, errors = cut(signal.SIGINT, after=3)
     assert code == 130
     assert "the same command goes on from here" in errors
     assert "Traceback" not in errors

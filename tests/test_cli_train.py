@@ -146,8 +146,9 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-def test_a_stopped_process_is_resumed_exactly(small: Path) -> None:
-    """A real process, and the signal of a batch system to it and its worker."""
+@pytest.mark.parametrize(("number", "to_group"), [(signal.SIGINT, False), (signal.SIGTERM, True)])
+def test_a_stopped_process_is_resumed_exactly(small: Path, number: signal.Signals, to_group: bool) -> None:
+    """A real process, a real signal: from kill to it alone, from a batch system to its worker too."""
     settings = ("--config", str(small), "--steps", "60", "--validate-every", "20", "--threads", "1")
     command = [sys.executable, "-m", "dhm_cli", "train", *settings, "--workers", "1", "--out", "run"]
     process = subprocess.Popen(
@@ -162,7 +163,7 @@ def test_a_stopped_process_is_resumed_exactly(small: Path) -> None:
     deadline = time.monotonic() + 120
     while not metrics.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGTERM)
+    os.killpg(process.pid, number) if to_group else process.send_signal(number)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
     assert "continue with: the same command and --resume" in errors

@@ -100,6 +100,7 @@ def test_export_agrees_with_torch(exports: dict[str, tuple[Path, Path]], precisi
         ("dhm", {"steps": 2, "recurrence": "lstm"}),
         ("rhg", {"steps": 1, "hourglasses": 1, "input_size": 32}),
         ("3dcnn", {"features": "vgg", "channels": (8, 16)}),
+        ("2drnn", {"steps": 2}),
     ],
 )
 def test_networks_that_regress_landmarks(arch: str, changes: dict[str, Any], tmp_path: Path) -> None:
@@ -208,11 +209,11 @@ def test_onnx_files_run_without_torch(exports: dict[str, tuple[Path, Path]]) -> 
         "import numpy as np; from dhm_cli.engines import load_engine\n"
         "print(load_engine('cpu', sys.argv[1])(np.zeros((2, 48, 48, 3), np.uint8)).shape)"
     )
-    exported = exports["float16"][1]
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(exported)], capture_output=True, text=True, check=True, timeout=120
-    )
-    assert done.stdout.strip() == "(2, 68, 3)"
+    for _, exported in exports.values():
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(exported)], capture_output=True, text=True, check=True, timeout=120
+        )
+        assert done.stdout.strip() == "(2, 68, 3)"
 
 
 @pytest.fixture(scope="module")

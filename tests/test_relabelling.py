@@ -19,6 +19,7 @@ from dhm_cli.data import relabelling
 from dhm_cli.data.relabelling import Convention, FaceFrame, Relabelled, Sources, convention_of_prior, relabel
 from dhm_cli.data.store import FaceLabels, FaceStore, write_store
 from dhm_cli.errors import InputError
+from dhm_cli.evaluation import prediction
 from dhm_cli.landmarks import GROUPS, JAW, MIRROR, MOUTH, bounding_box, face_size
 from dhm_cli.morphable.face_model import FACE_MODEL, FaceModel
 from dhm_cli.morphable.fitting import fit_parameters
@@ -623,7 +624,7 @@ def test_a_killed_run_loses_only_the_last_seconds(
     prepared: Path, truth: FaceLabels, in_batches: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Answers are kept while a store is at work, not only when it ends."""
-    monkeypatch.setattr(workflow, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(prediction, "_SAVE_EVERY", 0.0)
     kept: list[bool] = []
 
     def progress(name: str, done: int, total: int) -> None:

@@ -1,13 +1,14 @@
 """A progress bar for the stages of a workflow."""
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+    from dhm_cli.data.parts import Progress
 
-def shown_on(bar: "tqdm[NoReturn]") -> Callable[[str, int, int], None]:
+
+def shown_on(bar: "tqdm[NoReturn]") -> "Progress":
     """What workflows call with the name of a stage, what of it is done, and its total: shown on one bar in turn."""
     shown = ("", -1)
 

@@ -21,7 +21,7 @@ from dhm_cli.threads import in_order
 # Faces of one piece of work: what has begun is finished when the work is stopped, and large networks take their time.
 _PIECE = 16
 # Seconds between two savings of what is done.
-SAVE_EVERY = 20.0
+_SAVE_EVERY = 20.0
 
 Progress = Callable[[int, int], None]
 
@@ -37,6 +37,7 @@ class Unfinished:
     def __init__(self, path: Path | None, key: Mapping[str, object]) -> None:
         self._path = path
         self._key = json.dumps(key, sort_keys=True)
+        self._saved = time.monotonic()
 
     def load(self, predicted: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Fill in what was kept; returns which faces that were, (N,)."""
@@ -52,8 +53,14 @@ class Unfinished:
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # none, or damaged: begin anew
             return nothing
 
+    def save_at_times(self, predicted: NDArray[np.float32], done: NDArray[np.bool_]) -> None:
+        """Keep what is done, if a while has passed since that was done last."""
+        if time.monotonic() - self._saved > _SAVE_EVERY:
+            self.save(predicted, done)
+
     def save(self, predicted: NDArray[np.float32], done: NDArray[np.bool_]) -> None:
         """Keep what is done."""
+        self._saved = time.monotonic()
         if self._path is not None and done.any():
             with written_atomically(self._path) as partial, partial.open("wb") as file:
                 np.savez(file, key=np.array(self._key), predicted=predicted, done=done)
@@ -90,7 +97,6 @@ def predict_faces(
     done = unfinished.load(predicted)
     pieces = [range(start, min(start + _PIECE, count)) for start in range(0, count, _PIECE)]
     to_do = [piece for piece in pieces if not done[piece.start]]
-    saved = time.monotonic()
     progress(int(done.sum()), count)
 
     def work(piece: range) -> NDArray[np.float64]:
@@ -102,9 +108,7 @@ def predict_faces(
                 predicted[:, piece.start : piece.stop] = points
                 done[piece.start : piece.stop] = True
                 progress(int(done.sum()), count)
-                if time.monotonic() - saved > SAVE_EVERY:
-                    unfinished.save(predicted, done)
-                    saved = time.monotonic()
+                unfinished.save_at_times(predicted, done)
     finally:  # also when all is done: what follows may be stopped too
         unfinished.save(predicted, done)
     return predicted

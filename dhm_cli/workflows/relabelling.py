@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from dhm_cli.data.relabelling import Relabelled, Sources, convention_of_prior, r
 from dhm_cli.data.store import SPLITS, FaceLabels, FaceStore, write_store
 from dhm_cli.engines import Engine, landmarks_in_squares
 from dhm_cli.errors import InputError
-from dhm_cli.evaluation.prediction import SAVE_EVERY, Unfinished
+from dhm_cli.evaluation.prediction import Unfinished
 from dhm_cli.files import written_atomically
 from dhm_cli.io.annotations import PointTable
 from dhm_cli.landmarks import GROUPS, MIRROR, NUM_LANDMARKS, face_size
@@ -170,7 +169,6 @@ def _ask_network(
     answers = np.full((2 * len(_CROP_SCALES), count, NUM_LANDMARKS, 3), np.nan, np.float32)
     unfinished = Unfinished(file, key)
     done = unfinished.load(answers)
-    saved = time.monotonic()
     try:
         for start in range(0, count, _BATCH):
             rows = np.arange(start, min(start + _BATCH, count))
@@ -184,9 +182,7 @@ def _ask_network(
                 answers[2 * number, rows] = landmarks_in_squares(engine, images, larger)
                 answers[2 * number + 1, rows] = _in_mirror(engine, images, larger)
             done[rows] = True
-            if time.monotonic() - saved > SAVE_EVERY:
-                unfinished.save(answers, done)
-                saved = time.monotonic()
+            unfinished.save_at_times(answers, done)
         progress(name, count, count)
     finally:
         unfinished.save(answers, done)
