@@ -163,7 +163,7 @@ def test_usage_errors(here: Path) -> None:
 
 
 def test_ctrl_c_keeps_the_finished_photos(here: Path, dummy_network: Path) -> None:
-    for k in range(200):
+    for k in range(400):
         os.link("photos/astronaut.png", f"photos/{k:03}.png")
     arguments = ("align", "photos", "--device", "cpu", "--weights", dummy_network, "--threads", "1")
     process = start_dhm(*arguments)
@@ -183,7 +183,7 @@ def test_ctrl_c_keeps_the_finished_photos(here: Path, dummy_network: Path) -> No
     assert "interrupted run" in refused.stderr
     resumed = dhm(*arguments, "--resume")
     assert resumed.exit_code == 0, resumed.output
-    assert "of them from the interrupted run), 201 faces, " in resumed.stdout
+    assert "of them from the interrupted run), 401 faces, " in resumed.stdout
     with Path("landmarks.csv").open(newline="") as file:
         paths = [row["path"] for row in csv.DictReader(file)]
     assert paths == sorted(f"photos/{name}" for name in os.listdir("photos"))

@@ -188,7 +188,7 @@ def test_targets() -> None:
     [
         ("dhm", {}, {"learning_rat": 1}, "--learning-rat: no such", "did you mean --learning-rate?"),
         ("dhm", {}, {"jpeg": 1}, "--jpeg: no such", "known are: --input-size, "),
-        ("dhm", {}, {"cnn_width": 2}, "--cnn-width: no such setting of dhm", "--"),
+        ("dhm", {}, {"cnn_width": 2}, "--cnn-width: no such setting of dhm", "it is a setting of fast, fast-x2"),
         ("dhm", {"trainin": {}}, {}, "run.toml: trainin: no such", "did you mean training?"),
         ("dhm", {"training": {"bach": 4}}, {}, "run.toml: training.bach: no such", "did you mean training.batch?"),
         ("dhm", {"network": {"chanels": [16]}}, {}, "network.chanels: no such", "did you mean network.channels?"),
