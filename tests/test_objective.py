@@ -221,6 +221,20 @@ def test_answers_that_mirror_cost_nothing(loss: str) -> None:
     assert found > 10 * nothing
 
 
+def test_mirror_images_only_set_an_example() -> None:
+    """Were they learned from too, one landmark far outside would make the face large and so every difference small."""
+    landmarks = torch.cat([OUTPUT.landmarks, mirrored(OUTPUT.landmarks, SIDE)]).requires_grad_()
+    truth = torch.cat([TRUTH, mirrored(TRUTH, SIDE)])
+    gradients = []
+    for weight in (0.0, 0.6):
+        config = replace(CHOSEN, mirror_weight=weight)
+        loss = Objective(config, SIDE, None, None)(AlignmentOutput(landmarks), truth, IMAGES)
+        gradients.append(torch.autograd.grad(loss, landmarks)[0].chunk(2))
+    (ahead, behind), (ahead_too, behind_too) = gradients
+    assert not torch.equal(ahead, ahead_too)
+    assert torch.equal(behind, behind_too)
+
+
 def test_no_gradient_reaches_a_teacher(tmp_path: Path) -> None:
     teacher = Teacher(save_teacher(tmp_path / "teacher", SIDE), None)
     objective = Objective(replace(CONFIG, feature_weight=0.5), SIDE, None, teacher)

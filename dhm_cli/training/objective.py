@@ -129,7 +129,8 @@ class Objective(nn.Module):
                 loss = loss + c.feature_weight * similarity_loss(output.features, shown.features)
         if c.mirror_weight:
             ahead, behind = output.landmarks.chunk(2)
-            difference = robust_loss(ahead, mirrored(behind[:, -1], self._side), self._penalty, c.depth_weight)
+            target = mirrored(behind[:, -1].detach(), self._side)  # else a landmark far outside makes all errors small
+            difference = robust_loss(ahead, target, self._penalty, c.depth_weight)
             loss = loss + c.mirror_weight * over_steps(difference, c.step_weights)
         if c.prior_weight and output.parameters is not None:
             prior = coefficient_prior(output.parameters, self.identity_std, self.expression_std)
