@@ -36,7 +36,7 @@ bench: $(VENV)/.installed ## Measure speed: networks, photos, folders, two proce
 DATA ?= data-source
 WORK ?= train-default
 ROUND_STEPS ?= 15000
-FINAL_STEPS ?= 40000
+FINAL_STEPS ?= 50000
 prepare = $(BIN)/dhm prepare $(DATA)/$(2)/$(3) --name $(1) --bfm $(DATA)/bfm/BFM68.mat --out $(WORK)/prepared $(4)
 train = $(BIN)/dhm train --arch $(2) --steps $(3) --validate-every 1000 --out $(WORK)/$(1) $(5) \
 	--data $(WORK)/$(4)/merl.h5 --data $(WORK)/$(4)/extra.h5=0.8 --data $(WORK)/$(4)/cfp.h5=0.6 \
