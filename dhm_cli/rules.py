@@ -45,10 +45,12 @@ def checked(
     result = {}
     for name, value in values.items():
         if name not in rules:
-            near = get_close_matches(name, rules, 1)
-            hint = f"did you mean {label(near[0])}?" if near else f"known are: {', '.join(map(label, rules))}"
             if arch and (others := [other for other in (*FAST_PRESETS, *DHM_PRESETS) if name in network_rules(other)]):
                 hint = f"it is a setting of {', '.join(others)}"
+            elif near := get_close_matches(name, rules, 1):
+                hint = f"did you mean {label(near[0])}?"
+            else:
+                hint = f"known are: {', '.join(map(label, rules))}"
             raise InputError(f"{place}{label(name)}: no such setting{f' of {arch}' if arch else ''}", hint)
         try:
             result[name] = rules[name].convert(value)
