@@ -15,7 +15,7 @@ $(VENV)/.installed: pyproject.toml .ci/constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint .ci/constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint .ci/constraints.txt \
-		--editable . mypy pytest ruff
+		--editable . mypy pytest pytest-xdist ruff
 	@touch $@
 
 demo: $(VENV)/.installed ## Find the landmarks in sample_data/photos
@@ -25,7 +25,7 @@ demo: $(VENV)/.installed ## Find the landmarks in sample_data/photos
 	@echo "pictures:  demo/overlays"
 
 test: $(VENV)/.installed ## Run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 bench: $(VENV)/.installed ## Measure speed: networks, photos, folders, two processes
 	$(BIN)/dhm benchmark --device cpu --threads 1 --level network --level crop --level photo --level folder \

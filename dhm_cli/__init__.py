@@ -1,18 +1,55 @@
-"""dhm: 68 three-dimensional facial landmarks from photos, large poses included."""
+"""dhm: 68 three-dimensional facial landmarks from photos, large poses included.
 
+The map of the house. A room for each stage, whole; stages never import each other, they meet through files:
+
+    preparation   datasets and face models -> HDF5 stores (`dhm prepare`, `dhm relabel`)
+    training      stores -> a network (`dhm train`)
+    evaluation    a network, or any method's points -> a report (`dhm evaluate`)
+    export        a checkpoint -> the file that `dhm align` runs (`dhm export`)
+    benchmark     networks -> speed, size and memory (`dhm benchmark`)
+
+Below the stages stands what they share:
+
+    inference     photos -> landmarks (`dhm align`): detector, network, table, overlays; loads no torch
+    models        the networks, their list and their checkpoints
+    data          what networks are trained on: store, batches, augmentation
+    datasets      third-party datasets, one file a family
+    morphable     the mathematics of 3D face models; `morphable.readers` for the files that users hold
+    config        settings of networks and trainings, each declared once
+    drawing       charts and pictures of faces
+    metrics       errors, their bootstrap, the headline numbers, published results
+    geometry      landmarks, crops, pose, self-occlusion
+    io            bytes <-> arrays: images, video, landmark files
+    runtime       the machine: atomic files, threads, locks, memory, interruption, progress
+
+`cli` stands above all: one file a command. `errors` and `version` stand below all.
+"""
+
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from dhm_cli.workflows.alignment import Aligner, Face
+from dhm_cli.errors import DhmError
+from dhm_cli.version import __version__
 
-__version__ = "0.1.0"
-__all__ = ["Aligner", "Face", "__version__"]
+if TYPE_CHECKING:
+    from dhm_cli.data.store import FaceStore
+    from dhm_cli.inference.aligner import Aligner, Face
+    from dhm_cli.io.images import read_image
+    from dhm_cli.models.checkpoint import load_checkpoint
+
+__all__ = ["Aligner", "DhmError", "Face", "FaceStore", "__version__", "load_checkpoint", "read_image"]
+
+_ROOMS = {
+    "Aligner": "inference.aligner",
+    "Face": "inference.aligner",
+    "FaceStore": "data.store",
+    "load_checkpoint": "models.checkpoint",
+    "read_image": "io.images",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Load `Aligner` and `Face` on first use, so that `import dhm_cli` stays instant."""
-    if name in ("Aligner", "Face"):
-        from dhm_cli.workflows import alignment
-
-        return getattr(alignment, name)
+    """Load a noun of the front door on first use, so that `import dhm_cli` stays instant."""
+    if name in _ROOMS:
+        return getattr(import_module(f"dhm_cli.{_ROOMS[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,15 +1,14 @@
-"""Fixtures: a dummy network that depends on no weights, and the sample photo."""
+"""Fixtures that many tests share."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-import onnx
 import pytest
+from dummy_network import write_dummy_network
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from photos import ASTRONAUT
 
 from dhm_cli.io.images import read_image
 
@@ -17,59 +16,6 @@ if TYPE_CHECKING:
     from synthetic_faces import SyntheticFaces
 
     from dhm_cli.morphable.face_model import FaceModel
-
-INPUT_SIZE = 120
-ASTRONAUT = Path(__file__).parent.parent / "sample_data" / "photos" / "astronaut.png"
-# Where the eyes, the nose tip and the mouth of the astronaut are, 0-based pixels, read off the photo: for checks that
-# allow for several pixels.
-ASTRONAUT_FACE_CENTRE = (225.0, 128.0)
-
-
-def make_mean_shape() -> NDArray[np.float64]:
-    """A stand-in for a frontal face, (68, 3): fixed, rigid, zero mean, -1 to 1."""
-    shape = np.random.default_rng(68).uniform(-1.0, 1.0, (68, 3)) * [1.0, 1.0, 0.5]
-    return np.asarray(shape - shape.mean(axis=0))
-
-
-def write_dummy_network(path: Path, metadata: dict[str, Any] | str | None = None, output: str = "landmarks") -> Path:
-    """Write a network that answers each crop with the mean shape in its middle, shifted right by the crop's mean grey.
-
-    landmarks = 30 * mean_shape + (59.5 + mean / 16, 59.5, 0), so that the answer depends on its own crop only.
-    """
-    mean_shape = make_mean_shape()
-    base = (mean_shape * 30 + [(INPUT_SIZE - 1) / 2, (INPUT_SIZE - 1) / 2, 0.0]).astype(np.float32)
-    nodes = [
-        helper.make_node("Cast", ["crops"], ["floats"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["floats", "axes"], ["grey"], keepdims=1),
-        helper.make_node("Squeeze", ["grey", "last"], ["grey_"]),
-        helper.make_node("Mul", ["grey_", "direction"], ["shift"]),
-        helper.make_node("Add", ["shift", "base"], [output]),
-    ]
-    constants = {
-        "axes": np.array([1, 2, 3], np.int64),
-        "last": np.array([3], np.int64),
-        "direction": np.array([[[1 / 16, 0, 0]]], np.float32),
-        "base": base[None],
-    }
-    graph = helper.make_graph(
-        nodes,
-        "dummy",
-        [helper.make_tensor_value_info("crops", TensorProto.UINT8, ["batch", INPUT_SIZE, INPUT_SIZE, 3])],
-        [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["batch", 68, 3])],
-        [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    if metadata is None:
-        metadata = {
-            "format_version": 1,
-            "arch": "fast",
-            "input_size": INPUT_SIZE,
-            "mean_shape": mean_shape.tolist(),
-        }
-    text = metadata if isinstance(metadata, str) else json.dumps(metadata)
-    helper.set_model_props(model, {"dhm": text} if text else {})
-    onnx.save(model, path)
-    return path
 
 
 @pytest.fixture(scope="session")
@@ -150,7 +96,23 @@ def drawn_faces(tmp_path_factory: pytest.TempPathFactory, toy_model: "FaceModel"
 @pytest.fixture(scope="session")
 def face_store(tmp_path_factory: pytest.TempPathFactory, toy_model: "FaceModel", drawn_faces: "SyntheticFaces") -> Path:
     """The drawn faces, prepared with the splits of their table; not to be changed by tests."""
-    from dhm_cli.workflows.preparation import PrepareOptions, prepare_folder
+    from dhm_cli.preparation.prepare import PrepareOptions, prepare_folder
 
     out = tmp_path_factory.mktemp("prepared")
     return prepare_folder(drawn_faces.folder, toy_model, out, PrepareOptions(table=drawn_faces.table)).store
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The figures that are saved from here on."""
+    from dhm_cli.drawing import charts
+
+    figures: list[Any] = []
+    save = charts._save
+
+    def keep(figure: Any, path: Path) -> None:
+        figures.append(figure)
+        save(figure, path)
+
+    monkeypatch.setattr(charts, "_save", keep)
+    return figures

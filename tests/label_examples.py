@@ -3,7 +3,7 @@
 import numpy as np
 
 from dhm_cli.data.store import FaceLabels
-from dhm_cli.landmarks import bounding_box
+from dhm_cli.geometry.landmarks import bounding_box
 
 
 def good_labels(count: int = 6) -> FaceLabels:

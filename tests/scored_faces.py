@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dhm_cli.data.store import SPLITS, FaceLabels, write_store
-from dhm_cli.landmarks import bounding_box
+from dhm_cli.geometry.landmarks import bounding_box
+from dhm_cli.geometry.pose import euler_to_matrix
 from dhm_cli.morphable.face_model import FaceModel
-from dhm_cli.pose import euler_to_matrix
 
 YAW = (0.0, -12.0, 25.0, 40.0, -55.0, 62.0, -75.0, 88.0)
 NAMES = tuple(f"sub/face {k}.png" for k in range(8))

@@ -1,6 +1,5 @@
 """Checks against real files that cannot be shared; skipped where they are absent."""
 
-import os
 import shutil
 from pathlib import Path
 
@@ -10,35 +9,35 @@ import pytest
 import scipy.io
 import torch
 from numpy.typing import NDArray
+from places import SHARED_DATA
 from scipy.spatial.transform import Rotation
 
 from dhm_cli.data.store import FaceStore
 from dhm_cli.errors import InputError
+from dhm_cli.evaluation.evaluate import EvaluationOptions, evaluate
 from dhm_cli.evaluation.scores import Scoring
-from dhm_cli.landmarks import MIRROR
-from dhm_cli.metrics import normalised_mean_error
+from dhm_cli.geometry.landmarks import MIRROR
+from dhm_cli.geometry.pose import estimate_pose, matrix_to_euler
+from dhm_cli.io.matlab import read_mat
+from dhm_cli.metrics.landmark_error import normalised_mean_error
 from dhm_cli.morphable.face_model import FaceModel
-from dhm_cli.morphable.matlab import read_mat
 from dhm_cli.morphable.parameters import Parameters, pack
-from dhm_cli.morphable.readers import read_face_model
+from dhm_cli.morphable.readers.face_model_files import read_face_model
 from dhm_cli.morphable.rotation import euler_to_matrix
-from dhm_cli.pose import estimate_pose, matrix_to_euler
-from dhm_cli.workflows.evaluation import EvaluationOptions, evaluate
-from dhm_cli.workflows.preparation import PrepareOptions, prepare_folder
+from dhm_cli.preparation.prepare import PrepareOptions, prepare_folder
 
-DATA = Path(os.environ.get("DHM_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 pytestmark = pytest.mark.skipif(
-    not (DATA / "bfm" / "BFM68.mat").is_file(), reason="no shared data; name its folder in DHM_SHARED_DATA"
+    not (SHARED_DATA / "bfm" / "BFM68.mat").is_file(), reason="no shared data; name its folder in DHM_SHARED_DATA"
 )
 
 
 @pytest.fixture(scope="module")
 def bfm() -> FaceModel:
-    return read_face_model(DATA / "bfm" / "BFM68.mat")
+    return read_face_model(SHARED_DATA / "bfm" / "BFM68.mat")
 
 
 def aflw2000_files() -> list[Path]:
-    return sorted((DATA / "aflw2000_format").glob("*.mat"))
+    return sorted((SHARED_DATA / "aflw2000_format").glob("*.mat"))
 
 
 def parameters_of(file: Path) -> torch.Tensor:
@@ -93,13 +92,15 @@ def test_pose_estimated_from_the_points_of_a_file(bfm: FaceModel, file: Path) ->
 def merl(bfm: FaceModel, tmp_path_factory: pytest.TempPathFactory) -> FaceStore:
     """64 faces of MERL-RAV, spread over the set, prepared with the teacher's points as prior."""
     root = tmp_path_factory.mktemp("merl")
-    images = sorted((DATA / "aflw_merl68" / "faces").glob("*.jpg"))
+    images = sorted((SHARED_DATA / "aflw_merl68" / "faces").glob("*.jpg"))
     (root / "faces").mkdir()
     for image in images[:: len(images) // 64][:64]:
         for file in (image, image.with_suffix(".pts")):
             shutil.copyfile(file, root / "faces" / file.name)
     options = PrepareOptions(
-        prior=DATA / "aflw_merl68" / "teacher68.npz", table=DATA / "aflw_merl68" / "faces.csv", max_residual=100.0
+        prior=SHARED_DATA / "aflw_merl68" / "teacher68.npz",
+        table=SHARED_DATA / "aflw_merl68" / "faces.csv",
+        max_residual=100.0,
     )
     report = prepare_folder(root / "faces", bfm, root, options)
     assert report.dropped == []
@@ -108,7 +109,7 @@ def merl(bfm: FaceModel, tmp_path_factory: pytest.TempPathFactory) -> FaceStore:
 
 def reference_rows(store: FaceStore) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Landmarks and angles of the reference fit for the faces of a store."""
-    with np.load(DATA / "aflw_merl68" / "reference_fit.npz") as data:
+    with np.load(SHARED_DATA / "aflw_merl68" / "reference_fit.npz") as data:
         row = {name: i for i, name in enumerate(data["names"])}
         rows = [row[Path(name).stem] for name in store.labels.names]
         return data["landmarks3d"][rows].astype(np.float32), data["euler_rad"][rows]
@@ -134,7 +135,7 @@ def test_merl_pose_agrees_with_the_reference(merl: FaceStore) -> None:
 @pytest.fixture(scope="module")
 def fixtures_300w_lp(bfm: FaceModel, tmp_path_factory: pytest.TempPathFactory) -> FaceStore:
     out = tmp_path_factory.mktemp("lp")
-    report = prepare_folder(DATA / "300w_lp_format", bfm, out, PrepareOptions())
+    report = prepare_folder(SHARED_DATA / "300w_lp_format", bfm, out, PrepareOptions())
     assert report.dropped == []
     assert [f.check for f in report.findings if f.severity != "note"] == ["counts"]
     return FaceStore(report.store)
@@ -166,19 +167,19 @@ def test_300w_lp_flips_are_the_mirrored_landmarks_of_their_partners(fixtures_300
 
 
 def test_aflw2000_files_convert(bfm: FaceModel, tmp_path: Path) -> None:
-    report = prepare_folder(DATA / "aflw2000_format", bfm, tmp_path, PrepareOptions())
+    report = prepare_folder(SHARED_DATA / "aflw2000_format", bfm, tmp_path, PrepareOptions())
     assert report.dropped == []
     assert report.figures["projection_px_max"] < 1e-3
     labels = FaceStore(report.store).labels
     for name, landmarks in zip(labels.names, labels.landmarks, strict=True):
-        truth = scipy.io.loadmat(DATA / "aflw2000_format" / Path(name).with_suffix(".mat"))["pt3d_68"].T
+        truth = scipy.io.loadmat(SHARED_DATA / "aflw2000_format" / Path(name).with_suffix(".mat"))["pt3d_68"].T
         np.testing.assert_allclose(landmarks[:, :2], truth[:, :2] - 1, atol=1e-3)
 
 
 def test_parameters_of_another_face_model_are_refused(tmp_path: Path) -> None:
-    ict = read_face_model(DATA / "ict_face" / "ict_face.npz")
+    ict = read_face_model(SHARED_DATA / "ict_face" / "ict_face.npz")
     with pytest.raises(InputError, match="the parameters do not fit"):
-        prepare_folder(DATA / "300w_lp_format", ict, tmp_path, PrepareOptions())
+        prepare_folder(SHARED_DATA / "300w_lp_format", ict, tmp_path, PrepareOptions())
 
 
 def test_two_label_sets_of_the_sixteen_faces_disagree_as_worked_out_apart(bfm: FaceModel, tmp_path: Path) -> None:
@@ -200,7 +201,7 @@ def test_two_label_sets_of_the_sixteen_faces_disagree_as_worked_out_apart(bfm: F
     means = {name: sum(values) / len(values) for name, values in groups.items()}
 
     settings = PrepareOptions(reannotated=tmp_path / "again.npy")
-    store = prepare_folder(DATA / "aflw2000_format", bfm, tmp_path / "data", settings).store
+    store = prepare_folder(SHARED_DATA / "aflw2000_format", bfm, tmp_path / "data", settings).store
     names = FaceStore(store).labels.names
     np.savez(tmp_path / "again.npz", names=names, landmarks=np.stack(again).transpose(0, 2, 1) - 1)
     report = evaluate(EvaluationOptions(store, predictions=tmp_path / "again.npz", scoring=Scoring(replicates=100)))

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import torch
 
-from dhm_cli.checkpoint import write_tensors
-from dhm_cli.config import DhmConfig, FastDhmConfig, TrainConfig
+from dhm_cli.config.networks import DhmConfig, FastDhmConfig, TrainConfig
+from dhm_cli.config.recipes import RunSettings
 from dhm_cli.data.store import FaceStore
 from dhm_cli.errors import InputError
-from dhm_cli.recipes import RunSettings
+from dhm_cli.models.checkpoint import write_tensors
 from dhm_cli.training import run_folder
-from dhm_cli.training.processes import Processes, joined_processes
-from dhm_cli.workflows.training import RunOptions, Trainer, TrainProgress
+from dhm_cli.training.distributed import Processes, joined_processes
+from dhm_cli.training.trainer import RunOptions, Trainer, TrainProgress
 
 TRAINING = TrainConfig(steps=6, batch=8, validate_every=3, warmup=2, ema=0.5, seed=3)
 # No batch norm.

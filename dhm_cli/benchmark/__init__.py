@@ -1,1 +1,1 @@
-"""Speed and costs of networks, measured side by side."""
+"""Stage `dhm benchmark`: how fast networks are, side by side with public baselines, and what else they cost."""

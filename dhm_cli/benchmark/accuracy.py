@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dhm_cli.benchmark.subjects import Subject
+from dhm_cli.benchmark.networks import Subject
 from dhm_cli.errors import FormatError, InputError
 
 _SCHEMA, _VERSION = "dhm-evaluation", 1

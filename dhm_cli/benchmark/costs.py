@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dhm_cli.benchmark.subjects import Subject
+from dhm_cli.benchmark.networks import Subject
 from dhm_cli.models.registry import float32_bytes
 
 

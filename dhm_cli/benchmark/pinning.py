@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from dhm_cli.errors import InputError
-from dhm_cli.threads import available_cores
+from dhm_cli.runtime.threads import available_cores
 
 # More CPU time per wall time than the threads can use, as a factor.
 _MOST_CPU = 1.05

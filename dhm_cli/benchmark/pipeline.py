@@ -15,17 +15,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dhm_cli.benchmark.memory import child_environment, run_measured
+from dhm_cli.benchmark.peak_memory import child_environment, run_measured
 from dhm_cli.benchmark.runners import Runner
-from dhm_cli.data.crop import Square, crop_matrix, landmark_crop_square
-from dhm_cli.detection import FaceBox, FaceDetector, crop_square_from_box
-from dhm_cli.engines import Engine, landmarks_in_squares
 from dhm_cli.errors import InputError
+from dhm_cli.geometry.crop import Square, crop_matrix, landmark_crop_square
+from dhm_cli.inference.detection import FaceBox, FaceDetector, crop_square_from_box
+from dhm_cli.inference.engines import Engine, landmarks_in_squares
 from dhm_cli.io.images import read_image
 
 if TYPE_CHECKING:
     from dhm_cli import Aligner
-    from dhm_cli.benchmark.subjects import Subject
+    from dhm_cli.benchmark.networks import Subject
 
 PHOTO = Path(__file__).parent / "photo.jpg"
 # Photos of the folder: as large as those of LFW.

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dhm_cli.engines import onnx_session
+from dhm_cli.inference.engines import onnx_session
 
 if TYPE_CHECKING:
-    from dhm_cli.benchmark.subjects import Subject
+    from dhm_cli.benchmark.networks import Subject
 
 CPU_ENGINES = ("onnxruntime", "openvino", "torch", "torch-channels-last", "torch-compiled")
 CUDA_ENGINES = ("torch", "torch-channels-last", "torch-half", "torch-compiled")

@@ -1,1 +1,1 @@
-"""The terminal: typer and rich live only here."""
+"""The terminal: one file a command; typer and rich live only here."""

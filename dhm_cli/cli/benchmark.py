@@ -134,8 +134,8 @@ def benchmark(
     """
     from tqdm import tqdm
 
-    from dhm_cli.workflows.benchmarking import DEFAULT_SUBJECTS, BenchmarkOptions
-    from dhm_cli.workflows.benchmarking import benchmark as run
+    from dhm_cli.benchmark.bench import DEFAULT_SUBJECTS, BenchmarkOptions
+    from dhm_cli.benchmark.bench import benchmark as run
 
     options = BenchmarkOptions(
         subjects=tuple(subjects or DEFAULT_SUBJECTS),

@@ -161,14 +161,14 @@ def evaluate(
     report.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the threads share the work by faces, not within one
-    from dhm_cli.training.interruption import deferred_interrupts
+    from dhm_cli.runtime.interruption import deferred_interrupts
 
     with deferred_interrupts() as interrupted:  # Ctrl-C within the import of numpy would leave it half done
         from tqdm import tqdm
 
+        from dhm_cli.evaluation.evaluate import EvaluationOptions
+        from dhm_cli.evaluation.evaluate import evaluate as run
         from dhm_cli.evaluation.scores import Scoring
-        from dhm_cli.workflows.evaluation import EvaluationOptions
-        from dhm_cli.workflows.evaluation import evaluate as run
     if interrupted.is_set():
         raise KeyboardInterrupt
     beside = data.parent / DEFAULT_FACE_MODEL.name

@@ -45,7 +45,7 @@ def export(
     Networks that regress the parameters of a face model (dhm, dhm-vgg, rhg and 3dcnn without --target landmarks) stay
     .safetensors: an ONNX file would hold the face model, and its licence forbids to pass that on.
     """
-    from dhm_cli.workflows.export import export_checkpoint, export_onnx
+    from dhm_cli.export.export import export_checkpoint, export_onnx
 
     if not checkpoint.is_file():
         raise InputError(f"{checkpoint}: no such checkpoint", "train one with: dhm train --arch fast")

@@ -6,7 +6,6 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from dhm_cli import __version__
 from dhm_cli.cli.align import align
 from dhm_cli.cli.benchmark import benchmark
 from dhm_cli.cli.evaluate import evaluate
@@ -15,6 +14,7 @@ from dhm_cli.cli.prepare import prepare
 from dhm_cli.cli.relabel import relabel
 from dhm_cli.cli.train import train
 from dhm_cli.errors import DhmError
+from dhm_cli.version import __version__
 
 
 class Commands(TyperGroup):

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from dhm_cli.data.report import PrepareReport
-    from dhm_cli.data.verification import Finding
     from dhm_cli.errors import DhmError
     from dhm_cli.morphable.face_model import FaceModel
-    from dhm_cli.workflows.preparation import PrepareOptions
+    from dhm_cli.preparation.checks import Finding
+    from dhm_cli.preparation.prepare import PrepareOptions
+    from dhm_cli.preparation.report import PrepareReport
 
 # Dropped faces, and faces of a finding, listed by name.
 _LISTED = 5
@@ -151,10 +151,10 @@ def prepare(
         return
 
     from dhm_cli.errors import InputError
-    from dhm_cli.threads import single_threaded_mathematics
+    from dhm_cli.runtime.threads import single_threaded_mathematics
 
     single_threaded_mathematics()
-    from dhm_cli.workflows.preparation import PrepareOptions, name_stores
+    from dhm_cli.preparation.prepare import PrepareOptions, name_stores
 
     options = PrepareOptions(
         format=dataset_format,
@@ -186,7 +186,7 @@ def prepare(
 def _face_model(bfm: Path | None, expression: Path | None, keypoints: Path | None, out: Path) -> "FaceModel":
     """Convert the face model, or take the one converted before."""
     from dhm_cli.morphable.face_model import FACE_MODEL, FaceModel
-    from dhm_cli.workflows.preparation import prepare_face_model
+    from dhm_cli.preparation.prepare import prepare_face_model
 
     if bfm is None:
         return FaceModel.load(out / FACE_MODEL)
@@ -202,7 +202,7 @@ def _face_model(bfm: Path | None, expression: Path | None, keypoints: Path | Non
 
 def _search(out: Path, options: "PrepareOptions") -> "list[tuple[Path, PrepareOptions]]":
     """The known datasets below the current folder."""
-    from dhm_cli.workflows.preparation import find_datasets, name_stores
+    from dhm_cli.preparation.prepare import find_datasets, name_stores
 
     found = find_datasets(Path(), out)
     for folder, layout in found:
@@ -226,8 +226,8 @@ def _convert(
     from tqdm import tqdm
 
     from dhm_cli.errors import DhmError
-    from dhm_cli.workflows.preparation import prepare_folder
-    from dhm_cli.workflows.profiling import load_surface, profile_store
+    from dhm_cli.preparation.prepare import prepare_folder
+    from dhm_cli.preparation.turned_views import load_surface, profile_store
 
     dense = load_surface(out, surface) if profile else None
     reports: list[PrepareReport] = []
@@ -296,7 +296,7 @@ def _show(console: "Console", path: Path) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from dhm_cli.workflows.inspection import show
+    from dhm_cli.preparation.inspection import show
 
     shown = show(path)
     table = Table("what", "value", title=shown.title, title_justify="left")
@@ -311,7 +311,7 @@ def _check(console: "Console", path: Path) -> None:
     from tqdm import tqdm
 
     from dhm_cli.errors import FormatError
-    from dhm_cli.workflows.inspection import check_store
+    from dhm_cli.preparation.inspection import check_store
 
     with tqdm(unit="face", disable=None) as bar:
         store, findings = check_store(path, shown_on(bar))

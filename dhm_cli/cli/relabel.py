@@ -11,7 +11,7 @@ from dhm_cli.errors import InputError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from dhm_cli.workflows.relabelling import RelabelJob, RelabelReport
+    from dhm_cli.preparation.relabel import RelabelJob, RelabelReport
 
 
 def relabel(
@@ -54,9 +54,9 @@ def relabel(
     from rich.console import Console
     from tqdm import tqdm
 
-    from dhm_cli.engines import load_engine
+    from dhm_cli.inference.engines import load_engine
     from dhm_cli.morphable.face_model import FACE_MODEL
-    from dhm_cli.workflows.relabelling import relabel_stores
+    from dhm_cli.preparation.relabel import relabel_stores
 
     jobs = _jobs(stores, trust or [])
     engine = load_engine(device, model, face_model=jobs[0].store.parent / FACE_MODEL)
@@ -71,7 +71,7 @@ def relabel(
 
 
 def _jobs(stores: list[str], trust: list[str]) -> "list[RelabelJob]":
-    from dhm_cli.workflows.relabelling import RelabelJob
+    from dhm_cli.preparation.relabel import RelabelJob
 
     trusted = dict(_trust(text) for text in trust)
     jobs = []

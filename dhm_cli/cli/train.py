@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from dhm_cli.recipes import RunSettings
-    from dhm_cli.training.processes import Processes
-    from dhm_cli.workflows.training import RunOptions, TrainProgress
+    from dhm_cli.config.recipes import RunSettings
+    from dhm_cli.training.distributed import Processes
+    from dhm_cli.training.trainer import RunOptions, TrainProgress
 
 # Fig. 6a of Sun et al. 2018: the whole, without recurrence, without 3D heat maps.
 _ABLATION = ("dhm", "3dcnn", "2drnn")
@@ -174,18 +174,18 @@ def train(
     if ablation and (arch or init):
         raise typer.BadParameter("--ablation trains architectures of its own: leave out --arch and --init")
 
-    from dhm_cli.training.interruption import deferred_interrupts
+    from dhm_cli.runtime.interruption import deferred_interrupts
 
     with (
         deferred_interrupts() as interrupted
     ):  # Ctrl-C within the imports of numpy and torch would leave them half done
         import torch
 
-        from dhm_cli.io.toml_config import read_toml
-        from dhm_cli.recipes import resolve
-        from dhm_cli.threads import available_cores
-        from dhm_cli.training.processes import joined_processes
-        from dhm_cli.workflows.training import RunOptions
+        from dhm_cli.config.recipes import resolve
+        from dhm_cli.config.toml import read_toml
+        from dhm_cli.runtime.threads import available_cores
+        from dhm_cli.training.distributed import joined_processes
+        from dhm_cli.training.trainer import RunOptions
     if interrupted.is_set():
         raise KeyboardInterrupt
     if threads:
@@ -215,7 +215,7 @@ def _train_one(settings: "RunSettings", out: Path, options: "RunOptions", proces
     from tqdm import tqdm
 
     from dhm_cli.training.inputs import open_stores
-    from dhm_cli.workflows.training import Trainer
+    from dhm_cli.training.trainer import Trainer
 
     trainer = Trainer(settings, open_stores(settings.data), out, options, processes, resume)
     if processes.is_main:
@@ -253,7 +253,7 @@ def _train_ablation(settings_of: Any, out: Path, options: "RunOptions", processe
     from rich.console import Console
     from rich.table import Table
 
-    from dhm_cli.workflows.comparison import compare_runs
+    from dhm_cli.training.ablation import compare_runs
 
     for arch in _ABLATION:
         folder = out / arch

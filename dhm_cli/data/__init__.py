@@ -1,1 +1,1 @@
-"""Crops, augmentation and the HDF5 store of labelled faces."""
+"""What networks are trained on: the HDF5 store of labelled faces, batches and augmentation."""

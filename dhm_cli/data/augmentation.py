@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dhm_cli.config import AugmentationConfig
-from dhm_cli.data.crop import crop_matrix, extract_crop, landmark_crop_square, transform_landmarks
-from dhm_cli.landmarks import MIRROR
+from dhm_cli.config.networks import AugmentationConfig
+from dhm_cli.geometry.crop import crop_matrix, extract_crop, landmark_crop_square, transform_landmarks
+from dhm_cli.geometry.landmarks import MIRROR
 
 Image = NDArray[np.uint8]
 _BORDERS = (cv2.BORDER_CONSTANT, cv2.BORDER_REPLICATE, cv2.BORDER_REFLECT_101)

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from dhm_cli.config import TrainConfig
+from dhm_cli.config.networks import TrainConfig
 from dhm_cli.data.augmentation import augmented_crop
-from dhm_cli.data.crop import crop_matrix, extract_crop, landmark_crop_square, transform_landmarks
 from dhm_cli.data.store import FaceStore
 from dhm_cli.errors import DhmError, FormatError, InputError
+from dhm_cli.geometry.crop import crop_matrix, extract_crop, landmark_crop_square, transform_landmarks
 from dhm_cli.io.images import decode_image
-from dhm_cli.metrics import YAW_BINS, in_yaw_bin
+from dhm_cli.metrics.landmark_error import YAW_BINS, in_yaw_bin
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dhm_cli.errors import FormatError, InputError
-from dhm_cli.files import written_atomically
+from dhm_cli.runtime.atomic import written_atomically
 
 FILE_FORMAT = "dhm-faces"
 FILE_VERSION = 2

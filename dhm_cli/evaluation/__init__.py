@@ -1,1 +1,1 @@
-"""Scoring landmarks: the truth, the protocols, the numbers and the report of `dhm evaluate`."""
+"""Stage `dhm evaluate`: the truth, the protocols, the numbers and the report."""

@@ -6,7 +6,7 @@ import numpy as np
 
 from dhm_cli.evaluation.ground_truth import GroundTruth
 from dhm_cli.evaluation.scores import Method, Score
-from dhm_cli.landmarks import face_size
+from dhm_cli.geometry.landmarks import face_size
 
 # Points whose median shift is within this of (1, 1) pixel are taken for points that count from another corner.
 _ONE_PIXEL = 0.35

@@ -1,7 +1,7 @@
 """What every number of a report means, in one sentence each."""
 
-from dhm_cli.bootstrap import FEWEST_IMAGES, LEVEL
 from dhm_cli.evaluation.scores import POSE_LIMIT, Scoring
+from dhm_cli.metrics.bootstrap import FEWEST_IMAGES, LEVEL
 
 _NORMALISERS = {
     "bbox": "sqrt(width x height) of the smallest box around the true 68 points of the label set in use, no margin",

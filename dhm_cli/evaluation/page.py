@@ -10,9 +10,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from dhm_cli.errors import FormatError, InputError
-from dhm_cli.files import written_atomically
-from dhm_cli.landmarks import GROUPS
-from dhm_cli.metrics import YAW_BINS
+from dhm_cli.geometry.landmarks import GROUPS
+from dhm_cli.metrics.landmark_error import YAW_BINS
+from dhm_cli.runtime.atomic import written_atomically
 
 _TEMPLATE = "report.html.j2"
 _NONE = "–"  # noqa: RUF001, a dash where there is no number

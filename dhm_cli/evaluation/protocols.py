@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dhm_cli.data.crop import Square, landmark_crop_square
-from dhm_cli.detection import FaceDetector, crop_square_from_box
-from dhm_cli.landmarks import bounding_box
+from dhm_cli.geometry.crop import Square, landmark_crop_square
+from dhm_cli.geometry.landmarks import bounding_box
+from dhm_cli.inference.detection import FaceDetector, crop_square_from_box
 
 PROTOCOLS = ("paper", "detector", "jitter")
 # Passes that crop anew around the landmarks found: after a detector one, as in `dhm align`.

@@ -12,19 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 import dhm_cli
-from dhm_cli.bootstrap import AUC_THRESHOLDS
-from dhm_cli.charts import save_ced, save_error_by_yaw, save_landmark_errors, save_robustness
-from dhm_cli.environment import environment
+from dhm_cli.drawing.charts import save_ced, save_error_by_yaw, save_landmark_errors, save_robustness
+from dhm_cli.drawing.faces import comparison_tile, gallery_sheet, save_png
 from dhm_cli.errors import InputError
 from dhm_cli.evaluation.caveats import caveats
 from dhm_cli.evaluation.definitions import definitions
 from dhm_cli.evaluation.ground_truth import GroundTruth
 from dhm_cli.evaluation.page import write_page
-from dhm_cli.evaluation.published import published_results
 from dhm_cli.evaluation.scores import Method, Score, Scoring, noise_floor
-from dhm_cli.files import written_atomically
-from dhm_cli.metrics import NORMALISERS, YAW_BINS, in_yaw_bin
-from dhm_cli.plotting import comparison_tile, gallery_sheet, save_png
+from dhm_cli.metrics.bootstrap import AUC_THRESHOLDS
+from dhm_cli.metrics.landmark_error import NORMALISERS, YAW_BINS, in_yaw_bin
+from dhm_cli.metrics.published import published_results
+from dhm_cli.runtime.atomic import written_atomically
+from dhm_cli.runtime.environment import environment
 
 SCHEMA, SCHEMA_VERSION = "dhm-evaluation", 1
 # Characters of a name in a chart.

@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dhm_cli.bootstrap import LEVEL, Difference, compare, headline, headline_intervals
 from dhm_cli.evaluation.ground_truth import GroundTruth
 from dhm_cli.evaluation.protocols import JITTER_KINDS, JITTERS
-from dhm_cli.landmarks import GROUPS
-from dhm_cli.metrics import (
+from dhm_cli.geometry.landmarks import GROUPS
+from dhm_cli.geometry.occlusion import self_occluded
+from dhm_cli.geometry.pose import align_rotation, angle_difference, euler_to_matrix, geodesic_angle, matrix_to_euler
+from dhm_cli.metrics.bootstrap import LEVEL, Difference, compare, headline, headline_intervals
+from dhm_cli.metrics.landmark_error import (
     YAW_BINS,
     failure_rate,
     in_yaw_bin,
@@ -20,8 +22,6 @@ from dhm_cli.metrics import (
     normalised_mean_error,
     normaliser,
 )
-from dhm_cli.occlusion import self_occluded
-from dhm_cli.pose import align_rotation, angle_difference, euler_to_matrix, geodesic_angle, matrix_to_euler
 
 # Faces turned further, degrees in any of the three angles, are left out of pose errors, as is usual on AFLW2000-3D.
 POSE_LIMIT = 99.0

@@ -1,1 +1,1 @@
-"""Reading and writing of files that are not ours: photos, landmark files, dataset annotations."""
+"""Bytes to arrays and back: images, video, landmark files, MATLAB and Torch7 files."""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dhm_cli.errors import InputError
-from dhm_cli.landmarks import CURVES, NUM_LANDMARKS
+from dhm_cli.geometry.landmarks import CURVES, NUM_LANDMARKS
 
 # No photo is larger than this; beyond lie damaged numbers, NaN included.
 FARTHEST = 1e6

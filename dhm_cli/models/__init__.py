@@ -1,1 +1,1 @@
-"""The shared core: every network, nn.Module only."""
+"""The shared core: every network, nn.Module only, and its checkpoints."""

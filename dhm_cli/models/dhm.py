@@ -6,11 +6,11 @@ One class makes DHM, its VGG and hourglass forms (DHM+RHG) and the two ablations
 import torch
 from torch import Tensor, nn
 
-from dhm_cli.config import DhmConfig
-from dhm_cli.heatmaps import draw_heatmap
+from dhm_cli.config.networks import DhmConfig
 from dhm_cli.models.features import Features
-from dhm_cli.models.output import AlignmentOutput
-from dhm_cli.models.state import LandmarkState, ParameterState, place_in_crop
+from dhm_cli.models.heatmaps import draw_heatmap
+from dhm_cli.models.interface import AlignmentOutput
+from dhm_cli.models.recurrent_state import LandmarkState, ParameterState, place_in_crop
 from dhm_cli.morphable.face_model import FaceModel
 
 

@@ -5,12 +5,12 @@ import math
 import torch
 from torch import Tensor, nn
 
-from dhm_cli.config import FastDhmConfig
-from dhm_cli.heatmaps import draw_heatmap
-from dhm_cli.landmarks import NUM_LANDMARKS
+from dhm_cli.config.networks import FastDhmConfig
+from dhm_cli.geometry.landmarks import NUM_LANDMARKS
+from dhm_cli.models.heatmaps import draw_heatmap
+from dhm_cli.models.interface import AlignmentOutput
 from dhm_cli.models.layers import FastRecurrentModule, SeparableBlock
-from dhm_cli.models.output import AlignmentOutput
-from dhm_cli.models.state import place_in_crop
+from dhm_cli.models.recurrent_state import place_in_crop
 
 # Expected error, as a share of the face size, that a network with `uncertainty` starts from.
 _FIRST_SCALE = 0.05

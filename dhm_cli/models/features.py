@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from dhm_cli.config import DhmConfig
+from dhm_cli.config.networks import DhmConfig
 from dhm_cli.models.layers import Hourglass, Residual, group_norm
 
 # Side of the map that the hourglass features are reduced to before the recurrence.

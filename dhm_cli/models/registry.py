@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dhm_cli.config import DhmConfig, FastDhmConfig, preset
+from dhm_cli.config.networks import DhmConfig, FastDhmConfig, preset
 from dhm_cli.errors import InputError
 from dhm_cli.models.dhm import Dhm
 from dhm_cli.models.fast_dhm import FastDhm

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dhm_cli.errors import FormatError, InputError
-from dhm_cli.files import written_atomically
-from dhm_cli.landmarks import MIRROR, NUM_LANDMARKS
+from dhm_cli.geometry.landmarks import MIRROR, NUM_LANDMARKS
 from dhm_cli.morphable.camera import model_image_to_pixels, transform_weak_perspective
 from dhm_cli.morphable.parameters import NUM_EXPRESSION, NUM_IDENTITY, unpack
 from dhm_cli.morphable.rotation import euler_to_matrix
+from dhm_cli.runtime.atomic import written_atomically
 
 FILE_FORMAT = "dhm-face-model"
 FILE_VERSION = 2

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dhm_cli.landmarks import JAW, NUM_LANDMARKS, face_size
+from dhm_cli.geometry.landmarks import JAW, NUM_LANDMARKS, face_size
+from dhm_cli.geometry.pose import matrix_to_euler
 from dhm_cli.morphable.camera import model_image_to_pixels, pixels_to_model_image
 from dhm_cli.morphable.face_model import FaceModel
 from dhm_cli.morphable.parameters import Parameters, pack
 from dhm_cli.morphable.rotation import euler_to_matrix, rotation_vector_to_matrix
-from dhm_cli.pose import matrix_to_euler
 
 # Expected error of a landmark of weight 1, as a share of the face size. Chosen on the training faces of MERL-RAV, where
 # it predicts left-out parts of the face (brows, nose, eyes, mouth in turn) best: their error is 3.39 % of the face at

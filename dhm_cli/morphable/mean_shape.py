@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dhm_cli.landmarks import MIRROR, bounding_box
+from dhm_cli.geometry.landmarks import MIRROR, bounding_box
 from dhm_cli.morphable.parameters import LAYOUT
 from dhm_cli.morphable.rotation import euler_to_matrix
 

@@ -1,4 +1,4 @@
-"""Rotations of the 300W-LP convention. The inverse, angles of a matrix, is `dhm_cli.pose.matrix_to_euler`."""
+"""Rotations of the 300W-LP convention. The inverse, angles of a matrix, is `dhm_cli.geometry.pose.matrix_to_euler`."""
 
 import torch
 from torch import Tensor

@@ -6,11 +6,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dhm_cli.checkpoint import load_checkpoint
-from dhm_cli.config import TrainConfig
+from dhm_cli.config.networks import TrainConfig
 from dhm_cli.errors import InputError
-from dhm_cli.landmarks import MIRROR
-from dhm_cli.losses import (
+from dhm_cli.geometry.landmarks import MIRROR
+from dhm_cli.models.checkpoint import load_checkpoint
+from dhm_cli.models.fast_dhm import FastDhm
+from dhm_cli.models.interface import AlignmentOutput
+from dhm_cli.morphable.face_model import FaceModel
+from dhm_cli.training.losses import (
     coefficient_prior,
     likelihood_loss,
     over_steps,
@@ -20,9 +23,6 @@ from dhm_cli.losses import (
     squared_loss,
     wing,
 )
-from dhm_cli.models.fast_dhm import FastDhm
-from dhm_cli.models.output import AlignmentOutput
-from dhm_cli.morphable.face_model import FaceModel
 
 
 class Shown(NamedTuple):

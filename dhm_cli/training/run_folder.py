@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dhm_cli.charts import save_learning_curve
-from dhm_cli.environment import environment
+from dhm_cli.drawing.charts import save_learning_curve
 from dhm_cli.errors import FormatError, InputError
-from dhm_cli.files import written_atomically
+from dhm_cli.runtime.atomic import written_atomically
+from dhm_cli.runtime.environment import environment
 
 _MOVE_AWAY = "move the file away: --resume goes on without it"
 

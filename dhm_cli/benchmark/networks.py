@@ -1,0 +1,179 @@
+"""What is measured: networks of the package, random ones, checkpoints, ONNX files and the baselines, by name."""
+
+import functools
+import importlib.resources
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dhm_cli.benchmark.baselines import BASELINES, INPUT_SIZE, baseline
+from dhm_cli.config.networks import ARCHS, preset
+from dhm_cli.errors import InputError
+from dhm_cli.inference.engines import OnnxEngine, short_hash
+from dhm_cli.models.checkpoint import load_checkpoint
+from dhm_cli.models.folded import inference_network
+from dhm_cli.models.onnx_graph import onnx_graph
+from dhm_cli.models.registry import build_model, needs_face_model
+from dhm_cli.morphable.face_model import toy_face_model
+
+ALL = "all"
+_PACKAGE = Path(str(importlib.resources.files("dhm_cli")))
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A network to be measured.
+
+    Attributes:
+        name: what it is called in the report; no two have the same.
+        kind: "packaged", "random", "checkpoint", "onnx" or "baseline".
+        size: side of its square input, pixels.
+        mean_shape: (68, 3), see `Engine`; None of a baseline.
+        model: the network as it was trained, for its parameters; None of an ONNX file.
+        network: the network as it runs, batch norm folded; None of an ONNX file.
+        file: the file that holds it, None of random weights; `dhm align --weights` takes it.
+        onnx_file: the ONNX file that holds it, where there is one; else it is exported for the measurement.
+        hashes: of its files, as `Engine.weights_hash`.
+        validation_nme: from the training record of its checkpoint, as `metrics.nme_by_yaw`; None where there is none.
+        note: what a reader of the numbers must know.
+    """
+
+    name: str
+    kind: str
+    size: int
+    mean_shape: NDArray[np.float64] | None = None
+    model: nn.Module | None = None
+    network: nn.Module | None = None
+    file: Path | None = None
+    onnx_file: Path | None = None
+    hashes: tuple[str, ...] = ()
+    validation_nme: dict[str, float] | None = None
+    note: str = ""
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it takes prepared float images and gives no landmarks."""
+        return self.kind == "baseline"
+
+    def inputs(self, batch: int) -> NDArray[Any]:
+        """A batch of noise: (B, S, S, 3) uint8, of a baseline (B, 3, S, S) float32 in [-1, 1]."""
+        crops = np.random.default_rng(0).integers(0, 256, (batch, self.size, self.size, 3), dtype=np.uint8)
+        if not self.is_baseline:
+            return crops
+        return np.ascontiguousarray(crops.transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1)
+
+    @functools.cached_property
+    def onnx(self) -> bytes:
+        """Its ONNX file; exported where there is none."""
+        if self.onnx_file is not None:
+            return self.onnx_file.read_bytes()
+        assert self.network is not None
+        data: bytes = onnx_graph(self.network, torch.from_numpy(self.inputs(2))).SerializeToString()
+        return data
+
+
+def resolve_subjects(names: Sequence[str], face_model: Path | None = None) -> list[Subject]:
+    """The networks of some names, and the baselines after them.
+
+    Args:
+        names: architectures, "all", and files of dhm (.safetensors, .onnx).
+        face_model: for checkpoints that regress its parameters.
+
+    Raises:
+        InputError: an unknown name, a missing file, a face model that is missing or another one.
+        FormatError: a file that is damaged or foreign.
+    """
+    wanted: list[str] = []
+    for name in names:
+        wanted += ARCHS if name == ALL else [name]
+    _check_names(wanted)
+    subjects = [_resolve(name, face_model) for name in dict.fromkeys(wanted)]
+    subjects += [_baseline(name) for name in BASELINES]
+    return _with_names_of_their_own(subjects)
+
+
+def _check_names(names: Sequence[str]) -> None:
+    """Refuse what cannot be meant before anything is loaded."""
+    for name in names:
+        if name in ARCHS:
+            continue
+        if Path(name).suffix.lower() not in (".onnx", ".safetensors"):
+            known = ", ".join((*ARCHS, ALL))
+            raise InputError(f"unknown network {name!r}", f"known are {known}, and .onnx and .safetensors files of dhm")
+        if not Path(name).is_file():
+            raise InputError(f"{name}: no such file", "check the path, or name an architecture such as fast")
+
+
+def _resolve(name: str, face_model: Path | None) -> Subject:
+    if name in ARCHS:
+        weights = _PACKAGE / "weights"
+        onnx_file, checkpoint = weights / f"{name}.onnx", weights / f"{name}.safetensors"
+        if onnx_file.is_file() and checkpoint.is_file():
+            return _from_checkpoint(name, checkpoint, "packaged", None, onnx_file)
+        return _random(name)
+    path = Path(name)
+    if path.suffix.lower() == ".onnx":
+        engine = OnnxEngine(path)
+        note = "an ONNX file: no torch engines, MACs unknown, all its numbers counted as parameters"
+        return Subject(
+            path.stem, "onnx", engine.input_size, engine.mean_shape, file=path, onnx_file=path,
+            hashes=(engine.weights_hash,), note=note,
+        )  # fmt: skip
+    return _from_checkpoint(path.stem, path, "checkpoint", face_model)
+
+
+def _from_checkpoint(
+    name: str, file: Path, kind: str, face_model: Path | None, onnx_file: Path | None = None
+) -> Subject:
+    model, metadata = load_checkpoint(file, face_model)
+    files = [path for path in (onnx_file, file) if path is not None]
+    return Subject(
+        name=name,
+        kind=kind,
+        size=model.config.input_size,
+        mean_shape=model.get_buffer("mean_shape").numpy().astype(np.float64),
+        model=model,
+        network=inference_network(model),
+        file=file,
+        onnx_file=onnx_file,
+        hashes=tuple(short_hash(path.read_bytes()) for path in files),
+        validation_nme=(metadata.get("training") or {}).get("validation_nme"),
+    )
+
+
+def _random(arch: str) -> Subject:
+    """An architecture with random weights, the same on every call, and the mean shape of the packaged network."""
+    settings = preset(arch)
+    toy = toy_face_model() if needs_face_model(settings) else None
+    mean_shape = _packaged_mean_shape()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = build_model(arch, mean_shape, face_model=toy).eval()
+    note = "random weights" + (", toy face model of 68 points" if toy is not None else "")
+    shape = mean_shape.numpy().astype(np.float64)
+    return Subject(arch, "random", settings.input_size, shape, model, inference_network(model), note=note)
+
+
+def _packaged_mean_shape() -> Tensor:
+    return load_checkpoint(_PACKAGE / "weights" / "fast.safetensors")[0].get_buffer("mean_shape")
+
+
+def _baseline(name: str) -> Subject:
+    model = baseline(name)
+    note = f"random weights; float input of {INPUT_SIZE} x {INPUT_SIZE}, prepared beforehand, 62 numbers out, as 3DDFA"
+    return Subject(name, "baseline", INPUT_SIZE, model=model, network=model.folded(), note=note)
+
+
+def _with_names_of_their_own(subjects: list[Subject]) -> list[Subject]:
+    """Files of the same name in several folders are called by their paths."""
+    names = [subject.name for subject in subjects]
+    for subject in subjects:
+        if names.count(subject.name) > 1 and subject.kind in ("checkpoint", "onnx"):
+            object.__setattr__(subject, "name", str(subject.file))
+    return subjects

@@ -1,0 +1,1 @@
+"""Third-party datasets on disk, one file a family; `catalogue` lists them."""

@@ -1,0 +1,1 @@
+"""Pictures: charts (matplotlib) and faces (OpenCV)."""

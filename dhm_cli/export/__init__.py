@@ -1,0 +1,1 @@
+"""Stage `dhm export`: a checkpoint becomes the file that `dhm align` runs."""

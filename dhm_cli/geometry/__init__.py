@@ -1,0 +1,1 @@
+"""Landmarks, crops, head pose and self-occlusion: numpy and OpenCV only."""

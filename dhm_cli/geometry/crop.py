@@ -1,0 +1,135 @@
+"""Face crops and their exact inverse.
+
+A crop is described by one 2x3 affine matrix that maps photo pixels to crop pixels. Both sides are 0-based with integer
+coordinates at pixel centres, so a square of side `side` around `centre` maps to a crop of `size` pixels as
+x_crop = (x - centre_x) * size / side + (size - 1) / 2, which is the resize rule x -> (x + 0.5) * s - 0.5.
+"""
+
+import math
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dhm_cli.geometry.landmarks import bounding_box
+
+# Test-time crop of the AFLW2000-3D protocol: the true box, squared on its longer side, enlarged by sqrt(2).
+CROP_MARGIN = math.sqrt(2.0)
+# Centre (2,) and side, photo pixels.
+Square = tuple[NDArray[np.float64], float]
+# cv2.warpAffine counts source pixels in 16 bits.
+_LONGEST_SOURCE = 32_766
+
+
+def landmark_crop_square(points: NDArray[np.floating], margin: float = CROP_MARGIN) -> Square:
+    """Square around landmarks: their box, squared on its longer side, enlarged about its centre.
+
+    Args:
+        points: (N, 2 or 3), pixels.
+        margin: enlargement factor.
+
+    Returns:
+        Centre (2,) and side, pixels.
+    """
+    left, top, width, height = bounding_box(np.asarray(points, dtype=np.float64))
+    return np.array([left + width / 2, top + height / 2]), float(max(width, height) * margin)
+
+
+def crop_matrix(
+    centre: NDArray[np.floating], side: float, size: int, roll: float = 0.0, mirror: bool = False
+) -> NDArray[np.float64]:
+    """Affine map from photo pixels to the pixels of a square crop.
+
+    Args:
+        centre: (2,), centre of the square, photo pixels.
+        side: side of the square, photo pixels, > 0.
+        size: side of the crop, crop pixels.
+        roll: in-plane rotation of the content, radians, positive turns it clockwise as seen.
+        mirror: mirror the content left to right (after the rotation).
+
+    Returns:
+        (2, 3) matrix A with crop = A[:, :2] @ photo + A[:, 2].
+    """
+    scale = size / side
+    cos, sin = scale * math.cos(roll), scale * math.sin(roll)
+    linear = np.array([[cos, -sin], [sin, cos]])
+    if mirror:
+        linear[0] = -linear[0]
+    offset = (size - 1) / 2 - linear @ np.asarray(centre, dtype=np.float64)
+    return np.concatenate([linear, offset[:, None]], axis=1)
+
+
+def transform_landmarks(points: NDArray[np.floating], matrix: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Apply a crop matrix to landmarks; depth is scaled with the image.
+
+    Args:
+        points: (..., N, 2 or 3), photo pixels; z in the same unit.
+        matrix: (2, 3), as made by `crop_matrix`.
+
+    Returns:
+        The points in crop pixels, same shape.
+    """
+    points = np.asarray(points, dtype=np.float64)
+    xy = points[..., :2] @ matrix[:, :2].T + matrix[:, 2]
+    if points.shape[-1] == 2:
+        return xy
+    return np.concatenate([xy, points[..., 2:] * _scale(matrix)], axis=-1)
+
+
+def invert_matrix(matrix: NDArray[np.floating]) -> NDArray[np.float64]:
+    """The crop-to-photo map of a photo-to-crop matrix, (2, 3) -> (2, 3)."""
+    # Written out, because it takes a fifth of the time of np.linalg.inv on so small a matrix.
+    (a, b, x), (c, d, y) = matrix.tolist()
+    return np.array([[d, -b, b * y - d * x], [-c, a, c * x - a * y]]) / (a * d - b * c)
+
+
+def _scale(matrix: NDArray[np.floating]) -> float:
+    """Crop pixels per photo pixel."""
+    (a, b, _), (c, d, _) = matrix.tolist()
+    return math.sqrt(abs(a * d - b * c))
+
+
+def extract_crop(
+    image: NDArray[np.uint8], matrix: NDArray[np.floating], size: int, border: int = cv2.BORDER_CONSTANT
+) -> NDArray[np.uint8]:
+    """Cut a crop out of a photo with sub-pixel precision.
+
+    Where the photo is reduced by more than two, it is first averaged down by a whole factor, so that fine texture does
+    not alias.
+
+    Args:
+        image: (H, W, 3) uint8.
+        matrix: (2, 3), photo to crop pixels.
+        size: side of the crop, pixels.
+        border: OpenCV border mode for what lies outside the photo (default: black).
+
+    Returns:
+        (size, size, 3) uint8.
+    """
+    factor = int(1.0 / _scale(matrix))
+    if factor >= 2 or max(image.shape[:2]) > _LONGEST_SOURCE:
+        image, matrix = _reduce(image, matrix, size, max(factor, 1))
+    return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=border)
+
+
+def _reduce(
+    image: NDArray[np.uint8], matrix: NDArray[np.floating], size: int, factor: int
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """Average the part of the photo that the crop sees down by `factor`; returns it with the adjusted matrix."""
+    corners = np.array([[-0.5, -0.5], [size - 0.5, -0.5], [-0.5, size - 0.5], [size - 0.5, size - 0.5]])
+    seen = transform_landmarks(corners, invert_matrix(matrix))
+    height, width = image.shape[:2]
+    left, top = np.clip(np.floor(seen.min(axis=0)).astype(int) - factor, 0, [width - 1, height - 1])
+    right, bottom = np.clip(np.ceil(seen.max(axis=0)).astype(int) + factor + 1, 1, [width, height])
+    columns = max(1, math.ceil((right - left) / factor))
+    rows = max(1, math.ceil((bottom - top) / factor))
+    part = image[top:bottom, left:right]
+    pad_y, pad_x = rows * factor - part.shape[0], columns * factor - part.shape[1]
+    if pad_y > 0 or pad_x > 0:
+        part = cv2.copyMakeBorder(part, 0, pad_y, 0, pad_x, cv2.BORDER_REPLICATE)
+    small = cv2.resize(part, (columns, rows), interpolation=cv2.INTER_AREA)
+    # photo x = (small x + 0.5) * factor - 0.5 + left
+    to_photo = np.array([[factor, 0.0, (factor - 1) / 2 + left], [0.0, factor, (factor - 1) / 2 + top]])
+    linear = matrix[:, :2] @ to_photo[:, :2]
+    offset = matrix[:, :2] @ to_photo[:, 2] + matrix[:, 2]
+    return small, np.concatenate([linear, offset[:, None]], axis=1)

@@ -1,0 +1,1 @@
+"""From photos to landmarks (`dhm align`); importing it loads no torch."""

@@ -1,0 +1,1 @@
+"""Accuracy numbers of face alignment: numpy only."""

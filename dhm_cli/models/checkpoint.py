@@ -1,0 +1,136 @@
+"""Checkpoints: weights in safetensors with plain JSON in the header. Nothing is unpickled."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from dhm_cli.errors import FormatError, InputError
+from dhm_cli.geometry.landmarks import NUM_LANDMARKS
+from dhm_cli.models.dhm import Dhm
+from dhm_cli.models.registry import Network, build_model
+from dhm_cli.morphable.face_model import FaceModel
+from dhm_cli.runtime.atomic import written_atomically
+
+FORMAT_VERSION = 1
+_KEY = "dhm"
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
+    """Write tensors and JSON metadata to a safetensors file, atomically."""
+    # Same order for the same content, so that equal weights are equal files.
+    ordered = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
+    header = {_KEY: json.dumps({"format_version": FORMAT_VERSION, **metadata}, sort_keys=True)}
+    with written_atomically(path) as partial:
+        partial.write_bytes(save(ordered, header))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `write_tensors` wrote.
+
+    Raises:
+        InputError: no such file.
+        FormatError: not a file of ours, or of another version.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such checkpoint", "train one with: dhm train --arch fast")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = json.loads((file.metadata() or {}).get(_KEY, "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise FormatError(f"{path}: not a readable safetensors file ({error})", "copy the file again") from error
+    found = metadata.get("format_version")
+    if found != FORMAT_VERSION:
+        raise FormatError(
+            f"{path}: expected a dhm file of format version {FORMAT_VERSION}, found {found}",
+            "use a checkpoint of dhm train",
+        )
+    return tensors, metadata
+
+
+def save_checkpoint(
+    path: Path, model: Network, arch: str, record: dict[str, Any], dtype: torch.dtype = torch.float32
+) -> None:
+    """Write a network: weights, mean shape, settings, training record, and the hash of p's face model.
+
+    Args:
+        path: the file.
+        model: a network of `build_model`.
+        arch: its name.
+        record: training record, plain JSON: data, hashes of stores and face model, accuracy.
+        dtype: storage type of the weights; loading always gives float32. The mean shape stays float32.
+    """
+    state = model.state_dict()
+    tensors = {
+        name: tensor.to(dtype) if tensor.is_floating_point() and name != "mean_shape" else tensor
+        for name, tensor in state.items()
+        if not name.endswith("num_batches_tracked")
+    }
+    description = {"arch": arch, "config": model.config.to_json(), "training": record}
+    if isinstance(model, Dhm) and model.face_model_hash:
+        description["face_model"] = model.face_model_hash
+    write_tensors(path, tensors, description)
+
+
+def load_checkpoint(path: Path, face_model: Path | None = None) -> tuple[Network, dict[str, Any]]:
+    """Read a network.
+
+    Args:
+        path: the checkpoint.
+        face_model: file of the face model, for networks that regress p; `FaceModel.save` wrote it.
+
+    Returns:
+        The model in evaluation mode, float32, and the metadata: arch, config, training.
+
+    Raises:
+        InputError: no such file, an unknown architecture, or a face model that is missing or another one.
+        FormatError: a foreign or partial file; the message names the differing tensors.
+    """
+    tensors, metadata = read_tensors(path)
+    if not {"arch", "config"} <= metadata.keys() or "mean_shape" not in tensors:
+        raise FormatError(
+            f"{path}: not a network but another kind of dhm file", "use best.safetensors of a training run"
+        )
+    if tensors["mean_shape"].shape != (NUM_LANDMARKS, 3):
+        raise FormatError(f"{path}: mean_shape has shape {tuple(tensors['mean_shape'].shape)}", "copy the file again")
+    basis = _face_model(path, metadata["face_model"], face_model) if "face_model" in metadata else None
+    model = build_model(metadata["arch"], tensors["mean_shape"], metadata["config"], basis)
+    load_weights(model, tensors, path)
+    return model.eval(), metadata
+
+
+def load_weights(model: Network, tensors: dict[str, Tensor], path: Path) -> None:
+    """Put a checkpoint's tensors into a network, all of them.
+
+    Raises:
+        FormatError: tensors are missing, too many, or of another shape; the message names them.
+    """
+    expected = {n: t for n, t in model.state_dict().items() if not n.endswith("num_batches_tracked")}
+    wrong = sorted(set(expected) ^ set(tensors))
+    wrong += sorted(n for n in expected.keys() & tensors.keys() if expected[n].shape != tensors[n].shape)
+    if wrong:
+        raise FormatError(
+            f"{path}: tensors that do not fit the network: {', '.join(wrong[:5])}",
+            "give a checkpoint of the same architecture and settings, or copy the file again",
+        )
+    model.load_state_dict(tensors, strict=False)
+
+
+def _face_model(checkpoint: Path, expected: str, file: Path | None) -> FaceModel:
+    if file is None:
+        raise InputError(
+            f"{checkpoint}: was trained with face model {expected}, which it needs and does not hold",
+            "pass --face-model data/face_model.h5, as dhm prepare wrote it",
+        )
+    model = FaceModel.load(file)
+    if model.hash() != expected:
+        raise InputError(
+            f"{checkpoint}: was trained with face model {expected}, but {file} is {model.hash()} ({model.name})",
+            "pass the file that dhm prepare wrote for the training, or train again with this one",
+        )
+    return model

@@ -1,0 +1,1 @@
+"""Readers of the face model files that users hold."""

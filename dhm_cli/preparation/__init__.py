@@ -1,0 +1,1 @@
+"""Stages `dhm prepare` and `dhm relabel`: datasets become stores of labelled faces."""

@@ -1,0 +1,1 @@
+"""The machine: files that appear whole, threads, locks, memory, interruption, progress."""

@@ -1,0 +1,270 @@
+"""`dhm benchmark` as a user meets it, and its chart."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from example_networks import small_checkpoint
+from typer.testing import CliRunner, Result
+
+from dhm_cli.benchmark import baselines, pipeline, timing
+from dhm_cli.benchmark import bench as benchmarking
+from dhm_cli.benchmark import networks as subjects
+from dhm_cli.benchmark.baselines import REFERENCE
+from dhm_cli.cli.main import app
+from dhm_cli.drawing.charts import save_accuracy_against_time
+from dhm_cli.metrics.published import published_results
+
+PUBLISHED = published_results(comparable=False)["rows"]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder; one baseline, and no process for the memory of each engine, to be done in a moment."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr(subjects, "BASELINES", {REFERENCE: 0.5})
+    monkeypatch.setattr(baselines, "_BLOCKS", ((64, 2), (64, 2)))
+    monkeypatch.setattr(timing, "_WARM_UP_SECONDS", 0)
+    monkeypatch.setattr(benchmarking, "peak_of_network", lambda *_: 50_000_000)
+    return tmp_path
+
+
+def dhm(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["benchmark", *map(str, arguments)])
+
+
+def test_a_run(here: Path, dummy_network: Path) -> None:
+    result = dhm("fast", dummy_network, "--runs", 4, "--batch", 1, "--batch", 2, "--json", "a.json", "--plot", "a.png")
+    assert result.exit_code == 0, result.output
+    assert "not measured: dummy, torch: torch cannot run an ONNX file; give its checkpoint" in result.stderr
+    for words in ("onnxruntime, batch 2", "torch, batch 1", "CPU/wall", "speed-up", "two passes", "wrote a.json"):
+        assert words in result.stdout, words
+    assert max(map(len, result.stdout.splitlines())) <= 100
+    assert Path("a.png").read_bytes().startswith(b"\x89PNG")
+
+    report = json.loads(Path("a.json").read_text())
+    assert (report["schema"], report["schema_version"], report["interrupted"]) == ("dhm-benchmark", 1, False)
+    lines = {(e["level"], e["engine"], e["batch"], e["subject"]): e for e in report["lines"]}
+    assert set(lines) == {
+        *(("network", "onnxruntime", batch, name) for batch in (1, 2) for name in ("fast", "dummy", REFERENCE)),
+        *(("network", "torch", batch, name) for batch in (1, 2) for name in ("fast", REFERENCE)),
+        *((level, "onnxruntime", 1, name) for level in ("crop", "photo") for name in ("fast", "dummy")),
+    }
+    for key, found in lines.items():
+        assert found["runs"] == 4
+        assert found["p5_ms"] <= found["median_ms"] <= found["p95_ms"]
+        assert found["ms_per_face"] == pytest.approx(found["median_ms"] / key[2])
+        assert found["faces_per_s"] == pytest.approx(1000 / found["ms_per_face"])
+        if key[0] == "network":
+            reference = lines[(*key[:3], REFERENCE)]
+            assert found["times_faster"] == pytest.approx(reference["median_ms"] / found["median_ms"])
+        else:
+            assert found["times_faster"] is None
+    assert {part["part"] for part in report["parts"]} == {"read", "detect", "two passes"}
+    known = {subject["name"]: subject for subject in report["subjects"]}
+    assert known["fast"]["peak_bytes"] == {"onnxruntime": 50_000_000, "torch": 50_000_000}
+    assert known["fast"]["accuracy"]["of"] == "validation faces of the network's training"
+    assert known[REFERENCE]["file_bytes"] > known[REFERENCE]["compressed_bytes"] > 1000
+    assert report["environment"]["machine"]["available_cores"] >= 1
+
+
+def test_ctrl_c_keeps_what_was_measured(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = iter(range(100))
+    take_turn = timing._take_turn
+
+    def interrupted(*arguments: Any) -> None:
+        if next(turns) == 3:
+            raise KeyboardInterrupt
+        take_turn(*arguments)
+
+    monkeypatch.setattr(timing, "_take_turn", interrupted)
+    result = dhm("fast", "--engine", "torch", "--runs", 20, "--json", "a.json")
+    assert result.exit_code == 130
+    assert "interrupted" in result.stderr
+    assert "but MobileNet-V1 x0.5 torch batch 1 10" in " ".join(result.stdout.split())
+    report = json.loads(Path("a.json").read_text())
+    assert report["interrupted"]
+    assert [(e["level"], e["subject"], e["runs"]) for e in report["lines"]] == [
+        ("network", "fast", 20),
+        ("network", REFERENCE, 10),
+    ]
+
+
+def test_an_engine_that_fails_lets_the_others_go_on(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = benchmarking.make_runner
+
+    def failing(subject: Any, engine: str, *rest: Any) -> Any:
+        if engine == "torch-channels-last":
+            raise RuntimeError("no such\nplugin")
+        return make(subject, engine, *rest)
+
+    monkeypatch.setattr(benchmarking, "make_runner", failing)
+    engines = ("--engine", "torch-channels-last", "--engine", "torch", "--level", "network", "--batch", 1, "--runs", 1)
+    result = dhm(small_checkpoint(here / "small.safetensors"), *engines)
+    assert result.exit_code == 0, result.output
+    assert "not measured: small, torch-channels-last: no such plugin" in result.stderr
+    assert "torch, batch 1" in result.stdout
+
+
+@pytest.mark.parametrize("where", ["bind", "run"])
+def test_a_call_that_fails_costs_only_its_lines(here: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    class Full:
+        """A runner of a device whose memory is full from two faces on."""
+
+        def bind(self, inputs: Any) -> Any:
+            if where == "bind" and len(inputs) > 1:
+                raise RuntimeError("CUDA out of memory")
+            calls = iter(range(10))
+
+            def call() -> None:
+                if len(inputs) > 1 and next(calls) == 7:  # after the warm-up and the untimed call, and two timed ones
+                    raise RuntimeError("CUDA out of memory")
+
+            return call
+
+    monkeypatch.setattr(benchmarking, "make_runner", lambda *_: Full())
+    options = ("--engine", "torch", "--level", "network", "--batch", 1, "--batch", 2, "--runs", 10, "--json", "a.json")
+    result = dhm(small_checkpoint(here / "small.safetensors"), *options)
+    assert result.exit_code == 0, result.output
+    name = "small" if where == "bind" else "the rest of network"
+    assert f"not measured: {name}, torch, batch 2: CUDA out of memory" in result.stderr
+    lines = json.loads(Path("a.json").read_text())["lines"]
+    assert [(e["batch"], e["subject"], e["runs"]) for e in lines] == [
+        (1, "small", 10),
+        (1, REFERENCE, 10),
+        *([(2, "small", 2)] if where == "run" else []),
+    ]
+
+
+def test_times_of_a_photo_are_of_all_its_faces(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def two(file: Path) -> pipeline.Scene:
+        scene = pipeline.open_scene(file)
+        return pipeline.Scene(file, scene.image, scene.faces * 2)
+
+    monkeypatch.setattr(benchmarking, "open_scene", two)
+    options = ("--engine", "onnxruntime", "--level", "photo", "--runs", 1, "--json", "a.json")
+    monkeypatch.setattr(subjects, "BASELINES", {})
+    result = dhm("fast", *options)
+    assert result.exit_code == 0, result.output
+    (line,) = json.loads(Path("a.json").read_text())["lines"]
+    assert line["ms_per_face"] == pytest.approx(line["median_ms"] / 2)
+    assert line["faces_per_s"] == pytest.approx(2000 / line["median_ms"])
+
+
+def test_folders_and_processes(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "_START_UPS", 1)
+    monkeypatch.setattr(pipeline, "_SECONDS", 0.2)
+    options = ("--level", "folder", "--photos", 8, "--processes", 1, "--engine", "torch", "--json", "a.json")
+    result = dhm("fast", "2drnn", *options)
+    assert result.exit_code == 0, result.output
+    assert "not measured: 2drnn, folder: random weights have no file" in result.stderr
+    assert "dhm align, fast, 8 photos of 250 x 250, 1 thread:" in " ".join(result.stdout.split())
+    report = json.loads(Path("a.json").read_text())
+    (folder,), (processes,) = report["folders"], report["processes"]
+    assert folder["photos"] == [2, 8]
+    assert all(30e6 < peak < 400e6 for peak in folder["peak_bytes"])
+    assert 0 < folder["startup_best_s"] <= folder["startup_median_s"]
+    assert processes["photos_per_s_one"] > 1
+    assert processes["speed_up"] == processes["photos_per_s_all"] / processes["photos_per_s_one"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fats"], "unknown network 'fats'"),
+        (["--threads", 0], "--threads: expected 1 to"),
+        (["--threads", 100_000], "the cores at hand, found 100000"),
+        (["--processes", 0], "--processes: expected 1 to"),
+        (["--batch", 4, "--batch", 0], "--batch: expected 1 or more, found 0"),
+        (["--batch", 100_000], "--batch: expected at most 4096, found 100000"),
+        (["--runs", 0], "--runs: expected 1 or more, found 0"),
+        (["--photos", 0], "--photos: expected 1 or more, found 0"),
+        (["--engine", "torch-half"], "no --engine torch-half on cpu"),
+        (["--level", "face"], "unknown --level face"),
+        (["--photo", "grey.png"], "--photo grey.png: no face found"),
+        (["--photo", "none.jpg"], "none.jpg: cannot be read"),
+        (["--json", "folder"], "--json folder: is a folder"),
+        (["--plot", "file/a.png"], "--plot file/a.png: cannot be written"),
+        (["--accuracy", "none.json"], "--accuracy none.json: cannot be read"),
+    ],
+)
+def test_what_cannot_be_measured(
+    here: Path, arguments: list[object], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import cv2
+    import numpy as np
+
+    cv2.imwrite("grey.png", np.full((64, 64, 3), 128, np.uint8))
+    Path("folder").mkdir()
+    Path("file").write_text("")
+
+    def measured(*_: Any) -> None:
+        raise AssertionError("something was measured")
+
+    monkeypatch.setattr(benchmarking._Bench, "measure", measured)
+    result = dhm(*arguments)
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert "hint: " in result.stderr
+    assert not list(here.glob("*.partial"))
+
+
+def test_no_cuda(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmarking, "cuda_problem", lambda: "torch is not installed")
+    result = dhm("--device", "cuda")
+    assert result.exit_code == 1
+    assert "error: device cuda cannot be used: torch is not installed" in result.stderr
+    assert "no --engine onnxruntime on cuda" in dhm("--device", "cuda", "--engine", "onnxruntime").stderr
+
+
+def network(name: str, milliseconds: float, nme: float | None, of: str | None = "faces") -> dict[str, Any]:
+    of = of if nme is not None else None
+    return {"name": name, "milliseconds": milliseconds, "engine": "onnxruntime", "nme": nme, "of": of}
+
+
+def texts(axes: Any) -> list[str]:
+    return [text.get_text() for text in axes.texts]
+
+
+def test_chart(drawn: list[Any], tmp_path: Path) -> None:
+    rows = [network("fast", 0.4, 2.7), network("fast-x2", 0.8, 2.5), network("MobileNet", 0.9, None)]
+    save_accuracy_against_time(tmp_path / "a.png", rows, PUBLISHED)
+    assert (tmp_path / "a.png").stat().st_size > 10_000
+    above, below = drawn[0].axes
+    assert set(texts(above)) == {
+        "fast, 2.70 % in 0.4 ms, onnxruntime",
+        "fast-x2, 2.50 % in 0.8 ms, onnxruntime",
+        "MobileNet, 0.9 ms, NME not measured",
+    }
+    assert "NME: faces" in above.get_title("left")
+    assert "as published" in below.get_title("left")
+    names = {row["name"] for row in PUBLISHED if row["cpu_fps"]}
+    assert names < set(texts(below))
+    assert "Hyperface" not in texts(below)  # its speed is not published
+    assert above.get_xlim() == below.get_xlim()
+    points = {tuple(float(v[0]) for v in line.get_data()) for line in below.get_lines()}
+    assert (1000 / 81, 4.01) in points  # Fast DHM: 81 FPS, 4.01 %
+    assert (1000.0, 3.85) in points  # DHM+RHG: below 1 FPS
+
+
+def test_no_label_of_the_chart_covers_another(drawn: list[Any], tmp_path: Path) -> None:
+    from dhm_cli.drawing.charts import _extent_of_text
+
+    rows = [network(f"network {k}", 0.4 + 0.002 * k, 2.7 + 0.001 * k if k % 2 else None) for k in range(6)]
+    save_accuracy_against_time(tmp_path / "a.png", rows, PUBLISHED)
+    for axes in drawn[0].axes:
+        boxes = [_extent_of_text(text) for text in axes.texts if hasattr(text, "update_positions")]
+        for k, box in enumerate(boxes):
+            assert not any(box.overlaps(other) for other in boxes[:k])
+
+
+def test_chart_without_any_accuracy(drawn: list[Any], tmp_path: Path) -> None:
+    published = [row for row in PUBLISHED if row["cpu_fps"]][:1]
+    save_accuracy_against_time(tmp_path / "a.png", [network("fast", 0.4, None)], published)
+    assert {"no NME is known", "fast, 0.4 ms, NME not measured"} <= set(texts(drawn[0].axes[0]))
+    save_accuracy_against_time(tmp_path / "b.png", [], published)  # interrupted before the first line
+    several = [network("fast", 0.4, 2.7, "these"), network("rhg", 40, 2.5, "those")]
+    save_accuracy_against_time(tmp_path / "c.png", several, published)
+    assert any("these" in text for text in texts(drawn[2].axes[0]))

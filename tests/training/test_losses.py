@@ -1,0 +1,247 @@
+"""The losses against hand-worked values and numerical gradients."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from dhm_cli.geometry.landmarks import EYES, MOUTH
+from dhm_cli.morphable.parameters import LAYOUT
+from dhm_cli.training.losses import (
+    coefficient_prior,
+    likelihood_loss,
+    over_steps,
+    robust_loss,
+    similarity_loss,
+    soft_wing,
+    squared_loss,
+    wing,
+)
+
+W, E, START = 0.08, 0.02, 0.01
+FLOOR = 1e-4  # what distances are floored at, to keep their gradient finite
+
+
+def make_truth() -> Tensor:
+    """Two faces with boxes of 40 x 90 and 80 x 20 pixels: sizes 60 and 40."""
+    truth = torch.rand(2, 68, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for face, (width, height) in enumerate([(40.0, 90.0), (80.0, 20.0)]):
+        truth[face, :, :2] *= torch.tensor([width, height], dtype=torch.float64)
+        truth[face, 0, :2], truth[face, 1, :2] = 0.0, torch.tensor([width, height], dtype=torch.float64)
+    return truth
+
+
+def make_prediction(truth: Tensor, steps: int = 3) -> Tensor:
+    noise = torch.randn(2, steps, 68, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    return truth[:, None] + noise
+
+
+def random(*shape: int, seed: int) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def wing_loss(predicted: Tensor, truth: Tensor) -> Tensor:
+    return robust_loss(predicted, truth, lambda error: wing(error, W, E), 0.5)
+
+
+def l1_loss(predicted: Tensor, truth: Tensor, depth_weight: float = 0.5, part_weight: float = 0.0) -> Tensor:
+    return robust_loss(predicted, truth, lambda error: error, depth_weight, part_weight)
+
+
+def wing_by_hand(x: float) -> float:
+    """Feng et al. 2018, Eq. 5."""
+    if x < W:
+        return W * math.log(1 + x / E)
+    return x - (W - W * math.log(1 + W / E))
+
+
+@pytest.mark.parametrize("x", [0.0, 0.01, 0.0799, 0.0801, 0.5, 3.0])
+def test_wing_by_hand(x: float) -> None:
+    assert wing(torch.tensor(x, dtype=torch.float64), W, E).item() == pytest.approx(wing_by_hand(x), rel=1e-12)
+
+
+def test_wing_is_continuous_and_grows() -> None:
+    loss = wing(torch.linspace(0, 0.3, 3001, dtype=torch.float64), W, E)
+    steps = loss.diff()
+    assert (steps > 0).all()
+    assert steps.max() < 1e-4 * W / E * 1.01  # steepest at 0, slope w / e; no jump at w
+
+
+@pytest.mark.parametrize("x", [0.0, 0.004, 0.0099, 0.0101, 0.08, 3.0])
+def test_soft_wing_by_hand(x: float) -> None:
+    """Lin et al. 2021, Eq. 5: the constant makes the two pieces meet."""
+    by_hand = x if x < START else START + W * (math.log(1 + x / E) - math.log(1 + START / E))
+    assert soft_wing(torch.tensor(x, dtype=torch.float64), START, W, E).item() == pytest.approx(by_hand, rel=1e-12)
+
+
+def test_soft_wing_is_continuous_and_calms_down_where_it_begins() -> None:
+    error = torch.linspace(0, 0.3, 3001, dtype=torch.float64)
+    steps = soft_wing(error, START, W, E).diff() / error.diff()
+    assert (steps > 0).all()
+    assert steps[:99].tolist() == pytest.approx([1.0] * 99)
+    # The slope of the logarithm where it begins, W / (START + E), and nothing steeper: no jump.
+    assert steps.max() == pytest.approx(W / (START + E), rel=0.01)
+
+
+def test_wing_loss_by_hand() -> None:
+    truth = make_truth()
+    predicted = truth[:, None].repeat(1, 2, 1, 1)
+    predicted[0, :, :, :2] += torch.tensor([3.0, 4.0], dtype=torch.float64)  # 5 / 60 of the size of face 0
+    predicted[1, 1, :, 2] += 2.0  # 2 / 40 in depth of face 1, at the last of two steps only
+    exact = wing_by_hand(FLOOR)
+    at_0 = (wing_by_hand(5 / 60) + exact) / 2
+    at_1 = at_0 + 0.5 * wing_by_hand(2 / 40) / 2
+    assert wing_loss(predicted, truth).tolist() == pytest.approx([at_0, at_1], rel=1e-5)
+    # The same distances without the wing, and depth at another weight.
+    at_0 = (5 / 60 + FLOOR) / 2
+    assert l1_loss(predicted, truth, 0.3).tolist() == pytest.approx([at_0, at_0 + 0.3 * 2 / 40 / 2], rel=1e-5)
+
+
+def test_robust_losses_do_not_depend_on_the_face_size() -> None:
+    truth = make_truth()
+    predicted = make_prediction(truth)
+    small, large = (wing_loss(predicted * k, truth * k).tolist() for k in (1.0, 7.0))
+    assert small == pytest.approx(large, rel=1e-9)
+    log_scale = random(2, 3, 68, seed=2) - 3
+    small, large = (likelihood_loss(predicted * k, log_scale, truth * k, 0.5).tolist() for k in (1.0, 7.0))
+    assert small == pytest.approx(large, rel=1e-9)
+
+
+def test_the_shape_of_a_part_by_hand() -> None:
+    """A mouth in the wrong place has the right shape; an eye of 6 points with one of them off has not."""
+    truth = make_truth()
+    predicted = truth[:, None].repeat(1, 2, 1, 1)
+    predicted[:, 0, MOUTH, :] += torch.tensor([3.0, 4.0, 5.0], dtype=torch.float64)
+    predicted[0, 1, EYES.start + 2, 0] += 6.0  # 6 / 60 of the size of face 0
+    predicted[0, 1, EYES.start + 8, 2] += 3.0  # a point of the other eye, in depth
+    shape = l1_loss(predicted, truth, 0.5, 1.0) - l1_loss(predicted, truth, 0.5, 0.0)
+    # Relative to their mean, one of six is 5/6 off and five are 1/6 off.
+    eye = (0.1 * (5 / 6 + 5 * 1 / 6) + (2 * 68 - 6) * FLOOR) / (2 * 68)
+    depth = 0.5 * 0.05 * (5 / 6 + 5 * 1 / 6) / (2 * 68)
+    assert shape.tolist() == pytest.approx([FLOOR, eye + depth], rel=1e-5)
+    half = l1_loss(predicted, truth, 0.5, 0.5)
+    assert half.tolist() == pytest.approx((l1_loss(predicted, truth) + 0.5 * shape).tolist())
+
+
+def test_likelihood_by_hand() -> None:
+    truth = make_truth()
+    predicted = truth[:, None].repeat(1, 2, 1, 1)
+    predicted[..., :2] += torch.tensor([3.0, 4.0], dtype=torch.float64)  # 5 / 60 and 5 / 40
+    predicted[:, 1, :, 2] += 2.0
+    scale = torch.tensor([[0.04, 0.07], [0.1, 0.2]], dtype=torch.float64)  # of face and step
+
+    def minus_log_density(d: float, z: float, s: float) -> float:
+        across = math.exp(-d / s) / (2 * math.pi * s**2)
+        deep = math.exp(-z / s) / (2 * s)
+        return -math.log(across) - 0.5 * math.log(deep)
+
+    expected = [
+        (minus_log_density(5 / 60, z / 60, scale[0, t]) + minus_log_density(5 / 40, z / 40, scale[1, t])) / 2
+        for t, z in enumerate((0.0, 2.0))
+    ]
+    loss = likelihood_loss(predicted, scale.log()[..., None].repeat(1, 1, 68), truth, 0.5)
+    constants = math.log(2 * math.pi) + 0.5 * math.log(2)
+    assert (loss + constants).tolist() == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_likeliest_scale_is_the_error() -> None:
+    """Of two coordinates whose distance is d: d / 2. Larger and smaller scales are worse."""
+    truth = make_truth()
+    predicted = truth[:, None].clone()
+    predicted[..., 0] += 0.06 * torch.tensor([60.0, 40.0], dtype=torch.float64)[:, None, None]
+    told = torch.full((2, 1, 68), math.log(0.03), dtype=torch.float64)
+    best, over, under = (likelihood_loss(predicted, told + k, truth, 0.0).item() for k in (0.0, 0.1, -0.1))
+    assert best < min(over, under)
+
+
+def test_similarity_by_hand() -> None:
+    """Two faces that the student finds unlike and the teacher alike: rows (1, 0), (0, 1) against 0.7071 everywhere."""
+    mine, shown = torch.eye(2), torch.ones(2, 3)
+    expected = (2 * (1 - math.sqrt(0.5)) ** 2 + 2 * 0.5) / 2
+    assert similarity_loss(mine, shown).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_similarity_knows_no_axes_and_no_units() -> None:
+    mine = (random(5, 4, 3, 3, seed=1) - 0.5).requires_grad_()
+    turned = mine.flatten(1) @ torch.linalg.qr(random(36, 36, seed=2))[0]
+    shown = 7 * torch.cat([turned, torch.zeros(5, 9)], dim=1).reshape(5, 5, 3, 3)
+    assert similarity_loss(mine, shown).item() == pytest.approx(0.0, abs=1e-10)
+    loss = similarity_loss(mine, shown.detach().roll(1, 0))
+    assert loss.item() > 0.1  # other faces
+    loss.backward()
+    assert mine.grad is not None
+    downhill = similarity_loss(mine - 0.01 * mine.grad, shown.roll(1, 0)).item()
+    assert downhill == pytest.approx(loss.item() - 0.01 * mine.grad.square().sum().item(), rel=0.01)
+
+
+def test_squared_loss_by_hand() -> None:
+    truth = make_truth()
+    predicted = truth[:, None].repeat(1, 2, 1, 1)
+    predicted[0, :, :, :2] += torch.tensor([3.0, 4.0], dtype=torch.float64)
+    predicted[1, 1, :, 2] += 2.0
+    # Of crops of 100 pixels: 25 / 100^2 for one of two faces, then half of 4 / 100^2 for the other too.
+    expected = [25e-4 / 2, 25e-4 / 2 + 0.5 * 4e-4 / 2]
+    assert squared_loss(predicted, truth, 100, 0.5).tolist() == pytest.approx(expected, rel=1e-12)
+
+
+def test_squared_loss_is_the_papers() -> None:
+    """Eq. (5): the squared Frobenius norm over all coordinates, here a mean over landmarks; a unit is a crop's side."""
+    truth = make_truth()
+    predicted = make_prediction(truth, 1)
+    norm = torch.linalg.matrix_norm(predicted[:, 0] - truth).square().mean() / 68 / 64**2
+    assert squared_loss(predicted, truth, 64, 1.0).item() == pytest.approx(norm.item(), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        wing_loss,
+        lambda p, t: robust_loss(p, t, lambda error: soft_wing(error, START, W, E), 0.5, 0.7),
+        lambda p, t: likelihood_loss(p, p[..., 0] / 50 - 3, t, 0.5),
+        lambda p, t: squared_loss(p, t, 9, 0.5),
+    ],
+)
+def test_gradient(loss: object) -> None:
+    truth = make_truth()
+    predicted = make_prediction(truth).requires_grad_()
+    assert torch.autograd.gradcheck(lambda p: loss(p, truth), (predicted,), fast_mode=True)
+
+
+def test_gradient_of_a_perfect_prediction_is_finite() -> None:
+    truth = make_truth()
+    predicted = truth[:, None].repeat(1, 3, 1, 1).requires_grad_()
+    loss = wing_loss(predicted, truth) + l1_loss(predicted, truth, 0.5, 0.7)
+    loss = loss + likelihood_loss(predicted, torch.full((2, 3, 68), -9.0), truth, 0.5)
+    loss.sum().backward()
+    assert predicted.grad is not None
+    assert predicted.grad.isfinite().all()
+
+
+def test_over_steps_by_hand() -> None:
+    losses = torch.tensor([6.0, 3.0, 1.0])
+    assert over_steps(losses, "equal").item() == pytest.approx(10 / 3)
+    assert over_steps(losses, "rising").item() == pytest.approx((6 * 1 + 3 * 2 + 1 * 3) / 6)
+    assert over_steps(losses, "last").item() == 1.0
+
+
+@pytest.mark.parametrize("weights", ["equal", "rising", "last"])
+def test_over_steps_is_a_mean(weights: str) -> None:
+    assert over_steps(torch.full((4,), 0.7), weights).item() == pytest.approx(0.7)
+    assert over_steps(torch.tensor([0.7]), weights).item() == pytest.approx(0.7)
+
+
+def test_prior_by_hand() -> None:
+    """Two identity coefficients and one of expression; pose and unused coefficients cost nothing."""
+    p = torch.zeros(2, 1, 234)
+    p[..., : LAYOUT["identity"].start] = 50.0
+    p[0, 0, LAYOUT["identity"].start + 1] = 6.0  # 3 standard deviations
+    p[1, 0, LAYOUT["expression"].start] = -1.0  # 2 standard deviations
+    p[..., LAYOUT["identity"].start + 2] = 9.0  # the model has no third
+    prior = coefficient_prior(p, torch.tensor([1.0, 2.0]), torch.tensor([0.5]))
+    assert prior.item() == pytest.approx((9 + 4) / 6)
+
+
+def test_prior_of_a_model_without_expressions() -> None:
+    p = torch.ones(1, 1, 234)
+    assert coefficient_prior(p, torch.tensor([2.0]), torch.zeros(0)).item() == pytest.approx(0.25)

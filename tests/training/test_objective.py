@@ -1,0 +1,263 @@
+"""What a training minimises: which loss, what a teacher shows, mirror images, the face model's prior."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from dhm_cli.config.networks import DhmConfig, FastDhmConfig, TrainConfig
+from dhm_cli.errors import InputError
+from dhm_cli.models.checkpoint import save_checkpoint
+from dhm_cli.models.interface import AlignmentOutput
+from dhm_cli.models.registry import build_model
+from dhm_cli.morphable.face_model import FaceModel
+from dhm_cli.morphable.parameters import LAYOUT
+from dhm_cli.training.losses import (
+    coefficient_prior,
+    likelihood_loss,
+    over_steps,
+    robust_loss,
+    similarity_loss,
+    soft_wing,
+    squared_loss,
+    wing,
+)
+from dhm_cli.training.objective import Objective, Teacher, mirrored, with_mirror_images
+
+CONFIG = TrainConfig()
+SIDE = 32
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
+TRUTH = SIDE * random(2, 68, 3)
+OUTPUT = AlignmentOutput(
+    SIDE * random(2, 3, 68, 3, seed=1), log_scale=random(2, 3, 68, seed=5) - 3, features=random(2, 4, 8, 8, seed=6)
+)
+IMAGES = 2 * random(2, 3, SIDE, SIDE, seed=2) - 1
+
+
+def save_teacher(path: Path, size: int, answer: Tensor | None = None) -> Path:
+    """A `fast` of the given input size; with `answer` it gives these (68, 3) crop pixels whatever it sees."""
+    torch.manual_seed(size)
+    config = FastDhmConfig(size, blocks=((16, 2),), recurrent_channels=16, head_rank=8)
+    network = build_model("fast", random(68, 3) - 0.5, config)
+    if answer is not None:
+        with torch.no_grad():
+            network.head[2].weight.zero_()
+            network.head[2].bias.copy_(((answer - network.initial_landmarks) / size).flatten())
+    save_checkpoint(path, network, "fast", {})
+    return path
+
+
+PENALTIES: dict[str, Callable[[Tensor], Tensor]] = {
+    "wing": lambda error: wing(error, 0.1, 0.03),
+    "soft-wing": lambda error: soft_wing(error, 0.02, 0.1, 0.03),
+    "l1": lambda error: error,
+}
+CHOSEN = replace(CONFIG, wing_start=0.02, wing_width=0.1, wing_curvature=0.03, depth_weight=0.7)
+
+
+@pytest.mark.parametrize("weights", ["rising", "equal", "last"])
+def test_the_loss_is_the_recipes(weights: str) -> None:
+    predicted = OUTPUT.landmarks
+    expected = {loss: robust_loss(predicted, TRUTH, penalty, 0.7) for loss, penalty in PENALTIES.items()}
+    expected["squared"] = squared_loss(predicted, TRUTH, SIDE, 0.7)
+    expected["likelihood"] = likelihood_loss(predicted, OUTPUT.log_scale, TRUTH, 0.7)
+    said = {}
+    for loss, losses in expected.items():
+        config = replace(CHOSEN, loss=loss, step_weights=weights)
+        said[loss] = Objective(config, SIDE, None, None)(OUTPUT, TRUTH, IMAGES).item()
+        assert said[loss] == over_steps(losses, weights).item(), loss
+    assert len(set(said.values())) == 5
+
+
+@pytest.mark.parametrize("loss", PENALTIES)
+def test_the_shapes_of_parts_count_as_the_recipe_says(loss: str) -> None:
+    config = replace(CHOSEN, loss=loss, part_weight=0.4)
+    expected = over_steps(robust_loss(OUTPUT.landmarks, TRUTH, PENALTIES[loss], 0.7, 0.4), "rising")
+    assert Objective(config, SIDE, None, None)(OUTPUT, TRUTH, IMAGES) == expected
+
+
+def test_the_prior_is_added_for_networks_of_parameters(toy_model: FaceModel) -> None:
+    p = random(2, 3, 234, seed=3)
+    p[..., LAYOUT["identity"]] *= toy_model.identity_std
+    p[..., LAYOUT["expression"]] *= toy_model.expression_std
+    objective = Objective(replace(CONFIG, prior_weight=0.5), SIDE, toy_model, None)
+    without, with_p = (objective(output, TRUTH, IMAGES).item() for output in (OUTPUT, OUTPUT._replace(parameters=p)))
+    prior = coefficient_prior(p, toy_model.identity_std, toy_model.expression_std).item()
+    assert prior == pytest.approx(1 / 3, rel=0.1)  # of uniform numbers from 0 to 1
+    assert with_p - without == pytest.approx(0.5 * prior, rel=1e-4)
+    unweighted = Objective(CONFIG, SIDE, toy_model, None)
+    assert unweighted(OUTPUT._replace(parameters=p), TRUTH, IMAGES).item() == without
+
+
+@pytest.mark.parametrize("size", [32, 64, 40, 16 * 3])
+def test_a_teachers_landmarks_arrive_in_the_students_pixels(tmp_path: Path, size: int) -> None:
+    """Where a teacher of any size sees the corners and the middle of its crop, the student has its own."""
+    marks = torch.zeros(68, 3)
+    marks[0, :2] = -0.5  # the outer edges of the first and the last pixel
+    marks[1, :2] = size - 0.5
+    marks[2, :2] = (size - 1) / 2
+    marks[3] = torch.tensor([size / 4 - 0.5, size / 2 - 0.5, size / 8])
+    teacher = Teacher(save_teacher(tmp_path / "teacher", size, marks), None)
+    landmarks, features = teacher(IMAGES)
+    assert features.shape == (2, 16, size // 8, size // 8)
+    assert not features.requires_grad
+    assert landmarks.shape == (2, 68, 3)
+    assert not landmarks.requires_grad
+    expected = [
+        [-0.5, -0.5, 0.0], [31.5, 31.5, 0.0], [15.5, 15.5, 0.0], [7.5, 15.5, 4.0],
+    ]  # fmt: skip
+    for face in landmarks:
+        torch.testing.assert_close(face[:4], torch.tensor(expected), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_a_teacher_sees_the_students_crops(tmp_path: Path, size: int) -> None:
+    teacher = Teacher(save_teacher(tmp_path / "teacher", size), None).train()
+    seen: list[Tensor] = []
+    teacher.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    flat = torch.full((1, 3, SIDE, SIDE), 0.25)
+    flat[:, :, : SIDE // 2] = -0.75
+    teacher(flat)
+    assert seen[0].shape == (1, 3, size, size)
+    assert seen[0][0, :, 0, 0].tolist() == pytest.approx([-0.75] * 3)
+    assert seen[0][0, :, -1, -1].tolist() == pytest.approx([0.25] * 3)
+    before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
+    teacher(IMAGES)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())  # batch norms too
+
+
+def test_distillation_is_the_same_loss_against_the_teacher(tmp_path: Path) -> None:
+    marks = SIDE * random(68, 3, seed=4)
+    teacher = Teacher(save_teacher(tmp_path / "teacher", SIDE, marks), None)
+    config = replace(CONFIG, distillation_weight=0.3)
+    plain = Objective(config, SIDE, None, None)
+    labels = plain(OUTPUT, TRUTH, IMAGES).item()
+    shown = plain(OUTPUT, marks.expand(2, -1, -1), IMAGES).item()
+    both = Objective(config, SIDE, None, teacher)(OUTPUT, TRUTH, IMAGES).item()
+    assert both == pytest.approx(labels + 0.3 * shown, rel=1e-4)
+
+
+def test_features_are_shown_as_likenesses(tmp_path: Path) -> None:
+    """Those of a larger teacher too: only what it finds alike is compared."""
+    teacher = Teacher(save_teacher(tmp_path / "teacher", 64), None)
+    without, weighted = (
+        Objective(replace(CONFIG, feature_weight=weight), SIDE, None, teacher)(OUTPUT, TRUTH, IMAGES).item()
+        for weight in (0.0, 0.3)
+    )
+    expected = similarity_loss(OUTPUT.features, teacher(IMAGES).features).item()
+    assert expected > 1e-3
+    assert weighted - without == pytest.approx(0.3 * expected, rel=1e-3)
+    with pytest.raises(InputError, match="no teacher that shows features"):
+        Objective(replace(CONFIG, feature_weight=0.3), SIDE, None, None)
+
+
+def test_mirrored_landmarks_by_hand() -> None:
+    """x -> S - 1 - x, and the right eye is the left one's mirror image; y and depth stay."""
+    points = torch.zeros(68, 3)
+    points[0] = torch.tensor([0.0, 3.0, 4.0])  # the jaw begins at the left edge of the image
+    points[36] = torch.tensor([10.25, 5.0, -1.0])
+    points[30] = torch.tensor([15.5, 6.0, 7.0])
+    turned = mirrored(points, 32)
+    assert turned[16].tolist() == [31.0, 3.0, 4.0]
+    assert turned[45].tolist() == [20.75, 5.0, -1.0]
+    assert turned[30].tolist() == [15.5, 6.0, 7.0]
+    assert turned[0].tolist() == [31.0, 0.0, 0.0]
+
+
+def test_mirrored_twice_is_the_same() -> None:
+    landmarks = SIDE * (random(2, 5, 68, 3, seed=8) - 0.2)
+    torch.testing.assert_close(mirrored(mirrored(landmarks, SIDE), SIDE), landmarks)
+    assert (mirrored(landmarks, SIDE) - landmarks).abs().mean() > 1
+
+
+def test_mirror_images_lie_behind_the_images() -> None:
+    """Every landmark has its own pixel, and keeps it."""
+    images = random(2, 3, SIDE, SIDE, seed=9)
+    cells = torch.randperm(SIDE * SIDE, generator=torch.Generator().manual_seed(1))[:68]
+    truth = torch.stack([cells % SIDE, cells // SIDE, torch.zeros(68)], dim=-1).expand(2, -1, -1)
+    both, landmarks = with_mirror_images(images, truth)
+    assert torch.equal(both[:2], images)
+    assert torch.equal(landmarks[:2], truth)
+    assert both.shape == (4, 3, SIDE, SIDE)
+    x, y, _ = landmarks.long().unbind(-1)
+    at = both[torch.arange(4)[:, None], :, y, x]  # (4, 68, 3)
+    partner = mirrored(torch.arange(68.0)[:, None].repeat(1, 3), 1)[:, 1].long()  # of the index order
+    assert torch.equal(at[2:], at[:2][:, partner])
+    assert not torch.equal(at[2:], at[:2])
+
+
+@pytest.mark.parametrize("loss", PENALTIES)
+def test_answers_that_mirror_cost_nothing(loss: str) -> None:
+    """Whatever the labels say; and each step is compared with the last one of the mirror image."""
+    config = replace(CHOSEN, loss=loss, mirror_weight=0.6)
+
+    def mirror_loss(ahead: Tensor, behind: Tensor) -> float:
+        output = AlignmentOutput(torch.cat([ahead, behind]))
+        truth = torch.cat([TRUTH, mirrored(TRUTH, SIDE)])
+        with_it, without = (
+            Objective(c, SIDE, None, None)(output, truth, IMAGES) for c in (config, replace(config, mirror_weight=0.0))
+        )
+        return (with_it - without).item()
+
+    answer = OUTPUT.landmarks[:, :1].repeat(1, 3, 1, 1)
+    nothing = 0.6 * PENALTIES[loss](torch.tensor(1e-4)).item()  # distances are floored at 1e-4
+    assert mirror_loss(answer, mirrored(answer, SIDE)) == pytest.approx(nothing, abs=1e-6)
+    earlier = mirrored(OUTPUT.landmarks.flip(1), SIDE)
+    earlier[:, -1] = mirrored(answer[:, -1], SIDE)
+    assert mirror_loss(answer, earlier) == pytest.approx(nothing, abs=1e-6)
+    # Half a pixel to the right in both, as a network does that has learned shifted labels: one pixel apart.
+    shift = torch.tensor([0.5, 0.0, 0.0])
+    expected = over_steps(robust_loss(answer + 2 * shift, answer[:, -1], PENALTIES[loss], 0.7), "rising").item()
+    found = mirror_loss(answer + shift, mirrored(answer, SIDE) + shift)
+    assert found == pytest.approx(0.6 * expected, rel=1e-3)
+    assert found > 10 * nothing
+
+
+def test_mirror_images_only_set_an_example() -> None:
+    """Were they learned from too, one landmark far outside would make the face large and so every difference small."""
+    landmarks = torch.cat([OUTPUT.landmarks, mirrored(OUTPUT.landmarks, SIDE)]).requires_grad_()
+    truth = torch.cat([TRUTH, mirrored(TRUTH, SIDE)])
+    gradients = []
+    for weight in (0.0, 0.6):
+        config = replace(CHOSEN, mirror_weight=weight)
+        loss = Objective(config, SIDE, None, None)(AlignmentOutput(landmarks), truth, IMAGES)
+        gradients.append(torch.autograd.grad(loss, landmarks)[0].chunk(2))
+    (ahead, behind), (ahead_too, behind_too) = gradients
+    assert not torch.equal(ahead, ahead_too)
+    assert torch.equal(behind, behind_too)
+
+
+def test_no_gradient_reaches_a_teacher(tmp_path: Path) -> None:
+    teacher = Teacher(save_teacher(tmp_path / "teacher", SIDE), None)
+    objective = Objective(replace(CONFIG, feature_weight=0.5), SIDE, None, teacher)
+    predicted = OUTPUT.landmarks.clone().requires_grad_()
+    features = OUTPUT.features.clone().requires_grad_()
+    objective(AlignmentOutput(predicted, features=features), TRUTH, IMAGES).backward()
+    assert predicted.grad is not None
+    assert features.grad is not None
+    assert all(p.grad is None and not p.requires_grad for p in objective.parameters())
+
+
+def test_a_teacher_of_parameters_needs_its_face_model(tmp_path: Path, toy_model: FaceModel) -> None:
+    config = DhmConfig(input_size=40, channels=(16, 16), hidden=16)
+    save_checkpoint(tmp_path / "dhm", build_model("dhm", random(68, 3), config, toy_model), "dhm", {})
+    toy_model.save(tmp_path / "face_model.h5")
+    teacher = Teacher(tmp_path / "dhm", tmp_path / "face_model.h5")
+    assert teacher(IMAGES).landmarks.shape == (2, 68, 3)
+    assert teacher(IMAGES).features is None
+    with pytest.raises(InputError, match="feature_weight: there is no teacher that shows features") as caught:
+        Objective(replace(CONFIG, feature_weight=0.1), SIDE, None, teacher)
+    assert "fast" in caught.value.hint
+    replace(toy_model, mean=toy_model.mean * 2).save(tmp_path / "other.h5")
+    with pytest.raises(InputError, match=r"trained with face model .* but .*other\.h5"):
+        Teacher(tmp_path / "dhm", tmp_path / "other.h5")
+    with pytest.raises(InputError, match="no such checkpoint"):
+        Teacher(tmp_path / "missing", None)
