@@ -1,7 +1,7 @@
 """`dhm benchmark`: how fast networks are, side by side with public baselines, and what else they cost."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -42,6 +42,7 @@ from dhm_cli.inference.engines import cuda_problem
 from dhm_cli.metrics.published import published_results
 from dhm_cli.runtime.atomic import written_atomically
 from dhm_cli.runtime.environment import environment, machine
+from dhm_cli.runtime.progress import Progress
 from dhm_cli.runtime.threads import available_cores
 
 SCHEMA, SCHEMA_VERSION = "dhm-benchmark", 1
@@ -55,8 +56,6 @@ _PACKAGES = ("onnx", "onnxscript", "openvino")
 _REASON_LENGTH = 160
 # More would fill the memory of common machines with noise alone.
 _MOST_FACES = 4096
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

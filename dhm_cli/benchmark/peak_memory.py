@@ -13,25 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dhm_cli
+from dhm_cli.runtime.memory import peak_bytes
 
 if TYPE_CHECKING:
     from dhm_cli.benchmark.networks import Subject
 
 # Seconds that a network may take to load and run once.
 _TIME_LIMIT = 300
-
-
-def peak_bytes() -> int:
-    """Most physical memory that this process has held at a time, bytes."""
-    try:
-        # Not resource.getrusage, which on Linux counts the memory of the process that started this one.
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return 1024 * int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
-    except (OSError, StopIteration):
-        import resource
-
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def report_peak_at_exit(path: str) -> None:

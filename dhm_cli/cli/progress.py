@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NoReturn
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from dhm_cli.preparation.shards import Progress
+    from dhm_cli.runtime.progress import Progress
 
 
 def shown_on(bar: "tqdm[NoReturn]") -> "Progress":

@@ -28,7 +28,7 @@ from dhm_cli.preparation.checks import (
     check_labels,
     check_projection,
 )
-from dhm_cli.preparation.shards import Progress
+from dhm_cli.runtime.progress import Progress
 
 
 @dataclass(frozen=True)

@@ -42,8 +42,9 @@ from dhm_cli.preparation.checks import (
 )
 from dhm_cli.preparation.labelling import Labeller, residual_of
 from dhm_cli.preparation.report import REPORT, PrepareReport
-from dhm_cli.preparation.shards import Parts, Progress
+from dhm_cli.preparation.shards import Parts
 from dhm_cli.preparation.splits import validation_identities
+from dhm_cli.runtime.progress import Progress
 from dhm_cli.runtime.threads import available_cores
 from dhm_cli.version import __version__
 

@@ -18,8 +18,8 @@ from dhm_cli.inference.engines import Engine, landmarks_in_squares
 from dhm_cli.io.annotations import PointTable
 from dhm_cli.morphable.face_model import FACE_MODEL, FaceModel
 from dhm_cli.preparation.label_fusion import Relabelled, Sources, convention_of_prior, relabel
-from dhm_cli.preparation.shards import Progress
 from dhm_cli.runtime.atomic import written_atomically
+from dhm_cli.runtime.progress import Progress
 from dhm_cli.runtime.unfinished import Unfinished
 from dhm_cli.version import __version__
 

@@ -1,7 +1,6 @@
 """What became of a dataset: `report.json` beside its store."""
 
 import json
-import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from dhm_cli.data.store import SPLITS, FaceLabels
 from dhm_cli.metrics.landmark_error import YAW_BINS, in_yaw_bin
 from dhm_cli.preparation.checks import Finding
 from dhm_cli.runtime.atomic import written_atomically
+from dhm_cli.runtime.memory import peak_bytes
 from dhm_cli.version import __version__
 
 REPORT = "report.json"
@@ -72,7 +72,7 @@ class PrepareReport:
         """
         self.figures |= {"seconds": seconds, "images_per_second": items / seconds}
         self.figures |= dict(zip(("reading_thread_seconds", "computing_thread_seconds"), thread_seconds, strict=True))
-        peak = _peak_memory()
+        peak = peak_bytes() / 1e6
         if peak:
             self.figures["peak_memory_mb"] = peak
 
@@ -104,13 +104,3 @@ class PrepareReport:
         content["pictures"] = [p.name for p in self.pictures]
         content["dropped"] = [{"name": name, "reason": reason} for name, reason in self.dropped]
         return content
-
-
-def _peak_memory() -> float:
-    """Largest resident set of this process so far, MB; 0 where the system does not tell."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0.0
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return used / (1e6 if sys.platform == "darwin" else 1e3)

@@ -19,12 +19,11 @@ from numpy.typing import NDArray
 
 from dhm_cli.data.store import FaceLabels, FaceStore, write_store
 from dhm_cli.errors import InputError
+from dhm_cli.runtime.progress import Progress
 from dhm_cli.runtime.threads import single_threaded_opencv
 
 # Faces in a part: enough for a batched fit, little enough to lose.
 PART = 512
-
-Progress = Callable[[str, int, int], None]
 
 
 class PartContent(NamedTuple):

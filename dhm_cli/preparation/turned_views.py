@@ -16,8 +16,9 @@ from dhm_cli.io.images import encode_jpeg
 from dhm_cli.morphable.face_model import FACE_MODEL, FaceModel
 from dhm_cli.morphable.readers.face_model_files import read_face_model
 from dhm_cli.preparation.report import PrepareReport
-from dhm_cli.preparation.shards import PartContent, Parts, Progress
+from dhm_cli.preparation.shards import PartContent, Parts
 from dhm_cli.preparation.view_synthesis import Profiler, View, name_generator, target_yaws, upright_yaw
+from dhm_cli.runtime.progress import Progress
 from dhm_cli.runtime.threads import available_cores
 from dhm_cli.version import __version__
 
