@@ -37,8 +37,7 @@ class FastDhmConfig:
         steps: T, recurrent updates.
         head_rank: the fully connected layer to 204 numbers is a product of two of this inner width. 68 points of a
             posed, deforming face vary in far fewer than 204 directions, and the full layer alone would take 0.84 MB.
-        heatmap: "mean", that of the mean shape for every image, as in the paper; "none"; or "predicted", a second pass
-            with the heat map of the first one's landmarks, as in DHM, at twice the time. For ablations.
+        heatmap: "mean", that of the mean shape for every image, as in the paper; or "none", for ablations.
         uncertainty: tell each landmark's expected error too, for the loss "likelihood".
         cnn_width: multiplies the channels of the stem and the blocks ("x2" in the paper's Fig. 7).
         recurrent_width: multiplies `recurrent_channels`.
@@ -235,20 +234,15 @@ class TrainConfig:
         weight_decay: decoupled for muon and adamw, an L2 term for the others.
         ema: decay of the moving average of the weights, which is what is validated and shipped; 0 for none.
         gradient_norm: gradients are clipped to this norm; 0 for no clipping.
-        loss: on distances over the face size "wing", "soft-wing", "l1" or "likelihood" (for networks with
-            `uncertainty`); or "squared" error of coordinates over the crop's side (Eq. 5).
+        loss: on distances over the face size "wing", "l1" or "likelihood" (for networks with `uncertainty`);
+            or "squared" error of coordinates over the crop's side (Eq. 5).
         step_weights: "rising", step t of T weighs t / T; "equal"; or "last", the last step alone.
         depth_weight: weight of the z error against the x,y error.
         wing_width: w of the Wing loss, share of the face size.
         wing_curvature: epsilon of the Wing loss, share of the face size.
-        wing_start: where the logarithm of the Soft Wing loss begins, share of the face size.
-        part_weight: weight of the same loss on the shapes of the face's parts, for "wing", "soft-wing" and "l1".
         prior_weight: weight of the mean square of the identity and expression coefficients over their standard
             deviations, for networks that regress p; it keeps what landmarks cannot tell near the mean face.
         distillation_weight: weight of the same loss against a teacher's landmarks, where there is a teacher.
-        feature_weight: weight of the difference between how alike the teacher and the network find the faces.
-        mirror_weight: weight of the difference between a face's landmarks and those of its mirror image. Above 0 every
-            face of a batch is shown twice.
         yaw_shares: sampling share of the |yaw| bins 0-30, 30-60 and 60-90 degrees; None takes every face once an epoch.
         validate_every: steps between validations and checkpoints; None for once an epoch.
         validation_batch: faces at a time in validation.
@@ -276,12 +270,8 @@ class TrainConfig:
     depth_weight: float = 0.5
     wing_width: float = 0.08
     wing_curvature: float = 0.02
-    wing_start: float = 0.01
-    part_weight: float = 0.0
     prior_weight: float = 0.0
     distillation_weight: float = 1.0
-    feature_weight: float = 0.0
-    mirror_weight: float = 0.0
     yaw_shares: tuple[float, float, float] | None = (0.4, 0.3, 0.3)
     validate_every: int | None = None
     validation_batch: int = 128

@@ -255,13 +255,6 @@ def _check_loss(network: FastDhmConfig | DhmConfig, training: TrainConfig) -> No
             "loss likelihood needs a network that tells its uncertainty",
             "set network.uncertainty to true, for fast and fast-x2",
         )
-    if training.part_weight and training.loss not in ("wing", "soft-wing", "l1"):
-        raise InputError(
-            f"part_weight with loss {training.loss}: it is for wing, soft-wing and l1",
-            "leave it out, or change the loss",
-        )
-    if training.feature_weight and isinstance(network, DhmConfig):
-        raise InputError("feature_weight is for networks of the fast family", "leave it out")
 
 
 def _check_dhm(network: DhmConfig) -> None:

@@ -11,8 +11,6 @@ NOSE = slice(27, 36)
 EYES = slice(36, 48)
 MOUTH = slice(48, 68)
 GROUPS: dict[str, slice] = {"jaw": JAW, "brows": BROWS, "nose": NOSE, "eyes": EYES, "mouth": MOUTH}
-# The same with left and right apart, in order.
-PARTS = (JAW, slice(17, 22), slice(22, 27), NOSE, slice(36, 42), slice(42, 48), MOUTH)
 
 # Polylines for drawing: (first index, last index, closed).
 CURVES: tuple[tuple[int, int, bool], ...] = (

@@ -21,13 +21,6 @@ def _widen(channels: int, width: float) -> int:
     return max(16, 16 * round(channels * width / 16))
 
 
-def _joined(first: AlignmentOutput, second: AlignmentOutput) -> AlignmentOutput:
-    """The steps of two passes, one after the other."""
-    scales = [x.log_scale for x in (first, second) if x.log_scale is not None]
-    landmarks = torch.cat([first.landmarks, second.landmarks], dim=1)
-    return AlignmentOutput(landmarks, None, torch.cat(scales, dim=1) if scales else None, second.features)
-
-
 class FastDhm(nn.Module):
     """Image and fixed mean heat map -> separable CNN -> fast recurrent module -> 204 numbers after every step.
 
@@ -105,20 +98,13 @@ class FastDhm(nn.Module):
         if images.shape[1:] != (3, size, size):
             raise ValueError(f"this network takes images of shape (B, 3, {size}, {size}), got {tuple(images.shape)}")
         x = nn.functional.conv2d(images, self.stem.weight[:, :3], stride=self.stem.stride, padding=self.stem.padding)
-        output = self._pass(x + self.heatmap_response(self.heatmap))
-        if self.config.heatmap == "predicted":
-            with torch.no_grad():
-                drawn = draw_heatmap(output.landmarks[:, -1], size, memory_format=torch.channels_last)
-            output = _joined(output, self._pass(x + self.heatmap_response(drawn)))
-        return output
-
-    def _pass(self, stem: Tensor) -> AlignmentOutput:
-        states = self.recurrent(self.cnn(torch.relu(self.stem_norm(stem))), self.config.steps)
-        with torch.autocast(stem.device.type, enabled=False):  # pixels need more than the 8 bits of bfloat16
+        stem = self.stem_norm(x + self.heatmap_response(self.heatmap))
+        states = self.recurrent(self.cnn(torch.relu(stem)), self.config.steps)
+        with torch.autocast(images.device.type, enabled=False):  # pixels need more than the 8 bits of bfloat16
             narrow = torch.stack([self.head[:2](state.float()) for state in states], dim=1)
             moved = self.head[2](narrow).unflatten(-1, (NUM_LANDMARKS, 3)) * self.config.input_size
             log_scale = None if self.scale is None else self.scale(narrow)
-        return AlignmentOutput(self.initial_landmarks + moved, None, log_scale, states[-1])
+        return AlignmentOutput(self.initial_landmarks + moved, None, log_scale)
 
     def _initialise(self) -> None:
         for module in self.modules():

@@ -21,7 +21,7 @@ def inference_network(model: Network) -> nn.Module:
     Returns:
         A module (B, S, S, 3) uint8 RGB -> (B, 68, 3) float32, 0-based crop pixels.
     """
-    if isinstance(model, FastDhm) and model.config.heatmap != "predicted":
+    if isinstance(model, FastDhm):
         return InferenceFastDhm(model).eval()
     return InferenceDhm(model).eval()
 

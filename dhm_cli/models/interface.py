@@ -15,13 +15,11 @@ class AlignmentOutput(NamedTuple):
             `DhmConfig.rotation` says, from networks that regress p; None from those that regress landmarks.
         log_scale: (B, T, 68), logarithm of each landmark's expected error as a share of the face size, from networks
             with `FastDhmConfig.uncertainty`; else None.
-        features: the last recurrent state, (B, C, H, W), from the Fast DHM family; else None.
     """
 
     landmarks: Tensor
     parameters: Tensor | None = None
     log_scale: Tensor | None = None
-    features: Tensor | None = None
 
 
 def image_tensor(crops: Tensor) -> Tensor:

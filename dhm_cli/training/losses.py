@@ -6,7 +6,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dhm_cli.geometry.landmarks import PARTS
 from dhm_cli.morphable.parameters import LAYOUT
 
 
@@ -25,22 +24,6 @@ def wing(error: Tensor, width: float, curvature: float) -> Tensor:
     return torch.where(error < width, width * torch.log1p(error / curvature), error - constant)
 
 
-def soft_wing(error: Tensor, start: float, width: float, curvature: float) -> Tensor:
-    """Soft Wing loss (Lin et al. 2021, Eq. 5): x up to x = start, then w ln(1 + x / e) + C: tiny errors count less.
-
-    Args:
-        error: x >= 0, any shape.
-        start: where the logarithm begins.
-        width: w.
-        curvature: e.
-
-    Returns:
-        Loss of each element, continuous at `start`.
-    """
-    constant = start - width * math.log(1 + start / curvature)
-    return torch.where(error < start, error, width * torch.log1p(error / curvature) + constant)
-
-
 def _errors(predicted: Tensor, truth: Tensor) -> Tensor:
     """Errors of landmarks over the face size, (B, T, 68, 3)."""
     extent = truth[..., :2].amax(1) - truth[..., :2].amin(1)
@@ -53,18 +36,11 @@ def _lengths(errors: Tensor) -> tuple[Tensor, Tensor]:
     return (errors[..., :2].square().sum(-1) + 1e-8).sqrt(), errors[..., 2].abs()
 
 
-def _within_parts(errors: Tensor) -> Tensor:
-    """Errors of landmarks (B, T, 68, 3) relative to the mean error of their part: what is wrong with its shape."""
-    parts = (errors[..., part, :] for part in PARTS)
-    return torch.cat([part - part.mean(-2, keepdim=True) for part in parts], dim=-2)
-
-
 def robust_loss(
     predicted: Tensor,
     truth: Tensor,
     penalty: Callable[[Tensor], Tensor],
     depth_weight: float,
-    part_weight: float = 0.0,
 ) -> Tensor:
     """A function of the landmarks' distances over the face size, for every step.
 
@@ -73,19 +49,12 @@ def robust_loss(
         truth: (B, 68, 3), crop pixels.
         penalty: of an error >= 0, a share of the face size, such as `wing`.
         depth_weight: weight of the depth error.
-        part_weight: weight of the same loss on the shapes of the parts alone (jaw, brows, nose, eyes, mouth), each
-            placed at its true centroid. Pose makes most of a landmark's error, so it would drown an open mouth.
 
     Returns:
         (T,), means over faces and landmarks.
     """
-
-    def penalised(errors: Tensor) -> Tensor:
-        distance, depth = _lengths(errors)
-        return (penalty(distance) + depth_weight * penalty(depth)).mean((0, 2))
-
-    errors = _errors(predicted, truth)
-    return penalised(errors) + part_weight * penalised(_within_parts(errors)) if part_weight else penalised(errors)
+    distance, depth = _lengths(_errors(predicted, truth))
+    return (penalty(distance) + depth_weight * penalty(depth)).mean((0, 2))
 
 
 def likelihood_loss(predicted: Tensor, log_scale: Tensor, truth: Tensor, depth_weight: float) -> Tensor:
@@ -106,22 +75,6 @@ def likelihood_loss(predicted: Tensor, log_scale: Tensor, truth: Tensor, depth_w
     distance, depth = _lengths(_errors(predicted, truth))
     loss = (distance + depth_weight * depth) * torch.exp(-log_scale) + (2 + depth_weight) * log_scale
     return loss.mean((0, 2))
-
-
-def similarity_loss(features: Tensor, shown: Tensor) -> Tensor:
-    """Distance between two networks' tables of how alike the faces of a batch are (Tung and Mori 2019, Eq. 2-4).
-
-    Args:
-        features: of the student, (B, ...).
-        shown: of the teacher, (B, ...), of any other shape.
-
-    Returns:
-        Scalar, mean square difference of the two (B, B) tables of inner products with rows of length 1, times B.
-    """
-    mine, theirs = (
-        torch.nn.functional.normalize(x.flatten(1) @ x.flatten(1).T, dim=1) for x in (features.float(), shown.float())
-    )
-    return (mine - theirs).square().sum() / len(features)
 
 
 def squared_loss(predicted: Tensor, truth: Tensor, side: int, depth_weight: float) -> Tensor:

@@ -1,16 +1,12 @@
 """What a training minimises: the recipe's loss against the labels, a teacher's landmarks and the face model's prior."""
 
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from dhm_cli.config.networks import TrainConfig
-from dhm_cli.errors import InputError
-from dhm_cli.geometry.landmarks import MIRROR
 from dhm_cli.models.checkpoint import load_checkpoint
-from dhm_cli.models.fast_dhm import FastDhm
 from dhm_cli.models.interface import AlignmentOutput
 from dhm_cli.morphable.face_model import FaceModel
 from dhm_cli.training.losses import (
@@ -18,27 +14,13 @@ from dhm_cli.training.losses import (
     likelihood_loss,
     over_steps,
     robust_loss,
-    similarity_loss,
-    soft_wing,
     squared_loss,
     wing,
 )
 
 
-class Shown(NamedTuple):
-    """What a teacher shows.
-
-    Attributes:
-        landmarks: (B, 68, 3), pixels of the student's crop.
-        features: its last recurrent state, (B, ...); None of networks that give none.
-    """
-
-    landmarks: Tensor
-    features: Tensor | None
-
-
 class Teacher(nn.Module):
-    """A trained network that shows a smaller one its landmarks and features (distillation, Hinton et al. 2015).
+    """A trained network that shows a smaller one its landmarks (distillation, Hinton et al. 2015).
 
     Args:
         checkpoint: its file, of any architecture and input size.
@@ -51,34 +33,14 @@ class Teacher(nn.Module):
         self.network.requires_grad_(False)
 
     @torch.no_grad()
-    def forward(self, images: Tensor) -> Shown:
-        """What it sees in the student's crops, (B, 3, S, S) in [-1, 1]."""
+    def forward(self, images: Tensor) -> Tensor:
+        """Its landmarks of the student's crops (B, 3, S, S) in [-1, 1]: (B, 68, 3), pixels of those crops."""
         size, mine = images.shape[-1], self.network.config.input_size
         if size != mine:
             images = nn.functional.interpolate(images, (mine, mine), mode="bilinear", antialias=True)
-        output = self.network.eval()(images)
-        landmarks = output.landmarks[:, -1].float() * (size / mine)
+        landmarks = self.network.eval()(images).landmarks[:, -1].float() * (size / mine)
         shift = (size / mine - 1) / 2  # x -> (x + 0.5) s - 0.5
-        return Shown(landmarks + landmarks.new_tensor([shift, shift, 0.0]), output.features)
-
-
-def with_mirror_images(images: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-    """A batch and behind it its mirror images.
-
-    Args:
-        images: (B, 3, S, S).
-        truth: (B, 68, 3), crop pixels.
-
-    Returns:
-        (2 B, 3, S, S) and (2 B, 68, 3).
-    """
-    return torch.cat([images, images.flip(-1)]), torch.cat([truth, mirrored(truth, images.shape[-1])])
-
-
-def mirrored(landmarks: Tensor, size: int) -> Tensor:
-    """Landmarks (..., 68, 3) of the mirror image of a crop of `size` pixels, in its index order."""
-    turned = landmarks[..., torch.from_numpy(MIRROR).to(landmarks.device), :]
-    return turned * turned.new_tensor([-1.0, 1.0, 1.0]) + turned.new_tensor([size - 1.0, 0.0, 0.0])
+        return landmarks + landmarks.new_tensor([shift, shift, 0.0])
 
 
 class Objective(nn.Module):
@@ -89,9 +51,6 @@ class Objective(nn.Module):
         side: side of the crops, pixels.
         face_model: of networks that regress p; its standard deviations make the prior.
         teacher: None without distillation.
-
-    Raises:
-        InputError: features are to be learned, but no teacher shows any.
     """
 
     identity_std: Tensor
@@ -99,11 +58,6 @@ class Objective(nn.Module):
 
     def __init__(self, config: TrainConfig, side: int, face_model: FaceModel | None, teacher: Teacher | None) -> None:
         super().__init__()
-        if config.feature_weight and (teacher is None or not isinstance(teacher.network, FastDhm)):
-            raise InputError(
-                "training.feature_weight: there is no teacher that shows features",
-                "name a network of the fast family with --teacher, or leave feature_weight out",
-            )
         self._config, self._side, self.teacher = config, side, teacher
         if face_model is not None:
             for name in ("identity_std", "expression_std"):
@@ -115,23 +69,14 @@ class Objective(nn.Module):
         Args:
             output: of the network.
             truth: (B, 68, 3), crop pixels.
-            images: (B, 3, S, S), what the network saw; with a `mirror_weight` as `with_mirror_images` makes them.
+            images: (B, 3, S, S), what the network saw.
         """
         c = self._config
         loss = self._against(output, truth)
         if self.teacher is not None:
             with torch.autocast(images.device.type, torch.bfloat16, enabled=c.precision == "bf16"):
                 shown = self.teacher(images)
-            loss = loss + c.distillation_weight * self._against(output, shown.landmarks)
-            if c.feature_weight:
-                assert output.features is not None
-                assert shown.features is not None
-                loss = loss + c.feature_weight * similarity_loss(output.features, shown.features)
-        if c.mirror_weight:
-            ahead, behind = output.landmarks.chunk(2)
-            target = mirrored(behind[:, -1].detach(), self._side)  # else a landmark far outside makes all errors small
-            difference = robust_loss(ahead, target, self._penalty, c.depth_weight)
-            loss = loss + c.mirror_weight * over_steps(difference, c.step_weights)
+            loss = loss + c.distillation_weight * self._against(output, shown)
         if c.prior_weight and output.parameters is not None:
             prior = coefficient_prior(output.parameters, self.identity_std, self.expression_std)
             loss = loss + c.prior_weight * prior
@@ -145,11 +90,9 @@ class Objective(nn.Module):
             assert output.log_scale is not None
             losses = likelihood_loss(predicted, output.log_scale, truth, c.depth_weight)
         else:
-            losses = robust_loss(predicted, truth, self._penalty, c.depth_weight, c.part_weight)
+            losses = robust_loss(predicted, truth, self._penalty, c.depth_weight)
         return over_steps(losses, c.step_weights)
 
     def _penalty(self, error: Tensor) -> Tensor:
         c = self._config
-        if c.loss == "wing":
-            return wing(error, c.wing_width, c.wing_curvature)
-        return error if c.loss == "l1" else soft_wing(error, c.wing_start, c.wing_width, c.wing_curvature)
+        return wing(error, c.wing_width, c.wing_curvature) if c.loss == "wing" else error

@@ -31,7 +31,7 @@ from dhm_cli.models.registry import Network, build_model, float32_bytes, needs_f
 from dhm_cli.runtime.interruption import deferred_interrupts
 from dhm_cli.training.distributed import Processes
 from dhm_cli.training.inputs import face_model_beside, faces_of, find_face_model, mean_shape_of
-from dhm_cli.training.objective import Objective, Teacher, with_mirror_images
+from dhm_cli.training.objective import Objective, Teacher
 from dhm_cli.training.optimisation import learning_rate_at, make_optimiser, moving_average
 from dhm_cli.training.resume import read_state, restore, save_state
 from dhm_cli.training.run_folder import RunFolder
@@ -314,8 +314,6 @@ class Trainer:
             group["lr"] = self._rate = learning_rate_at(self.step, c, self.steps, self.steps_per_epoch)
         images = image_tensor(batch.crops.to(device, non_blocking=True))
         truth = batch.landmarks.to(device, non_blocking=True)
-        if c.mirror_weight:
-            images, truth = with_mirror_images(images, truth)
         with torch.autocast(device.type, torch.bfloat16) if c.precision == "bf16" else nullcontext():
             output = self._network(images)
         loss = self._objective(output, truth, images)

@@ -232,17 +232,13 @@ CASES: list[tuple[str, list[Any], str, list[Any]]] = [
     ("weight_decay", [-0.1], "at least 0", [0]),
     ("ema", [1, 1.0, -0.1], "at least 0 and below 1", [0, 0.9999]),
     ("gradient_norm", [-1], "at least 0", [0]),
-    ("loss", ["l2", "soft_wing"], "one of wing, soft-wing, l1, likelihood, squared", ["squared", "soft-wing", "l1"]),
+    ("loss", ["l2", "soft_wing"], "one of wing, l1, likelihood, squared", ["squared", "l1"]),
     ("step_weights", ["first"], "one of rising, equal, last", ["equal", "last"]),
     ("depth_weight", [-1], "at least 0", [0]),
     ("wing_width", [0], "above 0", [0.1]),
     ("wing_curvature", [0], "above 0", [0.1]),
-    ("wing_start", [0, "0.01"], "above 0", [0.02]),
-    ("part_weight", [-1], "at least 0", [0, 0.5]),
     ("prior_weight", [-1], "at least 0", [0]),
     ("distillation_weight", [-1], "at least 0", [0]),
-    ("feature_weight", [-1], "at least 0", [0, 10]),
-    ("mirror_weight", [-0.1, True], "at least 0", [0, 0.5]),
     ("yaw_shares", [[0, 0, 0], [1, 1], [1, -1, 1], [1, 1, "1"], 1, True], "not all 0", [[1, 0, 0], []]),
     ("validate_every", [0], "an integer from 1", [1]),
     ("validation_batch", [0], "an integer from 1", [1]),
@@ -288,7 +284,7 @@ def test_values(name: str, bad: list[Any], words: str, good: list[Any]) -> None:
         ("fast", {"blocks": [[32, 1, 3, 1]]}, "odd kernel"),
         ("fast", {"middle_activation": 1}, "true or false"),
         ("fast", {"feature_stride": 3}, "from 1 to 2"),
-        ("fast", {"heatmap": "evolving"}, "one of mean, none, predicted"),
+        ("fast", {"heatmap": "evolving"}, "one of mean, none"),
         ("fast-x2", {"uncertainty": "yes"}, "true or false"),
         ("dhm", {"uncertainty": True}, "network.uncertainty: no such setting of dhm"),
         ("fast", {"cnn_width": 0}, "at least 0.25"),
@@ -339,8 +335,6 @@ def test_contradictions(recipe: str, flags: dict[str, Any], words: str) -> None:
     [
         ("fast", {}, {"loss": "likelihood"}, "loss likelihood needs a network that tells its uncertainty"),
         ("rhg", {}, {"loss": "likelihood"}, "loss likelihood needs a network that tells its uncertainty"),
-        ("dhm", {}, {"feature_weight": 0.1}, "feature_weight is for networks of the fast family"),
-        ("fast", {}, {"loss": "squared", "part_weight": 0.1}, "part_weight with loss squared"),
     ],
 )
 def test_losses_that_a_network_cannot_have(
@@ -353,9 +347,8 @@ def test_losses_that_a_network_cannot_have(
 
 
 def test_losses_that_a_network_can_have() -> None:
-    c = resolve("fast", None, {"network": {"uncertainty": True}}, {"loss": "likelihood", "feature_weight": 0.1})
-    assert (c.training.loss, c.training.feature_weight) == ("likelihood", 0.1)
-    resolve("dhm", None, None, {"loss": "soft-wing", "mirror_weight": 0.1, "feature_weight": 0})
+    c = resolve("fast", None, {"network": {"uncertainty": True}}, {"loss": "likelihood"})
+    assert c.training.loss == "likelihood"
 
 
 @pytest.mark.parametrize(
@@ -409,17 +402,16 @@ def test_every_field_survives_a_file(tmp_path: Path) -> None:
         steps=None, epochs=1.5, batch=3, optimiser="rmsprop", learning_rate=0.5, schedule="milestones", decay=0.5,
         decay_steps=7, decay_epochs=(1, 2), final_learning_rate=0.25, warmup=9, weight_decay=0.5, ema=0.5,
         gradient_norm=0.5, loss="l1", step_weights="last", depth_weight=0.75, wing_width=0.5,
-        wing_curvature=0.5, wing_start=0.5, part_weight=0.5, prior_weight=0.5, distillation_weight=0.5,
-        feature_weight=0.5, mirror_weight=0.5, yaw_shares=(0.5, 0.25, 0.25), validate_every=11, validation_batch=13,
+        wing_curvature=0.5, prior_weight=0.5, distillation_weight=0.5,
+        yaw_shares=(0.5, 0.25, 0.25), validate_every=11, validation_batch=13,
         precision="bf16", seed=17, augmentation=augmentation,
     )  # fmt: skip
-    fast = FastDhmConfig(64, 24, ((32, 1, 5),), False, 1, 32, 3, 8, "predicted", True, 0.5, 2.0)
+    fast = FastDhmConfig(64, 24, ((32, 1, 5),), False, 1, 32, 3, 8, "none", True, 0.5, 2.0)
     dhm = DhmConfig(64, "landmarks", "hourglass", "initial", "lstm", "euler", 3, (32,), 8, 2)
     assert all(map(other_than_default, (training, fast, dhm)))
-    plain = replace(training, feature_weight=0.0)
     for settings in (
         RunSettings("fast-x2", "paper", fast, training, ("x.h5",)),
-        RunSettings("dhm", "best", dhm, plain, ("x.h5",)),
+        RunSettings("dhm", "best", dhm, training, ("x.h5",)),
     ):
         write_toml(tmp_path / "config.toml", settings.to_toml())
         assert resolve(None, None, read_toml(tmp_path / "config.toml"), {}) == settings

@@ -186,10 +186,9 @@ def test_the_network_is_left_as_it_was(network: FastDhm) -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
 
 
-@pytest.mark.parametrize("heatmap", ["none", "predicted"])
 @pytest.mark.parametrize("uncertainty", [False, True])
-def test_inference_is_the_last_step_of_every_kind(heatmap: str, uncertainty: bool) -> None:
-    network, mean = small_network(heatmap=heatmap, uncertainty=uncertainty), small_network()
+def test_inference_is_the_last_step_of_every_kind(uncertainty: bool) -> None:
+    network, mean = small_network(heatmap="none", uncertainty=uncertainty), small_network()
     with torch.no_grad():
         network.stem.weight[:, 3:] *= 10  # a heat map moves landmarks by tenths of a pixel
     mean.load_state_dict(network.state_dict(), strict=False)
@@ -288,13 +287,6 @@ def test_int8_needs_data_and_fast_dhm(stored_checkpoint: Path, face_store: Path,
         export_onnx(other, tmp_path / "a.onnx", "int8", face_store)
     with pytest.raises(InputError, match="checkpoints are float32 or float16"):
         export_checkpoint(stored_checkpoint, tmp_path / "a.safetensors", "int8")
-
-
-def test_int8_is_not_for_predicted_heat_maps(face_store: Path, tmp_path: Path) -> None:
-    """The names of the weights in `InferenceDhm` do not begin with "cnn.", so there would be nothing to quantise."""
-    save_checkpoint(tmp_path / "a.safetensors", small_network(heatmap="predicted"), "fast", {})
-    with pytest.raises(InputError, match=r"a\.safetensors: int8"):
-        export_onnx(tmp_path / "a.safetensors", tmp_path / "a.onnx", "int8", face_store)
 
 
 def test_a_file_that_disagrees_is_not_kept(

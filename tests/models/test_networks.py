@@ -52,15 +52,10 @@ def loss_of(model: Network, images: Tensor, truth: Tensor) -> Tensor:
     return over_steps(robust_loss(output.landmarks, truth, lambda error: wing(error, 0.08, 0.02), 0.5), "rising")
 
 
-def steps_of(model: Network) -> int:
-    """How many landmarks a network shows: with a predicted heat map it goes over its steps twice."""
-    return model.config.steps * (2 if model.config.heatmap == "predicted" else 1)
-
-
 def test_shape_of_every_step(model: Network) -> None:
     images, _ = make_batch(model.config.input_size)
     landmarks = model(images).landmarks
-    assert landmarks.shape == (4, steps_of(model), 68, 3)
+    assert landmarks.shape == (4, model.config.steps, 68, 3)
     assert landmarks.dtype == torch.float32
     assert landmarks.isfinite().all()
     # Before any training: near the mean shape, placed as the test protocol places a face.
@@ -77,7 +72,7 @@ def test_shape_of_every_step(model: Network) -> None:
 
 def test_steps_differ(model: Network) -> None:
     landmarks = model(make_batch(model.config.input_size)[0]).landmarks
-    assert all((landmarks[:, t + 1] - landmarks[:, t]).abs().max() > 1e-3 for t in range(steps_of(model) - 1))
+    assert all((landmarks[:, t + 1] - landmarks[:, t]).abs().max() > 1e-3 for t in range(model.config.steps - 1))
 
 
 def test_a_gradient_reaches_every_parameter(model: Network) -> None:
@@ -208,29 +203,6 @@ def same_weights(model: Network, **changes: Any) -> Network:
     return other.eval()
 
 
-def test_the_predicted_heat_map_is_drawn_where_the_first_pass_ends() -> None:
-    mean = trained_a_little(make_model("fast", **FEW))
-    torch.nn.init.normal_(mean.head[2].weight, std=0.1)  # several pixels from the mean shape, and not the same for all
-    predicted, steps = same_weights(mean, heatmap="predicted"), mean.config.steps
-    images, _ = make_batch(64)
-    seen: list[Tensor] = []
-    predicted.stem_norm.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-    with torch.no_grad():
-        first, both = mean(images), predicted(images)
-    torch.testing.assert_close(both.landmarks[:, :steps], first.landmarks)
-    heat = draw_heatmap(first.landmarks[:, -1], 64)
-    expected = torch.nn.functional.conv2d(torch.cat([images, heat], dim=1), predicted.stem.weight, stride=2, padding=1)
-    assert len(seen) == 2
-    torch.testing.assert_close(seen[1], expected.detach(), atol=1e-4, rtol=1e-4)
-    assert (seen[1] - seen[0]).abs().max() > 0.1
-    # Seen as the mean shape's, it gives the second pass.
-    mean.heatmap = heat
-    with torch.no_grad():
-        second = mean(images)
-    torch.testing.assert_close(both.landmarks[:, steps:], second.landmarks, atol=1e-3, rtol=0)
-    torch.testing.assert_close(both.features, second.features, atol=1e-4, rtol=1e-4)
-
-
 def test_without_a_heat_map_only_the_image_counts() -> None:
     mean = trained_a_little(make_model("fast", **FEW))
     none = same_weights(mean, heatmap="none")
@@ -247,7 +219,7 @@ def test_uncertainty_is_told_beside_the_landmarks() -> None:
     model = trained_a_little(make_model("fast", uncertainty=True, **FEW))
     images, truth = make_batch(64)
     with torch.no_grad():
-        landmarks, _, log_scale, _ = model(images)
+        landmarks, _, log_scale = model(images)
         torch.testing.assert_close(log_scale, torch.full((4, model.config.steps, 68), math.log(0.05)))  # at first
         plain = same_weights(model)(images)
         with torch.autocast("cpu", torch.bfloat16):
@@ -263,25 +235,6 @@ def test_uncertainty_is_told_beside_the_landmarks() -> None:
             model.scale.bias -= 10 * model.scale.bias.grad
             told = model(images).log_scale.mean((0, 1))
     assert told[:17].min() > math.log(0.05) > told[17:].max()
-
-
-def test_uncertainty_is_told_in_both_passes() -> None:
-    model = make_model("fast", heatmap="predicted", uncertainty=True, steps=2, **FEW)
-    torch.nn.init.normal_(model.scale.weight)
-    log_scale = model(make_batch(64)[0]).log_scale
-    assert log_scale.shape == (4, 4, 68)
-    assert all((log_scale[:, t + 1] - log_scale[:, t]).abs().max() > 1e-3 for t in range(3))
-
-
-def test_features_are_the_last_recurrent_state() -> None:
-    """Of networks of the fast family; they are what a teacher shows beside its landmarks."""
-    model = trained_a_little(make_model("fast", **FEW))
-    states: list[list[Tensor]] = []
-    model.recurrent.register_forward_hook(lambda _m, _i, output: states.append(output))
-    with torch.no_grad():
-        output = model(make_batch(64)[0])
-    assert torch.equal(output.features, states[0][-1])
-    assert make_model("dhm")(make_batch(64)[0]).features is None
 
 
 def test_redraw_follows_the_mean_shape() -> None:

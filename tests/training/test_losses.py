@@ -6,20 +6,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from dhm_cli.geometry.landmarks import EYES, MOUTH
 from dhm_cli.morphable.parameters import LAYOUT
 from dhm_cli.training.losses import (
     coefficient_prior,
     likelihood_loss,
     over_steps,
     robust_loss,
-    similarity_loss,
-    soft_wing,
     squared_loss,
     wing,
 )
 
-W, E, START = 0.08, 0.02, 0.01
+W, E = 0.08, 0.02
 FLOOR = 1e-4  # what distances are floored at, to keep their gradient finite
 
 
@@ -45,8 +42,8 @@ def wing_loss(predicted: Tensor, truth: Tensor) -> Tensor:
     return robust_loss(predicted, truth, lambda error: wing(error, W, E), 0.5)
 
 
-def l1_loss(predicted: Tensor, truth: Tensor, depth_weight: float = 0.5, part_weight: float = 0.0) -> Tensor:
-    return robust_loss(predicted, truth, lambda error: error, depth_weight, part_weight)
+def l1_loss(predicted: Tensor, truth: Tensor, depth_weight: float = 0.5) -> Tensor:
+    return robust_loss(predicted, truth, lambda error: error, depth_weight)
 
 
 def wing_by_hand(x: float) -> float:
@@ -66,22 +63,6 @@ def test_wing_is_continuous_and_grows() -> None:
     steps = loss.diff()
     assert (steps > 0).all()
     assert steps.max() < 1e-4 * W / E * 1.01  # steepest at 0, slope w / e; no jump at w
-
-
-@pytest.mark.parametrize("x", [0.0, 0.004, 0.0099, 0.0101, 0.08, 3.0])
-def test_soft_wing_by_hand(x: float) -> None:
-    """Lin et al. 2021, Eq. 5: the constant makes the two pieces meet."""
-    by_hand = x if x < START else START + W * (math.log(1 + x / E) - math.log(1 + START / E))
-    assert soft_wing(torch.tensor(x, dtype=torch.float64), START, W, E).item() == pytest.approx(by_hand, rel=1e-12)
-
-
-def test_soft_wing_is_continuous_and_calms_down_where_it_begins() -> None:
-    error = torch.linspace(0, 0.3, 3001, dtype=torch.float64)
-    steps = soft_wing(error, START, W, E).diff() / error.diff()
-    assert (steps > 0).all()
-    assert steps[:99].tolist() == pytest.approx([1.0] * 99)
-    # The slope of the logarithm where it begins, W / (START + E), and nothing steeper: no jump.
-    assert steps.max() == pytest.approx(W / (START + E), rel=0.01)
 
 
 def test_wing_loss_by_hand() -> None:
@@ -106,22 +87,6 @@ def test_robust_losses_do_not_depend_on_the_face_size() -> None:
     log_scale = random(2, 3, 68, seed=2) - 3
     small, large = (likelihood_loss(predicted * k, log_scale, truth * k, 0.5).tolist() for k in (1.0, 7.0))
     assert small == pytest.approx(large, rel=1e-9)
-
-
-def test_the_shape_of_a_part_by_hand() -> None:
-    """A mouth in the wrong place has the right shape; an eye of 6 points with one of them off has not."""
-    truth = make_truth()
-    predicted = truth[:, None].repeat(1, 2, 1, 1)
-    predicted[:, 0, MOUTH, :] += torch.tensor([3.0, 4.0, 5.0], dtype=torch.float64)
-    predicted[0, 1, EYES.start + 2, 0] += 6.0  # 6 / 60 of the size of face 0
-    predicted[0, 1, EYES.start + 8, 2] += 3.0  # a point of the other eye, in depth
-    shape = l1_loss(predicted, truth, 0.5, 1.0) - l1_loss(predicted, truth, 0.5, 0.0)
-    # Relative to their mean, one of six is 5/6 off and five are 1/6 off.
-    eye = (0.1 * (5 / 6 + 5 * 1 / 6) + (2 * 68 - 6) * FLOOR) / (2 * 68)
-    depth = 0.5 * 0.05 * (5 / 6 + 5 * 1 / 6) / (2 * 68)
-    assert shape.tolist() == pytest.approx([FLOOR, eye + depth], rel=1e-5)
-    half = l1_loss(predicted, truth, 0.5, 0.5)
-    assert half.tolist() == pytest.approx((l1_loss(predicted, truth) + 0.5 * shape).tolist())
 
 
 def test_likelihood_by_hand() -> None:
@@ -155,26 +120,6 @@ def test_the_likeliest_scale_is_the_error() -> None:
     assert best < min(over, under)
 
 
-def test_similarity_by_hand() -> None:
-    """Two faces that the student finds unlike and the teacher alike: rows (1, 0), (0, 1) against 0.7071 everywhere."""
-    mine, shown = torch.eye(2), torch.ones(2, 3)
-    expected = (2 * (1 - math.sqrt(0.5)) ** 2 + 2 * 0.5) / 2
-    assert similarity_loss(mine, shown).item() == pytest.approx(expected, rel=1e-6)
-
-
-def test_similarity_knows_no_axes_and_no_units() -> None:
-    mine = (random(5, 4, 3, 3, seed=1) - 0.5).requires_grad_()
-    turned = mine.flatten(1) @ torch.linalg.qr(random(36, 36, seed=2))[0]
-    shown = 7 * torch.cat([turned, torch.zeros(5, 9)], dim=1).reshape(5, 5, 3, 3)
-    assert similarity_loss(mine, shown).item() == pytest.approx(0.0, abs=1e-10)
-    loss = similarity_loss(mine, shown.detach().roll(1, 0))
-    assert loss.item() > 0.1  # other faces
-    loss.backward()
-    assert mine.grad is not None
-    downhill = similarity_loss(mine - 0.01 * mine.grad, shown.roll(1, 0)).item()
-    assert downhill == pytest.approx(loss.item() - 0.01 * mine.grad.square().sum().item(), rel=0.01)
-
-
 def test_squared_loss_by_hand() -> None:
     truth = make_truth()
     predicted = truth[:, None].repeat(1, 2, 1, 1)
@@ -197,7 +142,7 @@ def test_squared_loss_is_the_papers() -> None:
     "loss",
     [
         wing_loss,
-        lambda p, t: robust_loss(p, t, lambda error: soft_wing(error, START, W, E), 0.5, 0.7),
+        l1_loss,
         lambda p, t: likelihood_loss(p, p[..., 0] / 50 - 3, t, 0.5),
         lambda p, t: squared_loss(p, t, 9, 0.5),
     ],
@@ -211,7 +156,7 @@ def test_gradient(loss: object) -> None:
 def test_gradient_of_a_perfect_prediction_is_finite() -> None:
     truth = make_truth()
     predicted = truth[:, None].repeat(1, 3, 1, 1).requires_grad_()
-    loss = wing_loss(predicted, truth) + l1_loss(predicted, truth, 0.5, 0.7)
+    loss = wing_loss(predicted, truth) + l1_loss(predicted, truth)
     loss = loss + likelihood_loss(predicted, torch.full((2, 3, 68), -9.0), truth, 0.5)
     loss.sum().backward()
     assert predicted.grad is not None

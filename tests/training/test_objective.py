@@ -1,4 +1,4 @@
-"""What a training minimises: which loss, what a teacher shows, mirror images, the face model's prior."""
+"""What a training minimises: which loss, what a teacher shows, the face model's prior."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,12 +20,10 @@ from dhm_cli.training.losses import (
     likelihood_loss,
     over_steps,
     robust_loss,
-    similarity_loss,
-    soft_wing,
     squared_loss,
     wing,
 )
-from dhm_cli.training.objective import Objective, Teacher, mirrored, with_mirror_images
+from dhm_cli.training.objective import Objective, Teacher
 
 CONFIG = TrainConfig()
 SIDE = 32
@@ -36,9 +34,7 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 
 TRUTH = SIDE * random(2, 68, 3)
-OUTPUT = AlignmentOutput(
-    SIDE * random(2, 3, 68, 3, seed=1), log_scale=random(2, 3, 68, seed=5) - 3, features=random(2, 4, 8, 8, seed=6)
-)
+OUTPUT = AlignmentOutput(SIDE * random(2, 3, 68, 3, seed=1), log_scale=random(2, 3, 68, seed=5) - 3)
 IMAGES = 2 * random(2, 3, SIDE, SIDE, seed=2) - 1
 
 
@@ -57,10 +53,9 @@ def save_teacher(path: Path, size: int, answer: Tensor | None = None) -> Path:
 
 PENALTIES: dict[str, Callable[[Tensor], Tensor]] = {
     "wing": lambda error: wing(error, 0.1, 0.03),
-    "soft-wing": lambda error: soft_wing(error, 0.02, 0.1, 0.03),
     "l1": lambda error: error,
 }
-CHOSEN = replace(CONFIG, wing_start=0.02, wing_width=0.1, wing_curvature=0.03, depth_weight=0.7)
+CHOSEN = replace(CONFIG, wing_width=0.1, wing_curvature=0.03, depth_weight=0.7)
 
 
 @pytest.mark.parametrize("weights", ["rising", "equal", "last"])
@@ -74,14 +69,7 @@ def test_the_loss_is_the_recipes(weights: str) -> None:
         config = replace(CHOSEN, loss=loss, step_weights=weights)
         said[loss] = Objective(config, SIDE, None, None)(OUTPUT, TRUTH, IMAGES).item()
         assert said[loss] == over_steps(losses, weights).item(), loss
-    assert len(set(said.values())) == 5
-
-
-@pytest.mark.parametrize("loss", PENALTIES)
-def test_the_shapes_of_parts_count_as_the_recipe_says(loss: str) -> None:
-    config = replace(CHOSEN, loss=loss, part_weight=0.4)
-    expected = over_steps(robust_loss(OUTPUT.landmarks, TRUTH, PENALTIES[loss], 0.7, 0.4), "rising")
-    assert Objective(config, SIDE, None, None)(OUTPUT, TRUTH, IMAGES) == expected
+    assert len(set(said.values())) == 4
 
 
 def test_the_prior_is_added_for_networks_of_parameters(toy_model: FaceModel) -> None:
@@ -106,9 +94,7 @@ def test_a_teachers_landmarks_arrive_in_the_students_pixels(tmp_path: Path, size
     marks[2, :2] = (size - 1) / 2
     marks[3] = torch.tensor([size / 4 - 0.5, size / 2 - 0.5, size / 8])
     teacher = Teacher(save_teacher(tmp_path / "teacher", size, marks), None)
-    landmarks, features = teacher(IMAGES)
-    assert features.shape == (2, 16, size // 8, size // 8)
-    assert not features.requires_grad
+    landmarks = teacher(IMAGES)
     assert landmarks.shape == (2, 68, 3)
     assert not landmarks.requires_grad
     expected = [
@@ -145,104 +131,12 @@ def test_distillation_is_the_same_loss_against_the_teacher(tmp_path: Path) -> No
     assert both == pytest.approx(labels + 0.3 * shown, rel=1e-4)
 
 
-def test_features_are_shown_as_likenesses(tmp_path: Path) -> None:
-    """Those of a larger teacher too: only what it finds alike is compared."""
-    teacher = Teacher(save_teacher(tmp_path / "teacher", 64), None)
-    without, weighted = (
-        Objective(replace(CONFIG, feature_weight=weight), SIDE, None, teacher)(OUTPUT, TRUTH, IMAGES).item()
-        for weight in (0.0, 0.3)
-    )
-    expected = similarity_loss(OUTPUT.features, teacher(IMAGES).features).item()
-    assert expected > 1e-3
-    assert weighted - without == pytest.approx(0.3 * expected, rel=1e-3)
-    with pytest.raises(InputError, match="no teacher that shows features"):
-        Objective(replace(CONFIG, feature_weight=0.3), SIDE, None, None)
-
-
-def test_mirrored_landmarks_by_hand() -> None:
-    """x -> S - 1 - x, and the right eye is the left one's mirror image; y and depth stay."""
-    points = torch.zeros(68, 3)
-    points[0] = torch.tensor([0.0, 3.0, 4.0])  # the jaw begins at the left edge of the image
-    points[36] = torch.tensor([10.25, 5.0, -1.0])
-    points[30] = torch.tensor([15.5, 6.0, 7.0])
-    turned = mirrored(points, 32)
-    assert turned[16].tolist() == [31.0, 3.0, 4.0]
-    assert turned[45].tolist() == [20.75, 5.0, -1.0]
-    assert turned[30].tolist() == [15.5, 6.0, 7.0]
-    assert turned[0].tolist() == [31.0, 0.0, 0.0]
-
-
-def test_mirrored_twice_is_the_same() -> None:
-    landmarks = SIDE * (random(2, 5, 68, 3, seed=8) - 0.2)
-    torch.testing.assert_close(mirrored(mirrored(landmarks, SIDE), SIDE), landmarks)
-    assert (mirrored(landmarks, SIDE) - landmarks).abs().mean() > 1
-
-
-def test_mirror_images_lie_behind_the_images() -> None:
-    """Every landmark has its own pixel, and keeps it."""
-    images = random(2, 3, SIDE, SIDE, seed=9)
-    cells = torch.randperm(SIDE * SIDE, generator=torch.Generator().manual_seed(1))[:68]
-    truth = torch.stack([cells % SIDE, cells // SIDE, torch.zeros(68)], dim=-1).expand(2, -1, -1)
-    both, landmarks = with_mirror_images(images, truth)
-    assert torch.equal(both[:2], images)
-    assert torch.equal(landmarks[:2], truth)
-    assert both.shape == (4, 3, SIDE, SIDE)
-    x, y, _ = landmarks.long().unbind(-1)
-    at = both[torch.arange(4)[:, None], :, y, x]  # (4, 68, 3)
-    partner = mirrored(torch.arange(68.0)[:, None].repeat(1, 3), 1)[:, 1].long()  # of the index order
-    assert torch.equal(at[2:], at[:2][:, partner])
-    assert not torch.equal(at[2:], at[:2])
-
-
-@pytest.mark.parametrize("loss", PENALTIES)
-def test_answers_that_mirror_cost_nothing(loss: str) -> None:
-    """Whatever the labels say; and each step is compared with the last one of the mirror image."""
-    config = replace(CHOSEN, loss=loss, mirror_weight=0.6)
-
-    def mirror_loss(ahead: Tensor, behind: Tensor) -> float:
-        output = AlignmentOutput(torch.cat([ahead, behind]))
-        truth = torch.cat([TRUTH, mirrored(TRUTH, SIDE)])
-        with_it, without = (
-            Objective(c, SIDE, None, None)(output, truth, IMAGES) for c in (config, replace(config, mirror_weight=0.0))
-        )
-        return (with_it - without).item()
-
-    answer = OUTPUT.landmarks[:, :1].repeat(1, 3, 1, 1)
-    nothing = 0.6 * PENALTIES[loss](torch.tensor(1e-4)).item()  # distances are floored at 1e-4
-    assert mirror_loss(answer, mirrored(answer, SIDE)) == pytest.approx(nothing, abs=1e-6)
-    earlier = mirrored(OUTPUT.landmarks.flip(1), SIDE)
-    earlier[:, -1] = mirrored(answer[:, -1], SIDE)
-    assert mirror_loss(answer, earlier) == pytest.approx(nothing, abs=1e-6)
-    # Half a pixel to the right in both, as a network does that has learned shifted labels: one pixel apart.
-    shift = torch.tensor([0.5, 0.0, 0.0])
-    expected = over_steps(robust_loss(answer + 2 * shift, answer[:, -1], PENALTIES[loss], 0.7), "rising").item()
-    found = mirror_loss(answer + shift, mirrored(answer, SIDE) + shift)
-    assert found == pytest.approx(0.6 * expected, rel=1e-3)
-    assert found > 10 * nothing
-
-
-def test_mirror_images_only_set_an_example() -> None:
-    """Were they learned from too, one landmark far outside would make the face large and so every difference small."""
-    landmarks = torch.cat([OUTPUT.landmarks, mirrored(OUTPUT.landmarks, SIDE)]).requires_grad_()
-    truth = torch.cat([TRUTH, mirrored(TRUTH, SIDE)])
-    gradients = []
-    for weight in (0.0, 0.6):
-        config = replace(CHOSEN, mirror_weight=weight)
-        loss = Objective(config, SIDE, None, None)(AlignmentOutput(landmarks), truth, IMAGES)
-        gradients.append(torch.autograd.grad(loss, landmarks)[0].chunk(2))
-    (ahead, behind), (ahead_too, behind_too) = gradients
-    assert not torch.equal(ahead, ahead_too)
-    assert torch.equal(behind, behind_too)
-
-
 def test_no_gradient_reaches_a_teacher(tmp_path: Path) -> None:
     teacher = Teacher(save_teacher(tmp_path / "teacher", SIDE), None)
-    objective = Objective(replace(CONFIG, feature_weight=0.5), SIDE, None, teacher)
+    objective = Objective(CONFIG, SIDE, None, teacher)
     predicted = OUTPUT.landmarks.clone().requires_grad_()
-    features = OUTPUT.features.clone().requires_grad_()
-    objective(AlignmentOutput(predicted, features=features), TRUTH, IMAGES).backward()
+    objective(AlignmentOutput(predicted), TRUTH, IMAGES).backward()
     assert predicted.grad is not None
-    assert features.grad is not None
     assert all(p.grad is None and not p.requires_grad for p in objective.parameters())
 
 
@@ -251,11 +145,7 @@ def test_a_teacher_of_parameters_needs_its_face_model(tmp_path: Path, toy_model:
     save_checkpoint(tmp_path / "dhm", build_model("dhm", random(68, 3), config, toy_model), "dhm", {})
     toy_model.save(tmp_path / "face_model.h5")
     teacher = Teacher(tmp_path / "dhm", tmp_path / "face_model.h5")
-    assert teacher(IMAGES).landmarks.shape == (2, 68, 3)
-    assert teacher(IMAGES).features is None
-    with pytest.raises(InputError, match="feature_weight: there is no teacher that shows features") as caught:
-        Objective(replace(CONFIG, feature_weight=0.1), SIDE, None, teacher)
-    assert "fast" in caught.value.hint
+    assert teacher(IMAGES).shape == (2, 68, 3)
     replace(toy_model, mean=toy_model.mean * 2).save(tmp_path / "other.h5")
     with pytest.raises(InputError, match=r"trained with face model .* but .*other\.h5"):
         Teacher(tmp_path / "dhm", tmp_path / "other.h5")

@@ -29,7 +29,7 @@ from dhm_cli.training import run_folder
 from dhm_cli.training import trainer as workflow
 from dhm_cli.training.distributed import Processes
 from dhm_cli.training.inputs import open_stores
-from dhm_cli.training.objective import Objective, mirrored
+from dhm_cli.training.objective import Objective
 from dhm_cli.training.trainer import RunOptions, Trainer, TrainProgress, predict
 
 # The average follows quickly, so that a wrong average shows within six steps.
@@ -51,11 +51,11 @@ KINDS = {
     # Every face in turn, over the end of an epoch of 18 faces, and a length in epochs: 1.2 times 5 steps.
     "turns": replace(FAST, training=replace(TRAINING, yaw_shares=None, steps=None, epochs=1.2, optimiser="adam")),
     "bf16": replace(FAST, training=replace(TRAINING, precision="bf16")),
-    # Mirror images behind the images, two passes with a heat map drawn between them, and a second head.
-    "mirror": replace(
+    # A second head.
+    "likelihood": replace(
         FAST,
-        network=replace(SMALL_FAST, heatmap="predicted", uncertainty=True),
-        training=replace(TRAINING, loss="likelihood", mirror_weight=0.5),
+        network=replace(SMALL_FAST, uncertainty=True),
+        training=replace(TRAINING, loss="likelihood"),
     ),
 }
 
@@ -200,7 +200,7 @@ def test_interrupted_again_and_again(
 def test_kinds_are_different_runs(straight: Callable[[str], Path]) -> None:
     """Else the tests above could not see whether the optimiser, the order of faces or the precision is restored."""
     states = {kind: read_tensors(straight(kind) / "state.safetensors")[0] for kind in KINDS}
-    for kind in ("turns", "bf16", "mirror"):
+    for kind in ("turns", "bf16", "likelihood"):
         assert not torch.equal(states[kind]["model.stem.weight"], states["fast"]["model.stem.weight"])
     kept = {kind: {key.rpartition(".")[2] for key in states[kind] if key.startswith("optimiser.")} for kind in KINDS}
     assert kept["rhg"] == {"step", "square_avg"}
@@ -455,28 +455,6 @@ def test_the_seed_makes_the_run(start: Callable[..., Trainer], tmp_path: Path) -
     assert not torch.equal(one._batches.batch(0).crops, other._batches.batch(0).crops)
 
 
-def test_every_face_is_shown_with_its_mirror_image(start: Callable[..., Trainer], tmp_path: Path) -> None:
-    """To the network and to the loss, behind all faces of the batch."""
-    trainer = start(tmp_path / "twice", replace(FAST, training=replace(TRAINING, mirror_weight=0.5)))
-    shown: list[torch.Tensor] = []
-    trainer.model.register_forward_pre_hook(lambda _, inputs: shown.append(inputs[0]))
-    trainer._objective.register_forward_pre_hook(lambda _, inputs: shown.extend(inputs[1:]))
-    batch = trainer._batches.batch(0)
-    trainer._train_step(batch, False)
-    images, truth, judged = shown
-    assert images.shape == (8, 3, 32, 32)
-    assert torch.equal(images[4:], images[:4].flip(-1))
-    assert torch.equal(judged, images)
-    assert torch.equal(truth[:4], batch.landmarks)
-    torch.testing.assert_close(truth[4:], mirrored(batch.landmarks, 32))
-    # Without the weight it is not, for it costs twice the time.
-    plain = start(tmp_path / "plain")
-    shown.clear()
-    plain.model.register_forward_pre_hook(lambda _, inputs: shown.append(inputs[0]))
-    plain._train_step(batch, False)
-    assert torch.equal(shown[0], images[:4])
-
-
 @pytest.mark.parametrize("loss", ["likelihood", "wing"])
 def test_several_processes_are_told_of_parameters_without_a_gradient(
     start: Callable[..., Trainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: str
@@ -499,7 +477,7 @@ def test_several_processes_are_told_of_parameters_without_a_gradient(
     assert told == [any(p.grad is None for p in trainer.model.parameters())]
 
 
-@pytest.mark.parametrize("kind", ["fast", "dhm", "mirror"])
+@pytest.mark.parametrize("kind", ["fast", "dhm", "likelihood"])
 def test_the_loss_falls(start: Callable[..., Trainer], tmp_path: Path, kind: str) -> None:
     training = replace(KINDS[kind].training, steps=30, validate_every=100, learning_rate=1e-2, ema=0.0)
     trainer = start(tmp_path, replace(KINDS[kind], training=training))
