@@ -65,12 +65,19 @@ def test_real_files_pass() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_file_that_is_cut_off_is_refused(tmp_path: Path, kind: str) -> None:
-    """Wherever it is cut off but between two variables, after which it would be sound."""
+    """Wherever it is cut off but between two variables, after which it is a sound file of fewer."""
     data = KINDS[kind]
-    for length in range(1, len(data) - 1, 2):
+    (tmp_path / "a.mat").write_bytes(data)
+    names = list(read_mat(tmp_path / "a.mat"))
+    sound = []
+    for length in range(len(data)):
         (tmp_path / "a.mat").write_bytes(data[:length])
-        with pytest.raises(InputError, match=r"a\.mat: not a readable MATLAB file"):
-            read_mat(tmp_path / "a.mat")
+        try:
+            sound.append(list(read_mat(tmp_path / "a.mat")))
+        except InputError as error:
+            assert error.message.startswith(f"{tmp_path / 'a.mat'}: not a readable MATLAB file")
+    first = 1 if kind == "v4" else 0  # the other versions have a header, behind which nothing need follow
+    assert sound == [names[:count] for count in range(first, len(names))]
 
 
 def test_no_changed_byte_ends_the_process(tmp_path: Path) -> None:
