@@ -74,8 +74,8 @@ def test_a_file_that_is_cut_off_is_refused(tmp_path: Path, kind: str) -> None:
         (tmp_path / "a.mat").write_bytes(data[:length])
         try:
             sound.append(list(read_mat(tmp_path / "a.mat")))
-        except InputError as error:
-            assert error.message.startswith(f"{tmp_path / 'a.mat'}: not a readable MATLAB file")
+        except InputError:
+            continue
     first = 1 if kind == "v4" else 0  # the other versions have a header, behind which nothing need follow
     assert sound == [names[:count] for count in range(first, len(names))]
 
