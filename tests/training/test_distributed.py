@@ -28,7 +28,7 @@ from dhm_cli.training import distributed as processes
 from dhm_cli.training import run_folder
 from dhm_cli.training.distributed import Processes, joined_processes
 from dhm_cli.training.run_folder import RunFolder
-from dhm_cli.training.trainer import predict
+from dhm_cli.training.validation import predict
 
 # Of a machine that is busy with other things.
 PATIENCE = 240

@@ -25,12 +25,12 @@ from dhm_cli.metrics.landmark_error import nme_by_yaw, normalised_mean_error
 from dhm_cli.models.checkpoint import load_checkpoint, read_tensors, save_checkpoint
 from dhm_cli.models.registry import build_model
 from dhm_cli.morphable.face_model import FaceModel
-from dhm_cli.training import run_folder
-from dhm_cli.training import trainer as workflow
+from dhm_cli.training import run_folder, validation
 from dhm_cli.training.distributed import Processes
 from dhm_cli.training.inputs import open_stores
 from dhm_cli.training.objective import Objective
-from dhm_cli.training.trainer import RunOptions, Trainer, TrainProgress, predict
+from dhm_cli.training.trainer import RunOptions, Trainer, TrainProgress
+from dhm_cli.training.validation import Validation, predict
 
 # The average follows quickly, so that a wrong average shows within six steps.
 TRAINING = TrainConfig(steps=6, batch=4, validate_every=3, warmup=2, ema=0.5, seed=11)
@@ -64,7 +64,7 @@ KINDS = {
 def quick_pictures() -> Iterator[None]:
     """Most of the time would go into them, see test_run_folder.py, test_charts.py and test_plotting.py."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(workflow, "_SAMPLES", 2)
+        patch.setattr(validation, "_SAMPLES", 2)
         patch.setattr(run_folder, "save_learning_curve", lambda path, rows: path.write_text(json.dumps(rows)))
         yield
 
@@ -371,8 +371,8 @@ def test_last_holds_the_averaged_weights_and_their_score(
     assert (metadata["training"]["step"], metadata["training"]["arch"]) == (6, "fast")
     # The score that was recorded comes out again.
     trainer = start(out, resume=True)
-    nme = normalised_mean_error(predict(model, trainer._crops), trainer._truth)
-    assert metadata["training"]["validation_nme"] == pytest.approx(nme_by_yaw(nme, trainer._yaw), rel=1e-6)
+    nme = normalised_mean_error(predict(model, trainer._validation.crops), trainer._validation.truth)
+    assert metadata["training"]["validation_nme"] == pytest.approx(nme_by_yaw(nme, trainer._validation.yaw), rel=1e-6)
     assert metrics(out)[-1]["validation"] == metadata["training"]["validation_nme"]
 
 
@@ -422,7 +422,9 @@ def test_the_table_of_validation_faces_is_of_the_best_network(
     nme = np.array([float(row["nme"]) for row in rows])
     assert nme_by_yaw(nme, yaw) == pytest.approx(metadata["training"]["validation_nme"], abs=1e-5)
     fresh = Trainer(KINDS[kind], [(store, 1.0)], tmp_path, RunOptions(face_model=face_model))
-    np.testing.assert_allclose(normalised_mean_error(predict(model, fresh._crops, 4), fresh._truth), nme, atol=1e-4)
+    np.testing.assert_allclose(
+        normalised_mean_error(predict(model, fresh._validation.crops, 4), fresh._validation.truth), nme, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("kind", ["fast", "dhm", "rhg"])
@@ -575,7 +577,7 @@ def test_out_of_memory_says_what_to_lower(
         start(tmp_path / "a").run()
     assert all(flag in caught.value.hint for flag in ("--batch", "--input-size", "--precision bf16"))
     monkeypatch.undo()
-    monkeypatch.setattr(Trainer, "_draw_samples", greedy)
+    monkeypatch.setattr(Validation, "_sample_sheet", greedy)
     with pytest.raises(DhmError, match="out of memory validating 128 crops of 32 pixels") as caught:
         start(tmp_path / "b").run()
     assert "validation_batch" in caught.value.hint
@@ -631,8 +633,8 @@ def test_test_faces_are_never_read(face_store: Path, tmp_path: Path) -> None:
     trainer = Trainer(FAST, [(store, 1.0)], tmp_path / "run", RunOptions(workers=0))
     trainer.run()
     known = {f"a.h5: {name}" for name in store.labels.names[test]}
-    assert not known & {*trainer._train_names, *trainer._names}
-    assert len(trainer._crops) == (split == 1).sum()
+    assert not known & {*trainer._train_names, *trainer._validation.names}
+    assert len(trainer._validation.crops) == (split == 1).sum()
 
 
 def test_overlap_is_warned_of(face_store: Path, tmp_path: Path) -> None:
