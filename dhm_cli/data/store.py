@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from dhm_cli.errors import FormatError, InputError
 from dhm_cli.runtime.atomic import written_atomically
+from dhm_cli.runtime.hashing import SHORT
 
 FILE_FORMAT = "dhm-faces"
 FILE_VERSION = 2
@@ -128,7 +129,7 @@ def write_store(
             stored[at : at + len(piece)] = np.frombuffer(piece, dtype=np.uint8)
             at += len(piece)
         assert at == offsets[-1], "the images are not as long as announced"
-        file.attrs["images_hash"] = digest.hexdigest()[:16]
+        file.attrs["images_hash"] = digest.hexdigest()[:SHORT]
         file["offsets"] = offsets
         for name, values in labels.arrays().items():
             file[name] = values.astype(h5py.string_dtype()) if values.dtype.kind == "U" else values
@@ -142,7 +143,7 @@ def contents_hash(labels: FaceLabels, offsets: NDArray[np.int64]) -> str:
         digest.update(
             "\n".join(values).encode() if values.dtype.kind == "U" else np.ascontiguousarray(values).tobytes()
         )
-    return digest.hexdigest()[:16]
+    return digest.hexdigest()[:SHORT]
 
 
 class FaceStore:

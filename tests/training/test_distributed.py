@@ -100,7 +100,7 @@ def test_both_processes_hold_the_same_network(pair: Runs, name: str) -> None:
     (first, _), (second, _) = (read_tensors(pair.out / f"{name}_rank_{rank}.safetensors") for rank in (0, 1))
     assert first.keys() == second.keys()
     assert [key for key in first if not torch.equal(first[key], second[key])] == []
-    saved, _ = read_tensors(pair.out / name / "state.safetensors")
+    saved, _ = read_tensors(RunFolder(pair.out / name).state)
     assert [key for key, value in first.items() if key.startswith("model") and not torch.equal(value, saved[key])] == []
 
 
@@ -109,9 +109,9 @@ def test_two_processes_train_as_one_does(pair: Runs, alone: Runs) -> None:
     assert len(set(np.round(one, 4))) == 6  # no loss is the same as another
     for rank in (0, 1):
         assert losses(pair.out, "dhm", rank) == pytest.approx(one, abs=1e-5)
-    expected, _ = read_tensors(alone.out / "dhm" / "state.safetensors")
-    found, _ = read_tensors(pair.out / "dhm" / "state.safetensors")
-    before, _ = read_tensors(pair.out / "stopped" / "state.safetensors")  # three steps before
+    expected, _ = read_tensors(RunFolder(alone.out / "dhm").state)
+    found, _ = read_tensors(RunFolder(pair.out / "dhm").state)
+    before, _ = read_tensors(RunFolder(pair.out / "stopped").state)  # three steps before
     for key in (key for key in expected if key.startswith(("model.", "average."))):
         torch.testing.assert_close(found[key], expected[key], rtol=0, atol=1e-5)
     assert max(float((expected[k] - before[k]).abs().max()) for k in expected if k.startswith("model.")) > 1e-3
@@ -128,12 +128,12 @@ def test_metrics_are_written_once_and_are_those_of_one_process(pair: Runs, alone
 @pytest.mark.parametrize("name", ["dhm", "fast"])
 def test_validation_is_that_of_the_saved_network(pair: Runs, name: str) -> None:
     """Each process has half of the faces; together they are all, in order."""
-    model, metadata = load_checkpoint(pair.out / name / "best.safetensors", pair.face_model)
+    model, metadata = load_checkpoint(RunFolder(pair.out / name).best, pair.face_model)
     faces = load_faces([(FaceStore(pair.store), 1.0)], "val")
     crops, truth = validation_crops(faces, 32)
     nme = normalised_mean_error(predict(model, crops), truth)
     assert len(set(np.round(nme, 3))) > 1
-    rows = list(csv.DictReader((pair.out / name / "validation.csv").open(encoding="utf-8")))
+    rows = list(csv.DictReader(RunFolder(pair.out / name).validation.open(encoding="utf-8")))
     assert [row["name"] for row in rows] == faces.names.tolist()
     np.testing.assert_allclose([float(row["nme"]) for row in rows], nme, atol=1e-4)
     assert metadata["training"]["validation_nme"] == pytest.approx(nme_by_yaw(nme, faces.yaw), abs=1e-4)
@@ -202,7 +202,7 @@ def test_torchrun_and_sigterm(face_store: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         deadline = time.monotonic() + PATIENCE
-        while not (out / "metrics.jsonl").exists() and process.poll() is None and time.monotonic() < deadline:
+        while not RunFolder(out).metrics.exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
         output, errors = process.communicate(timeout=PATIENCE)
@@ -212,7 +212,7 @@ def test_torchrun_and_sigterm(face_store: Path, tmp_path: Path) -> None:
     assert output.count("process(es)") == 1, errors
     assert errors.count("continue with") == 1, errors
     assert errors.count("\ninterrupted") == 1, errors
-    _, metadata = read_tensors(out / "state.safetensors")
+    _, metadata = read_tensors(RunFolder(out).state)
     assert metadata["state"]["step"] >= 50
     assert len(RunFolder(out).rows()) == metadata["state"]["step"] // 50
 
