@@ -30,6 +30,9 @@ from dhm_cli.training.objective import Objective
 from dhm_cli.training.run_folder import RunFolder
 
 
+SMALL_NETWORK = "[network]\ninput_size = 32\nblocks = [[16, 2]]\nrecurrent_channels = 16\nhead_rank = 8\n"
+
+
 def dhm(*arguments: str | Path, expect: int = 0) -> str:
     """Run `dhm` in this process; returns what it printed on both streams."""
     result = CliRunner().invoke(app, [str(a) for a in arguments])
@@ -57,7 +60,9 @@ def test_prepare_train_export_align(workplace: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(workplace)
     labels = FaceStore(Path("data/faces.h5")).labels
     assert len(labels) == 16
-    output = dhm("train", "--arch", "fast", "--steps", "2", "--batch", "2", "--validate-every", "1", "--threads", "1")
+    Path("small.toml").write_text(SMALL_NETWORK)  # torch needs seconds to export the default one
+    flags = ("--steps", "2", "--batch", "2", "--validate-every", "1", "--threads", "1")
+    output = dhm("train", "--arch", "fast", "--config", "small.toml", *flags)
     assert "step 2: validation NME" in output
     folder = RunFolder(Path("runs/fast"))
     assert len(folder.rows()) == 2
@@ -89,8 +94,7 @@ def small(workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quic
     file = tmp_path / "small.toml"
     file.write_text(
         f'data = ["{(workplace / "data" / "faces.h5").as_posix()}"]\n'
-        "[network]\ninput_size = 32\nblocks = [[16, 2]]\nrecurrent_channels = 16\nhead_rank = 8\n"
-        "[training]\nsteps = 4\nbatch = 4\nvalidate_every = 4\nwarmup = 1\n"
+        f"{SMALL_NETWORK}[training]\nsteps = 4\nbatch = 4\nvalidate_every = 4\nwarmup = 1\n"
     )
     return file
 
