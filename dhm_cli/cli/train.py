@@ -185,6 +185,7 @@ def train(
         from dhm_cli.config.toml import read_toml
         from dhm_cli.runtime.threads import available_cores
         from dhm_cli.training.distributed import joined_processes
+        from dhm_cli.training.resume import without_retired
         from dhm_cli.training.run_folder import RunFolder
         from dhm_cli.training.trainer import RunOptions
     if interrupted.is_set():
@@ -200,7 +201,7 @@ def train(
     def settings_of(arch: str | None, folder: Path) -> "RunSettings":
         of_run = RunFolder(folder).config
         file = config or (of_run if resume and of_run.exists() else None)
-        return resolve(arch, recipe, read_toml(file) if file else None, flags, str(file))
+        return resolve(arch, recipe, without_retired(read_toml(file)) if file else None, flags, str(file))
 
     with joined_processes(device) as processes:
         if workers is None:

@@ -20,8 +20,22 @@ from dhm_cli.training.run_folder import RunFolder
 
 # Settings that a resumed run may change: a longer or shorter schedule, more or fewer validations.
 _MAY_CHANGE = ("steps", "epochs", "validate_every", "validation_batch")
-# Weights of losses that no longer exist: a run that used one cannot be continued. Other retired settings do not matter.
-_RETIRED_WEIGHTS = ("feature_weight", "mirror_weight", "part_weight")
+# Training settings of older versions that no longer exist, with their defaults, which change nothing.
+_RETIRED = {"feature_weight": 0.0, "mirror_weight": 0.0, "part_weight": 0.0, "wing_start": 0.01}
+
+
+def without_retired(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out the settings that no longer exist from a settings file of an older version.
+
+    Args:
+        settings: the file as `read_toml` gives it. A retired setting with another value than its default stays: it is
+            to be refused as any unknown setting.
+    """
+    training = settings.get("training")
+    if not isinstance(training, Mapping):
+        return dict(settings)
+    kept = {name: value for name, value in training.items() if name not in _RETIRED or value != _RETIRED[name]}
+    return {**settings, "training": kept}
 
 
 def run_record(
@@ -76,7 +90,7 @@ def _hash_of(checkpoint: Path | None) -> str | None:
 def check_same_run(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:
     """Check that a run is resumed with the settings and the data that it was started with.
 
-    Settings that no longer exist are passed over, so that the runs of older versions can be resumed.
+    Settings that no longer exist are passed over at their defaults, so that runs of older versions can be resumed.
 
     Args:
         before: the run's record (`run_record`) as the state file holds it.
@@ -103,7 +117,8 @@ def check_same_run(before: dict[str, Any], now: dict[str, Any], out: Path) -> No
     ]
     if changed:
         raise InputError(f"{out}: this run has {', '.join(changed)}", "resume with the options it was started with")
-    retired = [f"{name} {before['training'][name]}" for name in _RETIRED_WEIGHTS if before["training"].get(name)]
+    values = before["training"]
+    retired = [f"{name} {values[name]}" for name in _RETIRED if values.get(name, _RETIRED[name]) != _RETIRED[name]]
     if retired:
         raise InputError(
             f"{out}: this run has {', '.join(retired)}, which this version of dhm does not know",

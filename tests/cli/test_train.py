@@ -21,14 +21,13 @@ from dhm_cli.cli.main import app
 from dhm_cli.config.toml import read_toml
 from dhm_cli.data.store import FaceStore
 from dhm_cli.errors import InputError
-from dhm_cli.models.checkpoint import read_tensors
+from dhm_cli.models.checkpoint import read_tensors, write_tensors
 from dhm_cli.morphable.face_model import FaceModel
 from dhm_cli.runtime.atomic import written_atomically
 from dhm_cli.training import run_folder
 from dhm_cli.training.inputs import open_stores
 from dhm_cli.training.objective import Objective
 from dhm_cli.training.run_folder import RunFolder
-
 
 SMALL_NETWORK = "[network]\ninput_size = 32\nblocks = [[16, 2]]\nrecurrent_channels = 16\nhead_rank = 8\n"
 
@@ -126,6 +125,26 @@ def test_resume_takes_the_settings_of_the_run_folder(small: Path, monkeypatch: p
     assert weights("run") == weights("whole")
     sessions = json.loads(RunFolder(Path("run")).record.read_text())["sessions"]
     assert [session["step"] for session in sessions] == [0, 3]
+
+
+def test_resume_of_a_run_of_an_older_version(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its settings file and its state hold settings that no longer exist, at their defaults."""
+    dhm("train", "--config", small, "--workers", "0", "--out", "whole")
+    stop_after(monkeypatch, 3)
+    dhm("train", "--config", small, "--workers", "0", "--out", "run", expect=130)
+    monkeypatch.undo()
+    monkeypatch.chdir(small.parent)
+    retired = {"wing_start": 0.01, "part_weight": 0.0, "feature_weight": 0.0, "mirror_weight": 0.0}
+    folder = RunFolder(Path("run"))
+    lines = "".join(f"{name} = {value}\n" for name, value in retired.items())
+    folder.config.write_text(folder.config.read_text().replace("[training]\n", f"[training]\n{lines}"))
+    tensors, metadata = read_tensors(folder.state)
+    metadata["state"]["run"]["training"].update(retired)
+    write_tensors(folder.state, tensors, metadata)
+    dhm("train", "--out", "run", "--resume", "--workers", "0")
+    assert weights("run") == weights("whole")
+    folder.config.write_text(folder.config.read_text().replace("[training]\n", "[training]\nmirror_weight = 0.5\n"))
+    assert "training.mirror_weight: no such setting" in dhm("train", "--out", "run", "--resume", expect=1)
 
 
 def test_resume_in_the_default_folder(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
