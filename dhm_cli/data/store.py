@@ -1,7 +1,7 @@
 """The HDF5 store of labelled faces: one file per dataset, written once, read at random.
 
-Images stay the encoded bytes of their files, end to end in one flat array with offsets; labels are ordinary arrays. One
-compressed chunk of many images was measured to be 20 times slower to read at random.
+Images keep the encoded bytes of their files, end to end in one flat array with offsets; labels are ordinary arrays.
+Compressed chunks of several images were measured to be 20 times slower to read at random.
 """
 
 import hashlib
@@ -159,7 +159,7 @@ class FaceStore:
 
     Raises:
         InputError: no such file, or a folder.
-        FormatError: not a store of this version.
+        FormatError: the file is damaged, something else, or a store of another version.
     """
 
     def __init__(self, path: Path) -> None:
@@ -227,7 +227,7 @@ class FaceStore:
 
 
 def _check_shapes(arrays: dict[str, NDArray[Any]], count: int) -> None:
-    """Raise a ValueError where an array has not the shape that `FaceLabels` says."""
+    """Raise a ValueError where an array does not have the shape that `FaceLabels` documents."""
     for name, values in arrays.items():
         expected = (count, *_SHAPES.get(name, ()))
         if values.shape != expected:

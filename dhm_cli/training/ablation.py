@@ -1,4 +1,4 @@
-"""Finished trainings side by side, on the faces that all of them were validated on."""
+"""Comparison of finished trainings, on the faces that all of them were validated on."""
 
 import csv
 import json
@@ -44,7 +44,7 @@ class _Run:
     hashes: dict[str, str]
 
     def faces(self) -> Counter[str]:
-        """The faces, with their yaw, which tells apart a store that was prepared anew."""
+        """The faces with their yaw: it differs where a store was prepared anew."""
         return Counter(f"{name} at {yaw:+.2f} degrees" for name, yaw in zip(self.names, self.yaw, strict=True))
 
 

@@ -80,7 +80,7 @@ def mean_shape_of(stores: list[tuple[FaceStore, float]]) -> Tensor:
 
 
 def face_model_beside(stores: list[tuple[FaceStore, float]]) -> Path:
-    """Where `dhm prepare` put the face model of the stores."""
+    """The file in which `dhm prepare` puts the face model of the stores."""
     return stores[0][0].path.parent / FACE_MODEL
 
 

@@ -1,4 +1,4 @@
-"""What a training run leaves behind: settings, environment, metrics, pictures, checkpoints."""
+"""The folder of a training run: settings, environment, metrics, pictures, checkpoints."""
 
 import csv
 import io

@@ -37,15 +37,15 @@ _REPORT_EVERY = 50
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How and from what to train, apart from the settings.
+    """Options of a run that its settings do not hold: the machine, and files to start from.
 
     Attributes:
-        workers: processes that make batches; 0 makes them between the steps.
+        workers: processes that make batches; 0 makes them in the training process, between the steps.
         compile: compile the network with `torch.compile`.
         keep: how many of the numbered checkpoints to keep.
         initial: a checkpoint to start from.
-        teacher: a checkpoint whose landmarks are learned too.
-        face_model: of networks that regress p; None looks beside the stores.
+        teacher: the checkpoint of a network whose landmarks are learned too.
+        face_model: file for networks that regress p; None looks beside the stores.
     """
 
     workers: int = 1
@@ -107,7 +107,7 @@ class Trainer:
         settings: architecture, network and training.
         stores: stores with sampling weights; their split `val` is validated on, their split `test` is never read.
         out: run folder, see `RunFolder`.
-        options: the rest.
+        options: the machine, and files to start from.
         processes: this process among others; None for one process on the CPU.
         resume: continue from the folder's state.
 
