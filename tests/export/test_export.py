@@ -23,7 +23,8 @@ from typer.testing import CliRunner
 from dhm_cli.cli.main import app
 from dhm_cli.config.networks import FastDhmConfig
 from dhm_cli.errors import DhmError, FormatError, InputError
-from dhm_cli.export import export as export_workflow
+from dhm_cli.export import export as exporting
+from dhm_cli.export import parity
 from dhm_cli.export.export import export_checkpoint, export_onnx
 from dhm_cli.geometry.landmarks import face_size
 from dhm_cli.inference.engines import OnnxEngine, TorchEngine
@@ -247,7 +248,7 @@ def test_uncertainty_stays_in_the_checkpoint(
 def test_int8(
     stored_checkpoint: Path, uncertain_export: Path, face_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export_workflow, "MOST_LOST", 100.0)  # these weights were never trained
+    monkeypatch.setattr(parity, "MOST_LOST", 100.0)  # these weights were never trained
     out = tmp_path / "int8.onnx"
     result = CliRunner().invoke(
         app, ["export", str(stored_checkpoint), "-o", str(out), "--precision", "int8", "--data", str(face_store)]
@@ -268,7 +269,7 @@ def test_int8(
 def test_int8_is_refused_when_it_costs_accuracy(
     stored_checkpoint: Path, face_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export_workflow, "MOST_LOST", -100.0)
+    monkeypatch.setattr(parity, "MOST_LOST", -100.0)
     out = tmp_path / "int8.onnx"
     out.write_text("an older file")
     with pytest.raises(DhmError, match=r"int8\.onnx: not written, int8 worsens the NME from [\d.]+ to [\d.]+ %"):
@@ -298,7 +299,7 @@ def test_a_file_that_disagrees_is_not_kept(
             module.wide.bias += 0.1
         return module
 
-    monkeypatch.setattr(export_workflow, "inference_network", wrong)
+    monkeypatch.setattr(exporting, "inference_network", wrong)
     with pytest.raises(DhmError, match=r"not written, its landmarks lie 0\.1\d* pixels from"):
         export_onnx(stored_checkpoint, tmp_path / "a.onnx")
     assert not list(tmp_path.iterdir())
