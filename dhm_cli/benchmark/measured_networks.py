@@ -158,7 +158,7 @@ def _random(arch: str) -> MeasuredNetwork:
     mean_shape = _packaged_mean_shape()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = build_model(arch, mean_shape, face_model=toy).eval()
+        model = build_model(arch, mean_shape, settings, toy).eval()
     note = "random weights" + (", toy face model of 68 points" if toy is not None else "")
     shape = mean_shape.numpy().astype(np.float64)
     return MeasuredNetwork(arch, "random", settings.input_size, shape, model, inference_network(model), note=note)

@@ -3,11 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from dhm_cli.benchmark.accuracy import Accuracy
 from dhm_cli.benchmark.chart import chart_rows
 from dhm_cli.benchmark.costs import Costs
 from dhm_cli.benchmark.report import BenchmarkReport, Line, NetworkReport, PhotoReport
 from dhm_cli.benchmark.timing import Statistics
+from dhm_cli.drawing import charts
 from dhm_cli.drawing.charts import _extent_of_text, save_accuracy_against_time
 from dhm_cli.metrics.published import published_results
 
@@ -53,7 +56,9 @@ def test_no_label_of_the_chart_covers_another(drawn: list[Any], tmp_path: Path) 
             assert not any(box.overlaps(other) for other in boxes[:k])
 
 
-def test_chart_without_any_accuracy(drawn: list[Any], tmp_path: Path) -> None:
+def test_chart_without_any_accuracy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(charts, "_save", lambda figure, _: drawn.append(figure))  # what they show, not the files
     published = [row for row in PUBLISHED if row["cpu_fps"]][:1]
     save_accuracy_against_time(tmp_path / "a.png", [network("fast", 0.4, None)], published)
     assert {"no NME is known", "fast, 0.4 ms, NME not measured"} <= set(texts(drawn[0].axes[0]))

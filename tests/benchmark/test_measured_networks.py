@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from example_networks import small_checkpoint
+from example_networks import small, small_checkpoint
 
+from dhm_cli.benchmark import measured_networks
 from dhm_cli.benchmark.baselines import BASELINES
 from dhm_cli.benchmark.measured_networks import MeasuredNetwork, find_networks
 from dhm_cli.config.networks import ARCHS
@@ -40,11 +41,21 @@ def test_all_is_every_architecture(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sorted(made) == sorted(ARCHS)
 
 
-def test_random_weights_are_the_same_every_time() -> None:
+def test_random_weights_are_the_same_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measured_networks, "preset", small)
     first, second = (find_networks(["2drnn"])[0].model for _ in range(2))
     assert first is not None
     assert second is not None
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+def test_weights_for_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measured_networks, "preset", small)
+    packaged, checkpoint, random = find_networks(["fast", str(small_checkpoint(tmp_path / "a.safetensors")), "rhg"])[:3]
+    assert (packaged.weights("cpu"), packaged.weights("cuda")) == (packaged.onnx_file, packaged.file)
+    assert [str(packaged.weights(device)).rpartition(".")[2] for device in ("cpu", "cuda")] == ["onnx", "safetensors"]
+    assert checkpoint.weights("cpu") == checkpoint.weights("cuda") == tmp_path / "a.safetensors"
+    assert random.weights("cpu") is None
 
 
 def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:

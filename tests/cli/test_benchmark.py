@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from example_networks import small_checkpoint
+from example_networks import small, small_checkpoint
 from typer.testing import CliRunner, Result
 
 from dhm_cli.benchmark import (
@@ -28,7 +28,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setattr(measured_networks, "BASELINES", {REFERENCE: 0.5})
-    monkeypatch.setattr(baselines, "_BLOCKS", ((64, 2), (64, 2)))
+    monkeypatch.setattr(baselines, "_BLOCKS", ((64, 2),))
     monkeypatch.setattr(timing, "_WARM_UP_SECONDS", 0)
     monkeypatch.setattr(bench, "peak_of_network", lambda *_: 50_000_000)
     return tmp_path
@@ -159,6 +159,7 @@ def test_times_of_a_photo_are_of_all_its_faces(here: Path, monkeypatch: pytest.M
 def test_folders_and_processes(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(photo_folder, "_START_UPS", 1)
     monkeypatch.setattr(processes, "_SECONDS", 0.2)
+    monkeypatch.setattr(measured_networks, "preset", small)
     options = ("--level", "folder", "--photos", 8, "--processes", 1, "--engine", "torch", "--json", "a.json")
     result = dhm("fast", "2drnn", *options)
     assert result.exit_code == 0, result.output
