@@ -1,51 +1,25 @@
 """`dhm benchmark`: the speed of networks, side by side with public baselines, and their other costs."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 
 from dhm_cli.benchmark.accuracy import known_accuracy, read_reports
 from dhm_cli.benchmark.baselines import REFERENCE
 from dhm_cli.benchmark.chart import save_chart
 from dhm_cli.benchmark.costs import costs
 from dhm_cli.benchmark.doubts import doubts
+from dhm_cli.benchmark.levels import LevelTimer
 from dhm_cli.benchmark.measured_networks import MeasuredNetwork, find_networks
 from dhm_cli.benchmark.peak_memory import peak_of_network
 from dhm_cli.benchmark.photo_folder import measure_folder
 from dhm_cli.benchmark.pinning import pinned
-from dhm_cli.benchmark.pipeline import (
-    PHOTO,
-    RunnerEngine,
-    Scene,
-    crop_call,
-    open_aligner,
-    open_scene,
-    photo_call,
-    photo_parts,
-)
-from dhm_cli.benchmark.plan import (
-    CROP,
-    DEFAULT_RUNS,
-    FOLDER,
-    NETWORK,
-    PHOTO_LEVEL,
-    BenchmarkOptions,
-    check_options,
-)
+from dhm_cli.benchmark.pipeline import PHOTO, Scene, open_scene
+from dhm_cli.benchmark.plan import FOLDER, BenchmarkOptions, check_options
 from dhm_cli.benchmark.processes import measure_processes
-from dhm_cli.benchmark.report import BenchmarkReport, Line, NetworkReport, Part, PhotoReport, Problem, save_report
+from dhm_cli.benchmark.report import BenchmarkReport, NetworkReport, PhotoReport, reason, save_report
 from dhm_cli.benchmark.runners import Runner, make_runner
-from dhm_cli.benchmark.timing import (
-    Call,
-    Stopwatch,
-    Task,
-    measure_interleaved,
-    planned_runs,
-    wall_stopwatch,
-    warm_up,
-)
 from dhm_cli.errors import DhmError
 from dhm_cli.runtime.environment import environment, machine
 from dhm_cli.runtime.progress import Progress
@@ -53,7 +27,6 @@ from dhm_cli.runtime.threads import available_cores
 
 # Packages whose versions matter here, beside those of every run.
 _PACKAGES = ("onnx", "onnxscript", "openvino")
-_REASON_LENGTH = 160
 
 
 def benchmark(options: BenchmarkOptions, progress: Progress) -> BenchmarkReport:
@@ -85,15 +58,6 @@ def benchmark(options: BenchmarkOptions, progress: Progress) -> BenchmarkReport:
     return report
 
 
-@dataclass(frozen=True, eq=False)
-class _Timed:
-    """A call that is timed, and which line of the report it gives; `part` is empty but for parts of a photo."""
-
-    network: str
-    part: str
-    task: Task
-
-
 class _Bench:
     """One run: the options, what is measured, and the report so far.
 
@@ -117,27 +81,13 @@ class _Bench:
             if self.options.device == "cuda":
                 self._describe_cuda()
             self._make_runners()
-            self._measure_levels()
+            LevelTimer(self.options, self.networks, self.scene, self.runners, self.report, self.progress).measure()
+            if FOLDER in self.options.levels:
+                self._measure_folder()
         if self.options.processes is not None:
             self._measure_processes(self.options.processes)
         if self.options.device == "cpu":
             self._measure_memory()
-
-    def _measure_levels(self) -> None:
-        levels = self.options.levels
-        if NETWORK in levels:
-            for engine in self.options.network_engines:
-                for batch in self.options.batches_of(engine):
-                    self._measure_network(engine, batch)
-        for engine in self.options.pipeline_engines:
-            if CROP in levels:
-                self._measure_crops(engine)
-            if PHOTO_LEVEL in levels:
-                self._measure_photos(engine)
-        if FOLDER in levels:
-            self._measure_folder()
-
-    # --- before the measurements
 
     def _export(self) -> None:
         """Export the networks that have no ONNX file, on all cores; `_make_runners` reports those that fail."""
@@ -158,9 +108,7 @@ class _Bench:
         try:
             self.report.cuda = cuda_machine()
         except RuntimeError as error:  # no memory left on it, or taken by another program
-            raise DhmError(
-                f"device cuda cannot be used: {_reason(error)}", "pass --device cpu, or try later"
-            ) from error
+            raise DhmError(f"device cuda cannot be used: {reason(error)}", "pass --device cpu, or try later") from error
 
     def _make_runners(self) -> None:
         wanted = [(network, engine) for network in self.networks for engine in self.options.network_engines]
@@ -169,100 +117,9 @@ class _Bench:
             try:
                 runner = make_runner(network, engine, self.options.threads, self.options.device)
             except Exception as error:  # whatever an engine raises: the others go on
-                self._problem(engine, network.name, error)
+                self.report.add_problem(engine, network.name, error)
             else:
                 self.runners[network.name, engine] = runner
-
-    # --- levels whose calls are timed in this process
-
-    def _measure_network(self, engine: str, batch: int) -> None:
-        calls = {}
-        for network in self.networks:
-            if (network.name, engine) in self.runners:
-                try:
-                    calls[network.name, ""] = self.runners[network.name, engine].bind(network.inputs(batch))
-                except (MemoryError, RuntimeError) as error:  # torch raises the latter for a device's memory
-                    self._problem(engine, network.name, error, f"batch {batch}")
-        self._measure(NETWORK, engine, batch, calls)
-
-    def _measure_crops(self, engine: str) -> None:
-        calls = {
-            (network.name, ""): crop_call(RunnerEngine(network, runner), self.scene)
-            for network, runner in self._runners_for_landmarks(engine)
-        }
-        self._measure(CROP, engine, 1, calls)
-
-    def _measure_photos(self, engine: str) -> None:
-        calls, parts = {}, {}
-        for network, runner in self._runners_for_landmarks(engine):
-            aligner = open_aligner(network, engine, runner, self.options.threads)
-            calls[network.name, ""] = photo_call(aligner, self.scene)
-            parts.update({(network.name, part): call for part, call in photo_parts(aligner, self.scene).items()})
-        self._measure(PHOTO_LEVEL, engine, 1, {**calls, **parts})
-
-    def _runners_for_landmarks(self, engine: str) -> Iterator[tuple[MeasuredNetwork, Runner]]:
-        """The networks that give landmarks, with their runners on an engine."""
-        for network in self.networks:
-            if not network.is_baseline and (network.name, engine) in self.runners:
-                yield network, self.runners[network.name, engine]
-
-    def _measure(self, level: str, engine: str, batch: int, calls: Mapping[tuple[str, str], Call]) -> None:
-        """Time calls in turns, and add their lines and parts to the report.
-
-        Args:
-            level: of `LEVELS`.
-            engine: that they run on.
-            batch: faces in a call.
-            calls: by name of the network and part of a photo; an empty part is the whole call.
-        """
-        stopwatch = self._stopwatch(level)
-        what = f"{level}, {engine}, batch {batch}"
-        entries: list[_Timed] = []
-        for k, ((network, part), call) in enumerate(calls.items()):
-            self.progress(f"{what}: warm-up", k, len(calls))
-            try:
-                milliseconds = warm_up(call, stopwatch)
-            except Exception as error:  # out of memory, a missing operator or compiler
-                self._problem(engine, network, error, f"batch {batch}")
-            else:
-                entries.append(_Timed(network, part, Task(call, self._runs(milliseconds))))
-        tasks = [entry.task for entry in entries]
-        total = sum(task.runs for task in tasks)
-        try:
-            measure_interleaved(
-                tasks,
-                stopwatch,
-                progress=lambda _: self.progress(what, sum(len(task.samples) for task in tasks), total),
-            )
-        except Exception as error:  # as in the warm-up; the calls that were timed stay
-            self._problem(engine, f"the rest of {level}", error, f"batch {batch}")
-        finally:
-            self._keep(level, engine, batch, [entry for entry in entries if entry.task.samples])
-
-    def _runs(self, milliseconds: float) -> int:
-        """Timed calls of a line, from the milliseconds of a call."""
-        asked = self.options.runs
-        return planned_runs(milliseconds, DEFAULT_RUNS if asked is None else asked, exactly=asked is not None)
-
-    def _stopwatch(self, level: str) -> Stopwatch:
-        if self.options.device == "cuda" and level == NETWORK:
-            from dhm_cli.benchmark.cuda import event_stopwatch
-
-            return event_stopwatch
-        return wall_stopwatch
-
-    def _keep(self, level: str, engine: str, batch: int, entries: Sequence[_Timed]) -> None:
-        faces = len(self.scene.faces) if level == PHOTO_LEVEL else batch
-        for entry in entries:
-            timing = entry.task.statistics(with_cpu=self.options.device == "cpu")
-            per_face, per_second = timing.median_ms / faces, 1000 * faces / timing.median_ms
-            place = level, engine, batch, entry.network
-            if entry.part:
-                self.report.parts.append(Part(*place, entry.part, timing, per_face, per_second))
-            else:
-                self.report.lines.append(Line(*place, timing, per_face, per_second))
-
-    # --- measurements in processes of their own
 
     def _measure_folder(self) -> None:
         options = self.options
@@ -271,7 +128,7 @@ class _Bench:
             try:
                 found = measure_folder(name, self.scene, arguments, options.photos, options.threads, self.progress)
             except (RuntimeError, OSError) as error:
-                self._problem(FOLDER, name, error)
+                self.report.add_problem(FOLDER, name, error)
             else:
                 self.report.folders.append(found)
 
@@ -281,7 +138,7 @@ class _Bench:
             try:
                 found = measure_processes(name, self.scene.file, weights, cores[-processes:], self.progress)
             except (RuntimeError, OSError) as error:
-                self._problem("processes", name, error)
+                self.report.add_problem("processes", name, error)
             else:
                 self.report.processes.append(found)
 
@@ -294,7 +151,7 @@ class _Bench:
             file = network.weights(self.options.device)
             if file is None:
                 error = ValueError("random weights have no file that dhm align could load")
-                self._problem(what, network.name, error)
+                self.report.add_problem(what, network.name, error)
                 continue
             yield (
                 network.name,
@@ -324,18 +181,9 @@ class _Bench:
                     try:
                         self.report.network(network.name).peak_bytes[engine] = future.result()
                     except Exception as error:  # whatever the engine raised in its process
-                        self._problem(engine, network.name, error, "peak memory")
+                        self.report.add_problem(engine, network.name, error, "peak memory")
             finally:
                 pool.shutdown(cancel_futures=True)
-
-    def _problem(self, engine: str, network: str, error: Exception, where: str = "") -> None:
-        self.report.problems.append(Problem(engine, network, where, _reason(error)))
-
-
-def _reason(error: Exception) -> str:
-    text = error.message if isinstance(error, DhmError) else str(error)
-    reason = " ".join(text.split()) or type(error).__name__
-    return reason if len(reason) <= _REASON_LENGTH else reason[:_REASON_LENGTH] + " …"
 
 
 def _option(name: str) -> str:

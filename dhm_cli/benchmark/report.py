@@ -12,11 +12,13 @@ from dhm_cli.benchmark.cuda import CudaMachine
 from dhm_cli.benchmark.photo_folder import FolderTiming
 from dhm_cli.benchmark.processes import ProcessesTiming
 from dhm_cli.benchmark.timing import Statistics
+from dhm_cli.errors import DhmError
 from dhm_cli.runtime.atomic import written_atomically
 
 SCHEMA, SCHEMA_VERSION = "dhm-benchmark", 1
 # Fields whose own fields stand in their place in the JSON.
 _INLINE = ("costs", "timing")
+_REASON_LENGTH = 160
 
 
 @dataclass
@@ -171,6 +173,10 @@ class BenchmarkReport:
         """The network of a name."""
         return next(network for network in self.subjects if network.name == name)
 
+    def add_problem(self, engine: str, network: str, error: Exception, where: str = "") -> None:
+        """Note a measurement that failed; see `Problem`."""
+        self.problems.append(Problem(engine, network, where, reason(error)))
+
     def add_ratios(self) -> None:
         """Complete the lines with their ratios to the reference and to the device's limit."""
         medians = {
@@ -197,6 +203,13 @@ class BenchmarkReport:
 
 def _ratio(reference: float | None, value: float) -> float | None:
     return None if reference is None else reference / value
+
+
+def reason(error: Exception) -> str:
+    """What an error says, in one line that is not too long."""
+    text = error.message if isinstance(error, DhmError) else str(error)
+    line = " ".join(text.split()) or type(error).__name__
+    return line if len(line) <= _REASON_LENGTH else line[:_REASON_LENGTH] + " …"
 
 
 def report_json(report: BenchmarkReport) -> dict[str, Any]:
