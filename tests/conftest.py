@@ -41,7 +41,7 @@ def single_torch_thread() -> None:
 @pytest.fixture(scope="session")
 def toy_model() -> "FaceModel":
     """The made-up face model."""
-    from dhm_cli.morphable.face_model import toy_face_model
+    from dhm_cli.morphable.toy import toy_face_model
 
     return toy_face_model()
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from dhm_cli.cli.align import DEFAULT_FACE_MODEL
 from dhm_cli.cli.progress import shown_on
+from dhm_cli.morphable.location import DEFAULT_FACE_MODEL, existing_face_model
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -171,7 +171,6 @@ def evaluate(
         from dhm_cli.evaluation.scores import Scoring
     if interrupted.is_set():
         raise KeyboardInterrupt
-    beside = data.parent / DEFAULT_FACE_MODEL.name
     options = EvaluationOptions(
         data=data,
         checkpoint=checkpoint,
@@ -186,7 +185,7 @@ def evaluate(
         report=report,
         device=device,
         threads=threads,
-        face_model=face_model or next(filter(Path.exists, (beside, DEFAULT_FACE_MODEL)), None),
+        face_model=face_model or existing_face_model(data),
         command=shlex.join(["dhm", *sys.argv[1:]]),
     )
     with tqdm(unit=" faces", disable=None, leave=False) as bar:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from dhm_cli.data.store import SPLITS, FaceLabels
 from dhm_cli.geometry.landmarks import GROUPS, JAW, MIRROR, NUM_LANDMARKS, bounding_box, face_size
 from dhm_cli.geometry.pose import euler_to_matrix
-from dhm_cli.io.annotations import VISIBLE
+from dhm_cli.io.pts import VISIBLE
 from dhm_cli.morphable.face_model import FaceModel
 from dhm_cli.morphable.fitting import OCCLUDED_WEIGHT, PRIOR_JAW_WEIGHT, PRIOR_WEIGHT, far_side_jaw, fit_parameters
 

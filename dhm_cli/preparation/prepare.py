@@ -20,13 +20,15 @@ from numpy.typing import NDArray
 
 from dhm_cli.data.store import FILE_VERSION, SPLITS, FaceLabels
 from dhm_cli.datasets.benchmark_labels import read_reannotated, read_yaw_labels
-from dhm_cli.datasets.catalogue import discover, find_layout
+from dhm_cli.datasets.discovery import discover, find_layout
 from dhm_cli.datasets.layout import Layout
 from dhm_cli.datasets.samples import Sample
 from dhm_cli.drawing.faces import contact_sheet, face_tile, save_png
 from dhm_cli.errors import DhmError, InputError
-from dhm_cli.io.annotations import NO_LABEL, FaceRow, PointTable, lookup, read_face_table
-from dhm_cli.morphable.face_model import FACE_MODEL, FaceModel
+from dhm_cli.io.point_tables import FaceRow, PointTable, lookup, read_face_table
+from dhm_cli.io.pts import NO_LABEL
+from dhm_cli.morphable.face_model import FaceModel
+from dhm_cli.morphable.location import FACE_MODEL
 from dhm_cli.morphable.readers.face_model_files import read_face_model
 from dhm_cli.preparation.checks import (
     PROJECTION_TOLERANCE,
@@ -64,7 +66,7 @@ class PrepareOptions:
 
     Attributes:
         format: name of a dataset layout (`io.datasets`), or auto.
-        points: .npz of human points, for faces without an annotation file (`io.annotations.PointTable`).
+        points: .npz of human points, for faces without an annotation file (`io.point_tables.PointTable`).
         prior: .npz of approximate points of all 68 landmarks, which pull at low weight beside human ones.
         table: CSV with `name` and optionally `split`, `identity` and `yaw`.
         reannotated: second label set of AFLW2000-3D (`io.benchmark_labels.read_reannotated`).

@@ -13,7 +13,8 @@ from dhm_cli.drawing.faces import contact_sheet, face_tile, save_png, spread_ove
 from dhm_cli.errors import InputError
 from dhm_cli.geometry.landmarks import bounding_box
 from dhm_cli.io.images import encode_jpeg
-from dhm_cli.morphable.face_model import FACE_MODEL, FaceModel
+from dhm_cli.morphable.face_model import FaceModel
+from dhm_cli.morphable.location import FACE_MODEL
 from dhm_cli.morphable.readers.face_model_files import read_face_model
 from dhm_cli.preparation.report import PrepareReport
 from dhm_cli.preparation.shards import PartContent, Parts

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import h5py
 import pytest
+from model_files import write_face_model_mat
 from places import ROOT
 from synthetic_faces import SyntheticFaces, draw_300w_lp, draw_aflw2000
 from typer.testing import CliRunner
 
 from dhm_cli.cli.main import app
 from dhm_cli.data.store import FaceStore
-from dhm_cli.datasets.catalogue import LAYOUTS
+from dhm_cli.datasets.catalogue import DATASETS
 from dhm_cli.morphable.face_model import FaceModel
-from dhm_cli.morphable.readers.face_model_files import write_face_model_mat
 
 # As `dhm`, with parts of two faces, so that a few faces make many parts.
 SMALL_PARTS = "import dhm_cli.preparation.shards as parts; parts.PART = 2; from dhm_cli.cli.main import main; main()"
@@ -127,8 +127,8 @@ def test_what_users_see_when_something_is_wrong(workplace: Path, arguments: tupl
 
 def test_the_formats_are_the_layouts() -> None:
     output = dhm("prepare", "x", "--format", "nonsense", expect=2)
-    assert all(f"'{layout.name}'" in output for layout in LAYOUTS)
-    assert output.count("', '") == len(LAYOUTS)
+    assert all(f"'{name}'" in output for name in DATASETS)
+    assert output.count("', '") == len(DATASETS)
 
 
 def start(workplace: Path, faces: SyntheticFaces, out: str) -> "subprocess.Popen[str]":

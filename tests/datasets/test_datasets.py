@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from places import SHARED_DATA
 
 from dhm_cli.datasets.benchmark_labels import read_reannotated, read_yaw_labels
-from dhm_cli.datasets.catalogue import LAYOUTS, discover, find_layout
+from dhm_cli.datasets.catalogue import layouts
+from dhm_cli.datasets.discovery import discover, find_layout
 from dhm_cli.datasets.samples import Encoded, Sample, load_images
 from dhm_cli.errors import InputError
 from dhm_cli.geometry.landmarks import MIRROR, face_size
-from dhm_cli.io.annotations import NO_LABEL, OCCLUDED, VISIBLE
+from dhm_cli.io.pts import NO_LABEL, OCCLUDED, VISIBLE
 from dhm_cli.io.torch7 import read_t7
 
 SIZE = (examples.HEIGHT, examples.WIDTH)
@@ -59,8 +60,12 @@ def test_300w_lp(tmp_path: Path) -> None:
     assert [s.name for s in samples if layout.flips and layout.flips(s.name)] == [n for n in names if "_Flip/" in n]
 
 
+def test_the_list_names_each_layout_as_it_names_itself() -> None:
+    assert [layout.name for layout in layouts()] == list(DATASETS)
+
+
 def test_published_counts_of_300w_lp() -> None:
-    layout = next(layout for layout in LAYOUTS if layout.name == "300w-lp")
+    layout = next(layout for layout in layouts() if layout.name == "300w-lp")
     assert sum(layout.published.values()) == 122_450
 
 
@@ -538,10 +543,10 @@ def test_the_error_lists_what_is_known_and_what_was_seen(tmp_path: Path) -> None
         find_layout(tmp_path)
     text = message_of(error)
     assert "2 .jpg, 2 .txt, 1 without suffix, folders a, b, c" in text
-    assert all(f"{layout.name}: {layout.description}" in text for layout in LAYOUTS)
+    assert all(f"{layout.name}: {layout.description}" in text for layout in layouts())
 
 
-@pytest.mark.parametrize("format", [layout.name for layout in LAYOUTS if layout.name != "points"])
+@pytest.mark.parametrize("format", [layout.name for layout in layouts() if layout.name != "points"])
 def test_a_named_layout_that_does_not_fit(tmp_path: Path, format: str) -> None:
     examples.write_image(tmp_path / "a.jpg")
     with pytest.raises(InputError, match=f"not the layout {format}") as error:

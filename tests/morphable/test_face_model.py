@@ -11,8 +11,9 @@ import torch
 from dhm_cli.errors import FormatError, InputError
 from dhm_cli.geometry.landmarks import MIRROR
 from dhm_cli.morphable import face_model
-from dhm_cli.morphable.face_model import FaceModel, Mesh, Origin, is_face_model, toy_face_model
+from dhm_cli.morphable.face_model import FaceModel, Mesh, Origin, is_face_model
 from dhm_cli.morphable.parameters import Parameters, pack
+from dhm_cli.morphable.toy import toy_face_model
 
 
 def plain_model() -> FaceModel:

@@ -19,8 +19,9 @@ from dhm_cli.data.store import FaceLabels, FaceStore, write_store
 from dhm_cli.errors import InputError
 from dhm_cli.geometry.landmarks import GROUPS, JAW, MIRROR, MOUTH, bounding_box, face_size
 from dhm_cli.geometry.pose import euler_to_matrix, matrix_to_euler
-from dhm_cli.morphable.face_model import FACE_MODEL, FaceModel
+from dhm_cli.morphable.face_model import FaceModel
 from dhm_cli.morphable.fitting import fit_parameters
+from dhm_cli.morphable.location import FACE_MODEL
 from dhm_cli.preparation import label_fusion as relabelling
 from dhm_cli.preparation import relabel as workflow
 from dhm_cli.preparation.label_fusion import Convention, FaceFrame, Relabelled, Sources, convention_of_prior, relabel

@@ -9,12 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-import scipy.io
-import torch
 from numpy.typing import NDArray
 
 from dhm_cli.errors import InputError
-from dhm_cli.geometry.landmarks import NUM_LANDMARKS
 from dhm_cli.morphable.face_model import FaceModel, is_face_model
 from dhm_cli.morphable.readers.file_kinds import (
     BFM_HDF5,
@@ -102,21 +99,6 @@ def read_face_model(path: Path, expression: Path | None = None, keypoints: Path 
     if surface.keypoints is None:
         surface.keypoints = _known_keypoints(surface)
     return to_face_model(surface, path, tuple(_sha256(file) for file in surface.files))
-
-
-def write_face_model_mat(model: FaceModel, path: Path) -> None:
-    """Write a model as a 3DDFA-style .mat file, which `read_face_model` reads back (used for the toy model)."""
-    mean = model.mean.reshape(-1, 1).numpy()
-    fields = {
-        "mu_shape": mean,
-        "w": _columns(model.identity),
-        "sigma": model.identity_std[:, None].numpy(),
-        "mu_exp": np.zeros_like(mean),
-        "w_exp": _columns(model.expression),
-        "sigma_exp": model.expression_std[:, None].numpy(),
-        "keypoints": np.arange(1, NUM_LANDMARKS + 1)[None],
-    }
-    scipy.io.savemat(path, fields, do_compression=True)
 
 
 def _read_surface(path: Path) -> Surface:
@@ -279,7 +261,3 @@ def _sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _columns(basis: torch.Tensor) -> NDArray[np.float32]:
-    return basis.reshape(-1, basis.shape[-1]).numpy()
