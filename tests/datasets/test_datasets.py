@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from places import SHARED_DATA
 
 from dhm_cli.datasets.benchmark_labels import read_reannotated, read_yaw_labels
-from dhm_cli.datasets.catalogue import layouts
+from dhm_cli.datasets.catalogue import DATASETS, layouts
 from dhm_cli.datasets.discovery import discover, find_layout
 from dhm_cli.datasets.samples import Encoded, Sample, load_images
 from dhm_cli.errors import InputError

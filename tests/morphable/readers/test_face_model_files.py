@@ -37,11 +37,8 @@ from scipy.spatial.transform import Rotation
 from dhm_cli.errors import DhmError, FormatError, InputError
 from dhm_cli.geometry.landmarks import face_size
 from dhm_cli.morphable.face_model import FaceModel
-from dhm_cli.morphable.readers.face_model_files import (
-    KEYPOINTS_53215,
-    MESH_53215,
-    read_face_model,
-)
+from dhm_cli.morphable.readers.face_model_files import read_face_model
+from dhm_cli.morphable.readers.keypoint_files import KEYPOINTS_53215, MESH_53215
 from dhm_cli.morphable.readers.surface import IDENTITY_LAW
 from dhm_cli.morphable.toy import toy_face_model
 
