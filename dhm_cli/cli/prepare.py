@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dhm_cli.errors import DhmError
     from dhm_cli.morphable.face_model import FaceModel
     from dhm_cli.preparation.checks import Finding
-    from dhm_cli.preparation.prepare import PrepareOptions
+    from dhm_cli.preparation.options import PrepareOptions
     from dhm_cli.preparation.report import PrepareReport
 
 # Dropped faces, and faces of a finding, listed by name.
@@ -168,7 +168,8 @@ def prepare(
     from dhm_cli.runtime.threads import single_threaded_mathematics
 
     single_threaded_mathematics()
-    from dhm_cli.preparation.prepare import PrepareOptions, name_stores
+    from dhm_cli.preparation.options import PrepareOptions
+    from dhm_cli.preparation.store_names import name_stores
 
     options = PrepareOptions(
         format=dataset_format,
@@ -217,7 +218,8 @@ def _face_model(bfm: Path | None, expression: Path | None, keypoints: Path | Non
 
 def _search(out: Path, options: "PrepareOptions") -> "list[tuple[Path, PrepareOptions]]":
     """The known datasets below the current folder."""
-    from dhm_cli.preparation.prepare import find_datasets, name_stores
+    from dhm_cli.preparation.prepare import find_datasets
+    from dhm_cli.preparation.store_names import name_stores
 
     found = find_datasets(Path(), out)
     for folder, layout in found:

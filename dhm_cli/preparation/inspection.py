@@ -28,7 +28,7 @@ from dhm_cli.preparation.checks import (
     check_labels,
     check_projection,
 )
-from dhm_cli.runtime.progress import Progress
+from dhm_cli.runtime.progress import Progress, silent
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Description:
     picture: Path | None = None
 
 
-def check_store(path: Path, progress: Progress = lambda *_: None) -> tuple[FaceStore, list[Finding]]:
+def check_store(path: Path, progress: Progress = silent) -> tuple[FaceStore, list[Finding]]:
     """Validate a store: its form, every image, every label, and the projection of p by the face model beside it.
 
     Args:

@@ -20,7 +20,7 @@ from dhm_cli.morphable.face_model import FaceModel
 from dhm_cli.morphable.location import FACE_MODEL, face_model_beside
 from dhm_cli.preparation.label_fusion import Relabelled, Sources, convention_of_prior, relabel
 from dhm_cli.runtime.atomic import written_atomically
-from dhm_cli.runtime.progress import Progress
+from dhm_cli.runtime.progress import Progress, silent
 from dhm_cli.runtime.unfinished import Unfinished
 from dhm_cli.version import __version__
 
@@ -75,7 +75,7 @@ def relabel_stores(
     engine: Engine,
     out: Path,
     follow: Sequence[str] = (),
-    progress: Progress = lambda *_: None,
+    progress: Progress = silent,
 ) -> list[RelabelReport]:
     """Write `<out>/<name>.h5` for every store, with new labels and the old images, and the face model beside them.
 

@@ -1,6 +1,5 @@
 """`dhm prepare --profile`: a store of views at larger yaw, made from the training faces of another store."""
 
-import hashlib
 import json
 import shlex
 import time
@@ -19,7 +18,8 @@ from dhm_cli.morphable.readers.face_model_files import read_face_model
 from dhm_cli.preparation.report import PrepareReport
 from dhm_cli.preparation.shards import PartContent, Parts
 from dhm_cli.preparation.view_synthesis import Profiler, View, name_generator, target_yaws, upright_yaw
-from dhm_cli.runtime.progress import Progress
+from dhm_cli.runtime.hashing import short_hash
+from dhm_cli.runtime.progress import Progress, silent
 from dhm_cli.runtime.threads import available_cores
 from dhm_cli.version import __version__
 
@@ -52,7 +52,7 @@ def profile_store(
     model: FaceModel,
     surface: FaceModel,
     count: int,
-    progress: Progress = lambda *_: None,
+    progress: Progress = silent,
     workers: int | None = None,
 ) -> PrepareReport:
     """Make `<name>-profile.h5` beside a store: new views of its training faces, all for training.
@@ -107,7 +107,7 @@ class _Maker:
 
     def key(self, start: int, stop: int) -> str:
         """Hash of all that the views of faces [start, stop) depend on."""
-        return hashlib.sha256(f"{self._settings} {start} {stop}".encode()).hexdigest()
+        return short_hash(f"{self._settings} {start} {stop}".encode())
 
     def attributes(self) -> dict[str, str | int]:
         """What the store records: its source's, and how the views were made."""

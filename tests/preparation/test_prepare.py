@@ -12,7 +12,8 @@ from dhm_cli.data.store import SPLITS, FaceStore
 from dhm_cli.errors import InputError
 from dhm_cli.geometry.landmarks import face_size
 from dhm_cli.morphable.face_model import FaceModel
-from dhm_cli.preparation.prepare import PrepareOptions, prepare_face_model, prepare_folder
+from dhm_cli.preparation.options import PrepareOptions
+from dhm_cli.preparation.prepare import prepare_face_model, prepare_folder
 
 # Four faces between half profile and front, enough for what does not measure accuracy.
 FEW = (8, 10, 12, 14)
