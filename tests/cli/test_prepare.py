@@ -19,9 +19,14 @@ from dhm_cli.cli.main import app
 from dhm_cli.data.store import FaceStore
 from dhm_cli.datasets.catalogue import DATASETS
 from dhm_cli.morphable.face_model import FaceModel
+from dhm_cli.preparation import shards
 
 # As `dhm`, with parts of two faces, so that a few faces make many parts.
-SMALL_PARTS = "import dhm_cli.preparation.shards as parts; parts.PART = 2; from dhm_cli.cli.main import main; main()"
+# In a process of its own, which obeys SIGINT even where the tests run in the background.
+SMALL_PARTS = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "import dhm_cli.preparation.shards as shards; shards.PART = 2; from dhm_cli.cli.main import main; main()"
+)
 
 
 def dhm(*arguments: str | Path, expect: int = 0) -> str:
@@ -88,14 +93,19 @@ def test_check_and_show(workplace: Path) -> None:
 def test_views_from_the_side(drawn_faces: SyntheticFaces, dense_model: FaceModel, workplace: Path) -> None:
     """The dense model, once as --surface and once as the face model itself."""
     dense_model.save(workplace / "dense.h5")
-    folder = ("prepare", drawn_faces.folder, "--split", "train", "--profile", "1")
+    few = workplace / "few faces"
+    few.mkdir()
+    for image in sorted(drawn_faces.folder.rglob("face_*.png")):
+        for file in (image, image.with_suffix(".pts")):
+            shutil.copyfile(file, few / file.name)
+    folder = ("prepare", few, "--split", "train", "--profile", "1")
     output = dhm(*folder, "--bfm", "BFM.mat", "--surface", "dense.h5", "--out", "a")
-    assert "drawn faces-profile.h5" in output
-    views = FaceStore(workplace / "a" / "drawn faces-profile.h5")
-    assert len(views) > 8
+    assert "few faces-profile.h5" in output
+    views = FaceStore(workplace / "a" / "few faces-profile.h5")
+    assert len(views) > 4
     assert "--profile 1 --surface 'toy mask'" in str(views.attributes["command"])
     dhm(*folder, "--bfm", "dense.h5", "--out", "b")
-    assert len(FaceStore(workplace / "b" / "drawn faces-profile.h5")) == len(views)
+    assert len(FaceStore(workplace / "b" / "few faces-profile.h5")) == len(views)
     # A dataset without training faces has none to turn, and that is no error.
     output = dhm("prepare", "datasets/AFLW2000", "--bfm", "dense.h5", "--out", "b", "--profile", "1")
     assert "datasets/AFLW2000: no training faces" in output
@@ -131,23 +141,22 @@ def test_the_formats_are_the_layouts() -> None:
     assert output.count("', '") == len(DATASETS)
 
 
-def start(workplace: Path, faces: SyntheticFaces, out: str) -> "subprocess.Popen[str]":
-    command = ["prepare", str(faces.folder), "--bfm", str(workplace / "BFM.mat"), "--out", str(workplace / out)]
-    command += ["--workers", "1", "--split", "train"]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(
-        [sys.executable, "-c", SMALL_PARTS, *command], cwd=ROOT, stderr=pipe, stdout=pipe, text=True
-    )
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-def test_a_killed_conversion_goes_on_and_gives_the_same_file(workplace: Path, drawn_faces: SyntheticFaces) -> None:
+def test_a_killed_conversion_goes_on_and_gives_the_same_file(
+    workplace: Path, drawn_faces: SyntheticFaces, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Stopped by Ctrl-C, started again, killed, and started again."""
-    whole = start(workplace, drawn_faces, "whole")
+    monkeypatch.setattr(shards, "PART", 2)
+
+    def command(out: str) -> list[str]:
+        bfm, folder = str(workplace / "BFM.mat"), str(drawn_faces.folder)
+        return ["prepare", folder, "--bfm", bfm, "--out", str(workplace / out), "--workers", "1", "--split", "train"]
+
     parts, store = workplace / "cut" / ".drawn faces.parts", workplace / "cut" / "drawn faces.h5"
 
     def cut(how: signal.Signals, after: int) -> tuple[int, str]:
-        process = start(workplace, drawn_faces, "cut")
+        pipe, code = subprocess.PIPE, [sys.executable, "-c", SMALL_PARTS, *command("cut")]
+        process = subprocess.Popen(code, cwd=ROOT, stderr=pipe, stdout=pipe, text=True)
         deadline = time.monotonic() + 120
         while len(list(parts.glob("*.h5"))) < after and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.002)
@@ -165,8 +174,8 @@ def test_a_killed_conversion_goes_on_and_gives_the_same_file(workplace: Path, dr
     code, _ = cut(signal.SIGKILL, after=len(done) + 2)
     assert code == -signal.SIGKILL
     assert all(path.stat().st_mtime_ns == time_ns for path, time_ns in done.items())
-    assert start(workplace, drawn_faces, "cut").wait(timeout=120) == 0
+    dhm(*command("cut"))
     assert not parts.exists()
-    assert whole.wait(timeout=120) == 0, whole.stderr and whole.stderr.read()
+    dhm(*command("whole"))
     assert (workplace / "whole" / "drawn faces.h5").read_bytes() == store.read_bytes()
     assert len(FaceStore(store)) == 24

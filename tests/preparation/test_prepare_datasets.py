@@ -422,8 +422,8 @@ def test_profiles_in_large_photos_agree_with_their_parameters(toy_model: FaceMod
     truth = draw_aflw2000(tmp_path / "small", toy_model, tuple(np.linspace(87, 93, 13)))
     folder = tmp_path / "large"
     folder.mkdir()
+    blank = cv2.imencode(".png", np.zeros((SIDE * 15, SIDE * 15), np.uint8))[1]
     for i, points in enumerate(truth * 15):
-        blank = cv2.imencode(".png", np.zeros((SIDE * 15, SIDE * 15), np.uint8))[1]
         (folder / f"{i}.png").write_bytes(blank.tobytes())
         write_t7(folder / f"{i}.t7", (points[:, :2] + 1).astype(np.float32))
     report = prepare_folder(folder, toy_model, tmp_path, PrepareOptions(split="train", max_residual=100))
