@@ -21,11 +21,11 @@ from dhm_cli.datasets.catalogue import DATASETS
 from dhm_cli.morphable.face_model import FaceModel
 from dhm_cli.preparation import shards
 
-# As `dhm`, with parts of two faces, so that a few faces make many parts.
+# As `dhm`, with parts of three faces, so that a few faces make many parts.
 # In a process of its own, which obeys SIGINT even where the tests run in the background.
 SMALL_PARTS = (
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    "import dhm_cli.preparation.shards as shards; shards.PART = 2; from dhm_cli.cli.main import main; main()"
+    "import dhm_cli.preparation.shards as shards; shards.PART = 3; from dhm_cli.cli.main import main; main()"
 )
 
 
@@ -146,7 +146,7 @@ def test_a_killed_conversion_goes_on_and_gives_the_same_file(
     workplace: Path, drawn_faces: SyntheticFaces, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped by Ctrl-C, started again, killed, and started again."""
-    monkeypatch.setattr(shards, "PART", 2)
+    monkeypatch.setattr(shards, "PART", 3)
 
     def command(out: str) -> list[str]:
         bfm, folder = str(workplace / "BFM.mat"), str(drawn_faces.folder)
@@ -162,16 +162,16 @@ def test_a_killed_conversion_goes_on_and_gives_the_same_file(
             time.sleep(0.002)
         os.kill(process.pid, how)
         _, errors = process.communicate(timeout=60)
-        assert after <= len(list(parts.glob("*.h5"))) < 12
+        assert after <= len(list(parts.glob("*.h5"))) < 8
         assert not store.exists()
         return process.returncode, errors
 
-    code, errors = cut(signal.SIGINT, after=3)
+    code, errors = cut(signal.SIGINT, after=2)
     assert code == 130
     assert "the same command goes on from here" in errors
     assert "Traceback" not in errors
     done = {path: path.stat().st_mtime_ns for path in parts.glob("*.h5")}
-    code, _ = cut(signal.SIGKILL, after=len(done) + 2)
+    code, _ = cut(signal.SIGKILL, after=len(done) + 1)
     assert code == -signal.SIGKILL
     assert all(path.stat().st_mtime_ns == time_ns for path, time_ns in done.items())
     dhm(*command("cut"))
