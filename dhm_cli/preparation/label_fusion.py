@@ -54,7 +54,7 @@ _ACCIDENT = 0.12
 
 @dataclass(frozen=True)
 class Sources:
-    """What is said of N faces.
+    """The points of N faces that a prior and a trained network give.
 
     Attributes:
         prior: (N, 68, 2), image pixels, NaN where there is none.
@@ -174,7 +174,7 @@ def relabel(
     Args:
         model: the face model of its parameters.
         labels: N faces.
-        sources: what the prior and the network say of them.
+        sources: the points that the prior and the network give for them.
         wanted: the convention that the labels shall have, seen from the network's.
         moved: (68,), which of the human points to bring to it; the others are taken to be in it already.
         trust: in the human points, 1 for careful ones.

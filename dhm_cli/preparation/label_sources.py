@@ -71,7 +71,7 @@ def _yaw_labels(options: PrepareOptions, rows: list[FaceRow], names: list[str]) 
 
 
 def _table_rows(samples: list[Sample], options: PrepareOptions) -> list[FaceRow]:
-    """What the table says of each sample.
+    """The row of the table for each sample; one that says nothing where it has none.
 
     Raises:
         InputError: an unknown split, or a table that lists none of the faces.

@@ -1,4 +1,7 @@
-"""`dhm prepare --profile`: a store of views at larger yaw, made from the training faces of another store."""
+"""`dhm prepare --profile`: a store of views at larger yaw, made from the training faces of another store.
+
+Part of view synthesis, which can be removed whole: see `view_synthesis`.
+"""
 
 import json
 import shlex

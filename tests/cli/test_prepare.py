@@ -21,7 +21,7 @@ from dhm_cli.datasets.catalogue import DATASETS
 from dhm_cli.morphable.face_model import FaceModel
 from dhm_cli.preparation import shards
 
-# As `dhm`, with parts of three faces, so that a few faces make many parts.
+# `dhm` with parts of three faces, so that a few faces make many parts.
 # In a process of its own, which obeys SIGINT even where the tests run in the background.
 SMALL_PARTS = (
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "

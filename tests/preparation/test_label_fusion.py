@@ -345,7 +345,7 @@ def test_test_faces_stay_as_they_are(faces: FaceLabels, toy_model: FaceModel) ->
 def test_a_validation_face_of_which_nothing_is_known_keeps_its_label(faces: FaceLabels, toy_model: FaceModel) -> None:
     """Fitted to nothing, its landmarks would fall together in a corner.
 
-    300W-LP has such faces: a row that repeats another's points has no label of its own (`workflows.preparation`), but
+    300W-LP has such faces: a row that repeats another's points has no label of its own (`preparation.acceptance`), but
     landmarks by its parameters.
     """
     points, visibility = faces.points.copy(), faces.visibility.copy()

@@ -32,7 +32,7 @@ HEIGHT, WIDTH = 114, 124
 
 @pytest.fixture(scope="module", autouse=True)
 def small_pictures() -> Iterator[None]:
-    """Half of the time would go into drawing, see test_plotting.py."""
+    """Half of the time would go into drawing, see drawing/test_faces.py."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(workflow, "_SHOWN", 2)
         yield
