@@ -26,7 +26,8 @@ from dhm_cli.morphable.face_model import FaceModel
 from dhm_cli.morphable.parameters import Parameters, pack
 from dhm_cli.morphable.readers.face_model_files import read_face_model
 from dhm_cli.morphable.rotation import euler_to_matrix
-from dhm_cli.preparation.prepare import PrepareOptions, prepare_folder
+from dhm_cli.preparation.options import PrepareOptions
+from dhm_cli.preparation.prepare import prepare_folder
 
 pytestmark = pytest.mark.skipif(
     not (SHARED_DATA / "bfm" / "BFM68.mat").is_file(), reason="no shared data; name its folder in DHM_SHARED_DATA"

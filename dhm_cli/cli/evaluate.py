@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from dhm_cli.cli.align import DEFAULT_FACE_MODEL
 from dhm_cli.cli.lines import say
 from dhm_cli.cli.progress import shown_on
 from dhm_cli.cli.tables import print_table
+from dhm_cli.morphable.location import DEFAULT_FACE_MODEL, existing_face_model
 
 if TYPE_CHECKING:
     from dhm_cli.evaluation.report import Against, Report
@@ -173,7 +173,6 @@ def evaluate(
         from dhm_cli.evaluation.scores import Scoring
     if interrupted.is_set():
         raise KeyboardInterrupt
-    beside = data.parent / DEFAULT_FACE_MODEL.name
     options = EvaluationOptions(
         data=data,
         checkpoint=checkpoint,
@@ -188,7 +187,7 @@ def evaluate(
         report=report,
         device=device,
         threads=threads,
-        face_model=face_model or next(filter(Path.exists, (beside, DEFAULT_FACE_MODEL)), None),
+        face_model=face_model or existing_face_model(data),
         command=shlex.join(["dhm", *sys.argv[1:]]),
     )
     with tqdm(unit=" faces", disable=None, leave=False) as bar:
