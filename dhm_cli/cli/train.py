@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from dhm_cli.config.recipes import RunSettings
+    from dhm_cli.config.run import RunSettings
     from dhm_cli.training.distributed import Processes
     from dhm_cli.training.trainer import RunOptions, TrainProgress
 
@@ -181,7 +181,7 @@ def train(
     ):  # Ctrl-C within the imports of numpy and torch would leave them half done
         import torch
 
-        from dhm_cli.config.recipes import resolve
+        from dhm_cli.config.run import resolve
         from dhm_cli.config.toml import read_toml
         from dhm_cli.runtime.threads import available_cores
         from dhm_cli.training.distributed import joined_processes

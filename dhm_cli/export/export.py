@@ -17,11 +17,9 @@ from dhm_cli.errors import DhmError, FormatError, InputError
 from dhm_cli.inference.engines import FORMAT_VERSION, METADATA_KEY, OnnxEngine
 from dhm_cli.metrics.landmark_error import nme_by_yaw, normalised_mean_error
 from dhm_cli.models.checkpoint import load_checkpoint, read_tensors, write_tensors
-from dhm_cli.models.fast_dhm import FastDhm
-from dhm_cli.models.folded import inference_network
-from dhm_cli.models.interface import image_tensor
+from dhm_cli.models.interface import Network, image_tensor
 from dhm_cli.models.onnx_graph import onnx_graph, quantised, store_half
-from dhm_cli.models.registry import Network
+from dhm_cli.models.registry import inference_network
 from dhm_cli.runtime.atomic import written_atomically
 
 PRECISIONS = ("float32", "float16", "int8")
@@ -32,9 +30,6 @@ _MOST_APART = 0.01
 _TEST_CROPS = 32
 # Faces whose values set the ranges of int8, spread over the train split.
 _CALIBRATION_FACES = 256
-# Convolutions of `InferenceFastDhm` that int8 takes. The stem sees few channels, the recurrence and the head are small
-# and add up their rounding: all in int8, `fast` lost 0.17 of its NME, the blocks alone 0.02.
-_QUANTISED = "cnn."
 
 
 @dataclass(frozen=True)
@@ -80,7 +75,8 @@ def export_onnx(checkpoint: Path, out: Path, precision: str = "float32", data: P
             f"run the checkpoint itself: dhm align --weights {checkpoint}, or train with --target landmarks",
         )
     model, metadata = load_checkpoint(checkpoint)
-    if precision == "int8" and not (isinstance(model, FastDhm) and model.config.heatmap != "predicted"):
+    network = inference_network(model)
+    if precision == "int8" and network.int8_layers is None:
         raise InputError(f"{checkpoint}: int8 is made for the networks of Fast DHM", "export float32 or float16")
     if precision == "int8" and data is None:
         raise InputError("int8 needs faces to measure the ranges of its numbers", "pass --data FILE.h5")
@@ -94,13 +90,14 @@ def export_onnx(checkpoint: Path, out: Path, precision: str = "float32", data: P
         "mean_shape": np.round(model.mean_shape.numpy().astype(float), 6).tolist(),
     }
     example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
-    exact = onnx_graph(inference_network(model), example, metadata={METADATA_KEY: json.dumps(description)})
+    exact = onnx_graph(network, example, metadata={METADATA_KEY: json.dumps(description)})
     graph = exact
     if precision == "float16":
         graph = store_half(exact)
     elif precision == "int8":
         assert store is not None
-        graph = store_half(quantised(exact, _QUANTISED, _calibration_crops(store, size)))
+        assert network.int8_layers is not None
+        graph = store_half(quantised(exact, network.int8_layers, _calibration_crops(store, size)))
     with written_atomically(out) as partial:
         partial.write_bytes(graph.SerializeToString())
         report = _compare(partial, model, exact, *faces)

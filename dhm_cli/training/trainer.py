@@ -15,8 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from dhm_cli.config.networks import DhmConfig
-from dhm_cli.config.recipes import RunSettings
+from dhm_cli.config.run import RunSettings
 from dhm_cli.config.toml import write_toml
 from dhm_cli.data.batches import Batch, Faces, TrainBatches, validation_crops
 from dhm_cli.data.overlap import split_overlap
@@ -26,8 +25,8 @@ from dhm_cli.errors import DhmError, InputError
 from dhm_cli.metrics.landmark_error import nme_by_yaw, normalised_mean_error
 from dhm_cli.models.checkpoint import load_weights, read_tensors, save_checkpoint, write_tensors
 from dhm_cli.models.heatmaps import draw_heatmap
-from dhm_cli.models.interface import image_tensor
-from dhm_cli.models.registry import Network, build_model, float32_bytes, needs_face_model
+from dhm_cli.models.interface import Network, image_tensor
+from dhm_cli.models.registry import build_model, float32_bytes
 from dhm_cli.runtime.interruption import deferred_interrupts
 from dhm_cli.training.distributed import Processes
 from dhm_cli.training.inputs import face_model_beside, faces_of, find_face_model, mean_shape_of
@@ -207,7 +206,7 @@ class Trainer:
 
     def _build(self, stores: list[tuple[FaceStore, float]]) -> None:
         network, p = self.settings.network, self._processes
-        face_model = find_face_model(stores, self._options.face_model) if needs_face_model(network) else None
+        face_model = find_face_model(stores, self._options.face_model) if network.needs_face_model else None
         teacher = self._options.teacher
         shown = None if teacher is None else Teacher(teacher, self._options.face_model or face_model_beside(stores))
         torch.manual_seed(self.config.seed)
@@ -230,12 +229,7 @@ class Trainer:
             )
 
     def _trained_network(self) -> nn.Module:
-        network = self.settings.network
-        if isinstance(network, DhmConfig):  # with one step nothing goes through W_hh
-            unused = network.recurrence == "rnn" and network.steps == 1
-        else:
-            unused = network.uncertainty and self.config.loss != "likelihood"
-        wrapped = self._processes.wrapped(self.model, unused)
+        wrapped = self._processes.wrapped(self.model, bool(self.model.unused_parameters(self.config.loss)))
         return cast(nn.Module, torch.compile(wrapped)) if self._options.compile else wrapped
 
     def _count(self) -> dict[str, int]:
