@@ -117,9 +117,9 @@ def without_retired(
     for name, nothing in retired.items():
         if name in values and (type(values[name]) not in (int, float) or values[name] != nothing):
             raise InputError(
-                f"{place}{label(name)} is {values[name]!r}: this setting was removed, and its only value left is "
-                f"{nothing:g}",
-                f"leave it out; to train with it, use the version of dhm that wrote {place.rstrip(': ') or 'it'}",
+                f"{place}{label(name)} is {values[name]!r}: this setting was removed; only {nothing:g}, which changed "
+                "nothing, is still read",
+                "leave it out; to train with it, use the version of dhm that wrote the file",
             )
     return {name: value for name, value in values.items() if name not in retired}
 

@@ -1,7 +1,7 @@
 """The HDF5 store of labelled faces: one file per dataset, written once, read at random.
 
-Images stay the encoded bytes of their files, end to end in one flat array with offsets; labels are ordinary arrays. One
-compressed chunk of many images was measured to be 20 times slower to read at random.
+Images keep the encoded bytes of their files, end to end in one flat array with offsets; labels are ordinary arrays.
+Compressed chunks of several images were measured to be 20 times slower to read at random.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from dhm_cli.errors import FormatError, InputError
 from dhm_cli.runtime.atomic import written_atomically
+from dhm_cli.runtime.hashing import SHORT
 
 FILE_FORMAT = "dhm-faces"
 FILE_VERSION = 2
@@ -128,7 +129,7 @@ def write_store(
             stored[at : at + len(piece)] = np.frombuffer(piece, dtype=np.uint8)
             at += len(piece)
         assert at == offsets[-1], "the images are not as long as announced"
-        file.attrs["images_hash"] = digest.hexdigest()[:16]
+        file.attrs["images_hash"] = digest.hexdigest()[:SHORT]
         file["offsets"] = offsets
         for name, values in labels.arrays().items():
             file[name] = values.astype(h5py.string_dtype()) if values.dtype.kind == "U" else values
@@ -142,7 +143,7 @@ def contents_hash(labels: FaceLabels, offsets: NDArray[np.int64]) -> str:
         digest.update(
             "\n".join(values).encode() if values.dtype.kind == "U" else np.ascontiguousarray(values).tobytes()
         )
-    return digest.hexdigest()[:16]
+    return digest.hexdigest()[:SHORT]
 
 
 class FaceStore:
@@ -158,7 +159,7 @@ class FaceStore:
 
     Raises:
         InputError: no such file, or a folder.
-        FormatError: not a store of this version.
+        FormatError: the file is damaged, something else, or a store of another version.
     """
 
     def __init__(self, path: Path) -> None:
@@ -226,7 +227,7 @@ class FaceStore:
 
 
 def _check_shapes(arrays: dict[str, NDArray[Any]], count: int) -> None:
-    """Raise a ValueError where an array has not the shape that `FaceLabels` says."""
+    """Raise a ValueError where an array does not have the shape that `FaceLabels` documents."""
     for name, values in arrays.items():
         expected = (count, *_SHAPES.get(name, ()))
         if values.shape != expected:

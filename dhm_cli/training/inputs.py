@@ -1,15 +1,20 @@
-"""What a training starts from: stores, their faces, their mean shape and their face model."""
+"""What a training starts from: stores, their faces, their mean shape, their face model, the untrained network."""
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from dhm_cli.config.run import RunSettings
 from dhm_cli.data.batches import Faces, load_faces
 from dhm_cli.data.store import FaceStore
 from dhm_cli.errors import InputError
+from dhm_cli.models.checkpoint import load_weights, read_tensors
+from dhm_cli.models.interface import Network
+from dhm_cli.models.registry import build_model
 from dhm_cli.morphable.face_model import FACE_MODEL, FaceModel
 from dhm_cli.morphable.mean_shape import mean_frontal_shape
 
@@ -76,7 +81,7 @@ def mean_shape_of(stores: list[tuple[FaceStore, float]]) -> Tensor:
 
 
 def face_model_beside(stores: list[tuple[FaceStore, float]]) -> Path:
-    """Where `dhm prepare` put the face model of the stores."""
+    """The file in which `dhm prepare` puts the face model of the stores."""
     return stores[0][0].path.parent / FACE_MODEL
 
 
@@ -98,4 +103,26 @@ def find_face_model(stores: list[tuple[FaceStore, float]], file: Path | None) ->
             f"{stores[0][0].path} was prepared with face model {expected}, but {path} is {model.hash()} ({model.name})",
             "pass the --face-model that dhm prepare wrote with the stores",
         )
+    return model
+
+
+def new_network(
+    settings: RunSettings, stores: list[tuple[FaceStore, float]], face_model: FaceModel | None, initial: Path | None
+) -> Network:
+    """The network before the first step.
+
+    Args:
+        settings: architecture, shape and seed.
+        stores: the training faces' mean shape is that of the network.
+        face_model: of networks that regress p.
+        initial: a checkpoint to take the weights from; None for random ones.
+
+    Raises:
+        InputError: no such checkpoint.
+        FormatError: its weights do not fit the network.
+    """
+    torch.manual_seed(settings.training.seed)
+    model = build_model(settings.arch, mean_shape_of(stores), settings.network, face_model)
+    if initial is not None:
+        load_weights(model, read_tensors(initial)[0], initial)
     return model

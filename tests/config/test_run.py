@@ -417,7 +417,7 @@ def test_a_retired_setting_that_changed_something_is_refused(older_file: Path, n
     file["training"][name] = value
     said = error(None, None, file, {})
     assert said.message.startswith(f"run.toml: training.{name} is {value!r}: this setting was removed")
-    assert "use the version of dhm that wrote run.toml" in said.hint
+    assert "use the version of dhm that wrote the file" in said.hint
 
 
 def test_a_retired_setting_is_no_flag() -> None:
