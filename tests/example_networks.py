@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dhm_cli.config.networks import FastDhmConfig, NetworkConfig
-from dhm_cli.config.recipes import ARCHS, find_recipe
+from dhm_cli.config.recipes import ARCHS, Recipe, find_recipe
 from dhm_cli.models.checkpoint import save_checkpoint
 from dhm_cli.models.interface import Network
 from dhm_cli.models.registry import build_model
@@ -32,6 +32,10 @@ def small(arch: str) -> NetworkConfig:
         "channels": tuple(max(16, c // 8) for c in vars(settings).get("channels", ())),
     }
     return replace(settings, **{name: value for name, value in smaller.items() if name in settings.rules()})
+
+
+def small_recipe(arch: str) -> Recipe:
+    return find_recipe(arch)._replace(network=small(arch))
 
 
 def make_model(arch: str, **changes: Any) -> Network:

@@ -20,7 +20,8 @@ from dhm_cli.inference.boxes import Box, match_boxes, read_boxes
 from dhm_cli.inference.detection import MIN_SCORE, FaceDetector, crop_square_from_box
 from dhm_cli.inference.engines import landmarks_in_squares, load_engine
 from dhm_cli.inference.landmark_csv import BAD_BOX, NO_FACE, OK, UNREADABLE, LandmarkTable, Row, empty_row, face_row
-from dhm_cli.io.images import find_images, read_image
+from dhm_cli.io.images import read_image
+from dhm_cli.io.photo_search import find_photos
 from dhm_cli.runtime.threads import available_cores, in_order
 
 OVERLAY_QUALITY = 92
@@ -234,7 +235,7 @@ def align_files(
     Ctrl-C included, leaves the finished rows in `<out>.partial`, where `resume` picks them up.
 
     Args:
-        paths: photos and folders of photos; see `find_images`.
+        paths: photos and folders of photos; see `find_photos`.
         out_csv: the table; replaced at the very end.
         boxes_csv: boxes to use instead of detection; see `read_boxes`, `match_boxes` and `Aligner.align`.
         overlay_dir: where to save a copy of each photo with its landmarks, in the photos' folder structure.
@@ -252,7 +253,7 @@ def align_files(
             aligned or drawn, or whose box is useless, does not raise.
     """
     _keep_freed_memory()
-    photos = find_images(paths)
+    photos = find_photos(paths).photos
     boxes: dict[Path, list[Box]] | None = None
     unused: list[str] = []
     if boxes_csv is not None:

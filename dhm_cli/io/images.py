@@ -1,10 +1,8 @@
-"""Photos on disk: finding them and reading them as upright 8-bit RGB."""
+"""Photos on disk, read as upright 8-bit RGB."""
 
 import errno
 import os
 import stat
-from collections.abc import Iterable
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -120,59 +118,6 @@ def encode_jpeg(image: NDArray[np.uint8]) -> bytes:
     """The JPEG that goes into a store for an image (H, W, 3) uint8 RGB that is no file: a frame, a turned view."""
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _STORE_QUALITY])[1].tobytes()
-
-
-def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """List the photos among files and folders.
-
-    A folder is searched recursively for `EXTENSIONS` in any case, sorted by name; hidden files and folders (`._x.jpg`,
-    `.thumbnails`) are skipped and linked folders are not entered. A file named outright is taken whatever its name.
-
-    Args:
-        paths: files and folders.
-
-    Returns:
-        Each photo once, in the order of the arguments; paths below a folder begin with that folder as given.
-
-    Raises:
-        InputError: a path does not exist, a folder cannot be read, or a folder holds no photo.
-    """
-    found: dict[str, Path] = {}
-    for path in map(Path, paths):
-        if _is_folder(path):
-            photos = _walk(path)
-            if not photos:
-                raise InputError(f"{path}: no photos in this folder", hint=f"looked for {_readable()}")
-        else:
-            photos = [path]
-        for photo in photos:
-            found.setdefault(os.path.abspath(photo), photo)
-    return list(found.values())
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return stat.S_ISDIR(path.stat().st_mode)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        hint = "check the spelling; a name with spaces needs quotes"
-        raise InputError(f"{path}: no such file or folder", hint=hint) from error
-    except OSError as error:  # no permission, a name that is too long, a circle of links
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}", hint=_CHECK_PATH) from error
-
-
-def _walk(folder: Path) -> list[Path]:
-    def refuse(error: OSError) -> None:
-        raise InputError(f"{error.filename}: cannot be read: {error.strerror}", hint=_CHECK_PATH) from error
-
-    photos = []
-    for parent, folders, files in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        photos += [Path(parent, name) for name in files if _looks_like_photo(name)]
-    return sorted(photos)
-
-
-def _looks_like_photo(name: str) -> bool:
-    return name.lower().endswith(EXTENSIONS) and not name.startswith(".")
 
 
 def _readable() -> str:

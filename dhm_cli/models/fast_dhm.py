@@ -35,6 +35,9 @@ class FastDhm(Network):
         heatmap: the heat map of the mean shape, (1, 3, S, S); zeros where the network takes none.
     """
 
+    # The stem sees few channels, the recurrence and the head are small and add up their rounding: all in int8, `fast`
+    # lost 0.17 of its NME, the blocks alone 0.02.
+    int8_weights = "cnn."
     config: FastDhmConfig
     heatmap: Tensor
 

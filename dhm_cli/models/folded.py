@@ -11,17 +11,7 @@ from dhm_cli.models.interface import Network, image_tensor
 from dhm_cli.models.layers import SeparableBlock
 
 
-class InferenceNetwork(nn.Module):
-    """Base of networks as they run: (B, S, S, 3) uint8 RGB -> (B, 68, 3) crop pixels, after the last step.
-
-    Attributes:
-        int8_layers: how the names of the convolutions begin that an export may compute in 8 bits; None for none.
-    """
-
-    int8_layers: str | None = None
-
-
-class LastStep(InferenceNetwork):
+class LastStep(nn.Module):
     """Any network with its pre-processing inside; nothing is folded.
 
     Args:
@@ -38,7 +28,7 @@ class LastStep(InferenceNetwork):
         return landmarks[:, -1]
 
 
-class FoldedFastDhm(InferenceNetwork):
+class FoldedFastDhm(nn.Module):
     """Fast DHM with everything constant folded into its weights; equal to the network up to rounding.
 
     Batch norm goes into the convolutions before it, the pixels' scale into the stem, the pixels' offset and the heat
@@ -48,9 +38,6 @@ class FoldedFastDhm(InferenceNetwork):
         model: a trained network in evaluation mode.
     """
 
-    # The stem sees few channels, the recurrence and the head are small and add up their rounding: all in int8, `fast`
-    # lost 0.17 of its NME, the blocks alone 0.02.
-    int8_layers = "cnn."
     stem_bias: Tensor
 
     def __init__(self, model: FastDhm) -> None:

@@ -36,11 +36,14 @@ class Network(nn.Module, ABC):
     Attributes:
         config: the same.
         mean_shape: the buffer of that shape.
+        int8_weights: how the names of those weights of the inference form begin that `dhm export` may compute in 8
+            bits; empty for none.
         face_model_hash: hash of the face model that p belongs to; None where the network regresses landmarks.
     """
 
     config: NetworkConfig
     mean_shape: Tensor
+    int8_weights: str = ""
 
     def __init__(self, config: NetworkConfig, mean_shape: Tensor) -> None:
         super().__init__()

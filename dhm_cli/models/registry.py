@@ -13,7 +13,7 @@ from dhm_cli.config.recipes import find_recipe
 from dhm_cli.errors import InputError
 from dhm_cli.models.dhm import Dhm
 from dhm_cli.models.fast_dhm import FastDhm
-from dhm_cli.models.folded import FoldedFastDhm, InferenceNetwork, LastStep
+from dhm_cli.models.folded import FoldedFastDhm, LastStep
 from dhm_cli.models.interface import Network
 from dhm_cli.morphable.face_model import FaceModel
 
@@ -27,7 +27,7 @@ class Kind(NamedTuple):
     """
 
     build: Callable[..., Network]
-    for_inference: Callable[[Any], InferenceNetwork] = LastStep
+    for_inference: Callable[[Any], nn.Module] = LastStep
 
 
 NETWORKS: dict[type[NetworkConfig], Kind] = {
@@ -64,7 +64,7 @@ def build_model(
     return build(settings, mean_shape, face_model)
 
 
-def inference_network(model: Network) -> InferenceNetwork:
+def inference_network(model: Network) -> nn.Module:
     """The network that gives in one call what `model` gives after its last step.
 
     Args:

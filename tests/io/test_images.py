@@ -16,7 +16,7 @@ from photos import STORED, encode, exif_segment
 
 from dhm_cli.errors import InputError
 from dhm_cli.io.image_size import declared_size, image_kind
-from dhm_cli.io.images import find_images, read_image
+from dhm_cli.io.images import read_image
 
 # Top left, top right, bottom left, bottom right of the upright photo: red, green, blue, white.
 CORNERS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]])
@@ -140,44 +140,6 @@ def test_extreme_sizes(tmp_path: Path) -> None:
         image = read_image(path)
         assert image.shape == (*shape, 3)
         assert image[0, 0].tolist() == image[-1, -1].tolist() == [77, 77, 77]
-
-
-def test_find_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    names = ["b.JPG", "a/z.png", "a/c/x.Jpeg", "a/notes.txt", "a/._z.png", ".hidden/q.jpg", "a b é.webp", "raw.dat"]
-    for name in names:
-        Path(name).parent.mkdir(parents=True, exist_ok=True)
-        Path(name).touch()
-    expected = ["a/c/x.Jpeg", "a/z.png", "a b é.webp", "b.JPG"]
-    assert find_images(["."]) == [Path(name) for name in expected]
-    assert find_images(["raw.dat", "a", tmp_path / "b.JPG", "./a/z.png", "b.JPG"]) == [
-        Path("raw.dat"),
-        Path("a/c/x.Jpeg"),
-        Path("a/z.png"),
-        tmp_path / "b.JPG",
-    ]
-
-
-def test_find_images_refuses(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").touch()
-    with pytest.raises(InputError, match="no photos") as caught:
-        find_images([tmp_path])
-    assert ".jpeg" in caught.value.hint
-    with pytest.raises(InputError, match=r"absent: no such file or folder"):
-        find_images([tmp_path / "absent"])
-    with pytest.raises(InputError, match="cannot be read: File name too long") as caught:
-        find_images(["a" * 300])
-    assert caught.value.hint
-
-
-def test_find_images_in_a_locked_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: Path, **options: bool) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(Path, "stat", refuse)
-    with pytest.raises(InputError, match=r"a\.jpg: cannot be read: Permission denied") as caught:
-        find_images([tmp_path / "a.jpg"])
-    assert "permissions" in caught.value.hint
 
 
 # --- what must not be read, or not decoded

@@ -52,27 +52,26 @@ def loss_of(model: Network, images: Tensor, truth: Tensor) -> Tensor:
     return over_steps(loss(output, truth, model.config.input_size, TrainConfig()), "rising")
 
 
-def test_shape_of_every_step(model: Network) -> None:
+def test_every_step(model: Network) -> None:
     images, _ = make_batch(model.config.input_size)
-    landmarks = model(images).landmarks
-    assert landmarks.shape == (4, model.config.steps, 68, 3)
+    before = images.clone()
+    output = model(images)
+    landmarks, steps = output.landmarks, model.config.steps
+    assert torch.equal(images, before)
+    assert landmarks.shape == (4, steps, 68, 3)
     assert landmarks.dtype == torch.float32
     assert landmarks.isfinite().all()
     # Before any training: near the mean shape, placed as the test protocol places a face.
     size = model.config.input_size
     assert (landmarks - model.initial_landmarks).abs().max() < size / 4
     if model.config.target == "landmarks":
-        assert model(images).parameters is None
+        assert output.parameters is None
     else:
-        assert model(images).parameters.shape == (4, model.config.steps, 234)
+        assert output.parameters.shape == (4, steps, 234)
+    assert all((landmarks[:, t + 1] - landmarks[:, t]).abs().max() > 1e-3 for t in range(steps - 1))
     box = model.initial_landmarks[:, :2].amin(0), model.initial_landmarks[:, :2].amax(0)
     torch.testing.assert_close((box[0] + box[1]) / 2, torch.full((2,), (size - 1) / 2))
     assert (box[1] - box[0]).max().item() == pytest.approx(size / math.sqrt(2))
-
-
-def test_steps_differ(model: Network) -> None:
-    landmarks = model(make_batch(model.config.input_size)[0]).landmarks
-    assert all((landmarks[:, t + 1] - landmarks[:, t]).abs().max() > 1e-3 for t in range(model.config.steps - 1))
 
 
 def test_a_gradient_reaches_every_parameter(model: Network) -> None:
@@ -182,13 +181,6 @@ def test_faces_of_a_batch_do_not_mix_at_inference(model: Network) -> None:
         for b in range(len(images)):
             torch.testing.assert_close(model(images[b : b + 1]).landmarks[0], together[b], atol=1e-4, rtol=0)
         assert (together[0] - together[1]).abs().max() > 1e-3
-
-
-def test_input_is_not_changed(model: Network) -> None:
-    images, _ = make_batch(model.config.input_size)
-    before = images.clone()
-    model(images)
-    assert torch.equal(images, before)
 
 
 @pytest.mark.parametrize("size", [120, 64])
