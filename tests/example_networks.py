@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dhm_cli.config.networks import FastDhmConfig, NetworkConfig
+from dhm_cli.config.networks import DhmConfig, FastDhmConfig, NetworkConfig
 from dhm_cli.config.recipes import ARCHS, Recipe, find_recipe
 from dhm_cli.models.checkpoint import save_checkpoint
 from dhm_cli.models.interface import Network
 from dhm_cli.models.registry import build_model
-from dhm_cli.morphable.face_model import toy_face_model
+from dhm_cli.morphable.toy import toy_face_model
 
 
 def make_mean_shape() -> Tensor:
@@ -26,12 +26,10 @@ def make_mean_shape() -> Tensor:
 def small(arch: str) -> NetworkConfig:
     """The recipe's network, with fewer pixels and channels: what a contract says does not depend on them."""
     settings = find_recipe(arch).network
-    smaller = {
-        "input_size": 64,
-        "hidden": 64,
-        "channels": tuple(max(16, c // 8) for c in vars(settings).get("channels", ())),
-    }
-    return replace(settings, **{name: value for name, value in smaller.items() if name in settings.rules()})
+    if isinstance(settings, DhmConfig):
+        channels = tuple(max(16, c // 8) for c in settings.channels)
+        settings = replace(settings, channels=channels, hidden=64)
+    return replace(settings, input_size=64)
 
 
 def small_recipe(arch: str) -> Recipe:

@@ -19,7 +19,7 @@ from dhm_cli.inference.engines import OnnxEngine
 from dhm_cli.models.checkpoint import load_checkpoint
 from dhm_cli.models.onnx_graph import onnx_graph
 from dhm_cli.models.registry import build_model, inference_network
-from dhm_cli.morphable.face_model import toy_face_model
+from dhm_cli.morphable.toy import toy_face_model
 from dhm_cli.runtime.hashing import short_hash
 
 ALL = "all"

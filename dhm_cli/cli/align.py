@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from dhm_cli.morphable.location import DEFAULT_FACE_MODEL, existing_face_model
+
 if TYPE_CHECKING:
     from dhm_cli.inference.aligner import AlignmentReport
 
-# Where `dhm prepare` writes it.
-DEFAULT_FACE_MODEL = Path("data") / "face_model.h5"
 # Photos listed by name in a warning.
 _LISTED = 20
 
@@ -114,7 +114,7 @@ def align(
                 min_score=min_score,
                 refine=refine,
                 weights=model or weights,
-                face_model=face_model or (DEFAULT_FACE_MODEL if DEFAULT_FACE_MODEL.exists() else None),
+                face_model=face_model or existing_face_model(),
                 resume=resume,
                 progress=show,
             )

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from dhm_cli.cli.align import DEFAULT_FACE_MODEL
 from dhm_cli.cli.progress import shown_on
+from dhm_cli.morphable.location import DEFAULT_FACE_MODEL, existing_face_model
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -151,7 +151,7 @@ def benchmark(
         photos=photos,
         processes=processes,
         accuracy=tuple(accuracy or ()),
-        face_model=face_model or (DEFAULT_FACE_MODEL if DEFAULT_FACE_MODEL.exists() else None),
+        face_model=face_model or existing_face_model(),
         json=json,
         plot=plot,
         command=shlex.join(["dhm", *sys.argv[1:]]),

@@ -18,12 +18,13 @@ from places import ROOT
 from typer.testing import CliRunner, Result
 
 import dhm_cli
-from dhm_cli.cli.align import DEFAULT_FACE_MODEL, align
+from dhm_cli.cli.align import align
 from dhm_cli.cli.main import Commands, app
 from dhm_cli.errors import DhmError
 from dhm_cli.inference.detection import MIN_SCORE
 from dhm_cli.models.checkpoint import save_checkpoint
-from dhm_cli.morphable.face_model import FACE_MODEL, toy_face_model
+from dhm_cli.morphable.location import DEFAULT_FACE_MODEL, FACE_MODEL
+from dhm_cli.morphable.toy import toy_face_model
 from dhm_cli.training.inputs import DEFAULT_DATA
 
 

@@ -32,7 +32,7 @@ from dhm_cli.models.checkpoint import load_checkpoint, save_checkpoint, write_te
 from dhm_cli.models.fast_dhm import FastDhm
 from dhm_cli.models.interface import image_tensor
 from dhm_cli.models.registry import inference_network
-from dhm_cli.morphable.face_model import toy_face_model
+from dhm_cli.morphable.toy import toy_face_model
 
 SMALL = FastDhmConfig(input_size=48, blocks=((32, 2), (32, 1)), recurrent_channels=32, steps=3, head_rank=16)
 

@@ -26,7 +26,7 @@ from dhm_cli.inference.engines import onnx_session
 from dhm_cli.inference.landmark_csv import BAD_BOX, COLUMNS, NO_FACE, OK, UNREADABLE, partial_path
 from dhm_cli.io.images import read_image
 from dhm_cli.models.checkpoint import save_checkpoint
-from dhm_cli.morphable.face_model import toy_face_model
+from dhm_cli.morphable.toy import toy_face_model
 
 BLACK = np.zeros((400, 500, 3), np.uint8)
 
