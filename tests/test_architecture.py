@@ -27,7 +27,7 @@ FLOORS = (
 STAGES = FLOORS[-2]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # Modules that `dhm align` needs: torch takes two seconds to load.
-LIGHT = ("dhm_cli.inference.aligner", "dhm_cli.inference.detection", "dhm_cli.inference.engines", "dhm_cli.io.images")
+LIGHT = ("dhm_cli.inference.aligner", "dhm_cli.inference.photos", "dhm_cli.io.images")
 
 LIGHT_ROOMS = (
     "cli",

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from dhm_cli.benchmark.baselines import BASELINES, INPUT_SIZE, baseline
 from dhm_cli.config.networks import ARCHS, preset
 from dhm_cli.errors import InputError
-from dhm_cli.inference.engines import OnnxEngine, short_hash
+from dhm_cli.inference.engines import OnnxEngine
 from dhm_cli.models.checkpoint import load_checkpoint
 from dhm_cli.models.folded import inference_network
 from dhm_cli.models.onnx_graph import onnx_graph
 from dhm_cli.models.registry import build_model, needs_face_model
 from dhm_cli.morphable.face_model import toy_face_model
+from dhm_cli.runtime.hashing import short_hash
 
 ALL = "all"
 _PACKAGE = Path(str(importlib.resources.files("dhm_cli")))

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from dhm_cli.data.batches import load_faces, validation_crops
 from dhm_cli.data.store import FaceStore
 from dhm_cli.errors import DhmError, FormatError, InputError
-from dhm_cli.inference.engines import FORMAT_VERSION, METADATA_KEY, OnnxEngine
+from dhm_cli.inference.engines import OnnxEngine
+from dhm_cli.inference.weights import FORMAT_VERSION, METADATA_KEY
 from dhm_cli.metrics.landmark_error import nme_by_yaw, normalised_mean_error
 from dhm_cli.models.checkpoint import load_checkpoint, read_tensors, write_tensors
 from dhm_cli.models.fast_dhm import FastDhm

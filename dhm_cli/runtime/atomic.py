@@ -6,6 +6,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def partial_path(path: Path) -> Path:
+    """Where the content of a file lies until it is whole."""
+    return path.with_name(path.name + ".partial")
+
+
 @contextmanager
 def written_atomically(path: Path) -> Iterator[Path]:
     """Write a file beside its place and move it there when all went well.
@@ -17,7 +22,7 @@ def written_atomically(path: Path) -> Iterator[Path]:
         The path to write to. When the block raises, it is removed and `path` is left as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
+    partial = partial_path(path)
     try:
         yield partial
         with partial.open("rb") as file:

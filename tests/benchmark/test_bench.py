@@ -29,7 +29,7 @@ from dhm_cli.benchmark.runners import make_runner
 from dhm_cli.benchmark.timing import TURN, Task, measure_interleaved, planned_runs, warm_up
 from dhm_cli.config.networks import ARCHS
 from dhm_cli.errors import FormatError, InputError
-from dhm_cli.inference.detection import FaceDetector
+from dhm_cli.inference.yunet import FaceDetector
 from dhm_cli.io.images import read_image
 
 MILLISECOND = 1_000_000

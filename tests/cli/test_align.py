@@ -21,7 +21,7 @@ import dhm_cli
 from dhm_cli.cli.align import DEFAULT_FACE_MODEL, align
 from dhm_cli.cli.main import Commands, app
 from dhm_cli.errors import DhmError
-from dhm_cli.inference.detection import MIN_SCORE
+from dhm_cli.inference.face_box import MIN_SCORE
 from dhm_cli.models.checkpoint import save_checkpoint
 from dhm_cli.morphable.face_model import FACE_MODEL, toy_face_model
 from dhm_cli.training.inputs import DEFAULT_DATA

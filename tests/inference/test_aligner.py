@@ -20,13 +20,16 @@ from photos import ASTRONAUT, ASTRONAUT_FACE_CENTRE, STORED, encode, exif_segmen
 
 import dhm_cli
 from dhm_cli.errors import InputError
-from dhm_cli.inference import detection
-from dhm_cli.inference.aligner import Aligner, Face, align_files
-from dhm_cli.inference.engines import onnx_session
-from dhm_cli.inference.landmark_csv import BAD_BOX, COLUMNS, NO_FACE, OK, UNREADABLE, partial_path
+from dhm_cli.inference import yunet
+from dhm_cli.inference.aligner import Aligner, Face
+from dhm_cli.inference.landmark_csv import COLUMNS
+from dhm_cli.inference.onnx_session import onnx_session
+from dhm_cli.inference.photos import align_files
+from dhm_cli.inference.results import BAD_BOX, NO_FACE, OK, UNREADABLE
 from dhm_cli.io.images import read_image
 from dhm_cli.models.checkpoint import save_checkpoint
 from dhm_cli.morphable.face_model import toy_face_model
+from dhm_cli.runtime.atomic import partial_path
 
 BLACK = np.zeros((400, 500, 3), np.uint8)
 
@@ -241,7 +244,7 @@ def test_want_of_memory_is_a_matter_of_one_photo(
                 raise Fail("std::bad_alloc")
             return self._run(outputs, inputs)
 
-    monkeypatch.setattr(detection, "onnx_session", lambda model, name: Session(onnx_session(model, name)))
+    monkeypatch.setattr(yunet, "onnx_session", lambda model, name: Session(onnx_session(model, name)))
     report = align_files([album], tmp_path / "out.csv", device="cpu", weights=dummy_network)
     assert [result.status for result in report.results] == [OK, UNREADABLE, UNREADABLE, OK, UNREADABLE]
     reasons = [result.reason for result in report.results]
@@ -290,7 +293,7 @@ def test_only_a_few_photos_are_in_the_making(
     for k in range(60):
         cv2.imwrite(str(folder / f"{k:02}.png"), np.zeros((8, 8, 3), np.uint8))
     read: list[Path] = []
-    monkeypatch.setattr("dhm_cli.inference.aligner.read_image", lambda path: (read.append(path), read_image(path))[1])
+    monkeypatch.setattr("dhm_cli.inference.photos.read_image", lambda path: (read.append(path), read_image(path))[1])
     lead: list[int] = []
 
     def dawdle(done: int, total: int) -> None:
@@ -436,7 +439,7 @@ def test_a_drawing_that_fails_costs_no_landmarks(
     def fail(image: NDArray[np.uint8], faces: object) -> NDArray[np.uint8]:
         raise MemoryError
 
-    monkeypatch.setattr("dhm_cli.inference.aligner.draw_landmarks", fail)
+    monkeypatch.setattr("dhm_cli.inference.overlays.draw_landmarks", fail)
     options = {"device": "cpu", "weights": dummy_network}
     report = align_files([album], tmp_path / "out.csv", overlay_dir=tmp_path / "drawn", **options)
     assert report.faces == 4
@@ -461,7 +464,7 @@ def test_memory_is_kept_by_runs_only(
     album: Path, dummy_network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[bool] = []
-    monkeypatch.setattr("dhm_cli.inference.aligner._keep_freed_memory", lambda: calls.append(True))
+    monkeypatch.setattr("dhm_cli.inference.photos._keep_freed_memory", lambda: calls.append(True))
     Aligner("cpu", weights=dummy_network)
     assert not calls
     align_files([album / "a.png"], tmp_path / "out.csv", device="cpu", weights=dummy_network)

