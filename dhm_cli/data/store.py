@@ -159,6 +159,14 @@ class FaceStore:
     Raises:
         InputError: no such file, or a folder.
         FormatError: not a store of this version.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from dhm_cli import FaceStore
+        >>> from dhm_cli.morphable.readers.face_model_files import read_face_model
+        >>> from dhm_cli.preparation.prepare import prepare_folder
+        >>> FaceStore
     """
 
     def __init__(self, path: Path) -> None:

@@ -29,6 +29,17 @@ class Face:
         box: left, top, width, height, as detected or as given.
         score: the detector's confidence, 0 to 1; NaN where the box was given.
         pose: pitch, yaw, roll in degrees, in the convention of the 300W-LP files.
+
+    Example:
+        >>> from dhm_cli import Aligner, read_image
+        >>> (face,) = Aligner("cpu").align(read_image("sample_data/photos/astronaut_turned_left_45.jpg"))
+        >>> nose_tip = face.landmarks[30]
+        >>> x, y, z = nose_tip.round(-1).tolist()
+        >>> x, y, z > 0
+        (160.0, 130.0, True)
+        >>> pitch, yaw, roll = face.pose
+        >>> yaw > 20  # the nose points to the left of the image
+        True
     """
 
     landmarks: NDArray[np.float64]
@@ -53,6 +64,13 @@ class Aligner:
 
     Raises:
         DhmError: the device, the weights, the face model or the detector's file cannot be used.
+
+    Example:
+        >>> from dhm_cli import Aligner, read_image
+        >>> aligner = Aligner("cpu")  # load once, use for many photos
+        >>> faces = aligner.align(read_image("sample_data/photos/astronaut.png"))
+        >>> len(faces), faces[0].landmarks.shape
+        (1, (68, 3))
     """
 
     def __init__(
@@ -89,7 +107,18 @@ class Aligner:
             The faces, those of the given boxes in their order, else the largest first; empty when there is no face.
 
         Raises:
-            InputError: wrong shape or type of the image; a box that is empty, lies outside the photo or dwarfs it.
+            InputError: wrong shape or type of the image; a box that is empty, lies outside the photo or is more than
+                ten times as large.
+
+        Example:
+            >>> import numpy as np
+            >>> from dhm_cli import Aligner
+            >>> aligner, grey = Aligner("cpu"), np.full((300, 400, 3), 128, np.uint8)
+            >>> aligner.align(grey)
+            []
+            >>> (face,) = aligner.align(grey, boxes=[(100, 50, 80, 120)])
+            >>> face.box, face.score
+            ((100.0, 50.0, 80.0, 120.0), nan)
         """
         image = _checked_image(image)
         if boxes is None:

@@ -35,6 +35,12 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
 
     Raises:
         InputError: the file cannot be read, is empty, truncated, damaged or not an image.
+
+    Example:
+        >>> from dhm_cli import read_image
+        >>> image = read_image("sample_data/photos/astronaut.png")
+        >>> image.shape, image.dtype
+        ((512, 512, 3), dtype('uint8'))
     """
     return decode_image(read_bytes(path), path)
 
