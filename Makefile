@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench train-default wheel-check clean
+.PHONY: help demo test lint bench accuracy train-default wheel-check clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -64,6 +64,22 @@ train-default: $(VENV)/.installed ## Train the shipped networks: make train-defa
 	$(call export,fast,labels2)
 	$(call export,fast-x2,labels2)
 
+# The accuracy figures of the README and the model cards, from the folder of data that the cards name; minutes.
+MEASURED := accuracy
+score = $(BIN)/dhm evaluate $(1) --data $(MEASURED)/labels/merl.h5 --report $(MEASURED)/$(2) $(3)
+
+accuracy: $(VENV)/.installed ## Measure the figures of README and cards: make accuracy DATA=folder
+	test -e $(MEASURED)/labels/merl.h5 || { $(BIN)/dhm prepare $(DATA)/aflw_merl68/faces --name merl \
+		--bfm $(DATA)/bfm/BFM68.mat --out $(MEASURED)/prepared --prior $(DATA)/aflw_merl68/teacher68.npz \
+		--table $(DATA)/aflw_merl68/faces.csv && $(BIN)/dhm relabel --model fast-x2 --out $(MEASURED)/labels \
+		--follow-prior jaw --follow-prior nose $(MEASURED)/prepared/merl.h5=$(DATA)/aflw_merl68/teacher68.npz; }
+	$(call score,fast,fast)
+	$(call score,fast-x2,fast-x2,--against fast)
+	$(call score,fast,fast-detector,--protocol detector)
+	$(call score,fast-x2,fast-x2-detector,--protocol detector)
+	$(call score,fast,fast-jitter,--protocol jitter)
+	$(call score,fast-x2,fast-x2-jitter,--protocol jitter)
+
 wheel-check: $(VENV)/.installed ## Build the wheel and use it away from the source
 	rm -rf $(VENV)/wheel && mkdir -p $(VENV)/wheel
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(VENV)/wheel .
@@ -77,4 +93,4 @@ lint: $(VENV)/.installed ## Check style and types
 	$(BIN)/mypy
 
 clean: ## Remove what make made
-	rm -rf $(VENV) demo bench .pytest_cache .mypy_cache .ruff_cache dist
+	rm -rf $(VENV) accuracy demo bench .pytest_cache .mypy_cache .ruff_cache dist

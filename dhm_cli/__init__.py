@@ -25,11 +25,15 @@ Below the stages stands what they share:
 `cli` stands above all: one file a command. `errors` and `version` stand below all.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from dhm_cli.errors import DhmError
 from dhm_cli.version import __version__
+
+# PyPI's builds of onnxruntime send usage data to their maker, unless this is set before their import.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from dhm_cli.data.store import FaceStore

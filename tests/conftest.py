@@ -41,7 +41,7 @@ def single_torch_thread() -> None:
 @pytest.fixture(scope="session")
 def toy_model() -> "FaceModel":
     """The made-up face model."""
-    from dhm_cli.morphable.face_model import toy_face_model
+    from dhm_cli.morphable.toy import toy_face_model
 
     return toy_face_model()
 
@@ -96,7 +96,8 @@ def drawn_faces(tmp_path_factory: pytest.TempPathFactory, toy_model: "FaceModel"
 @pytest.fixture(scope="session")
 def face_store(tmp_path_factory: pytest.TempPathFactory, toy_model: "FaceModel", drawn_faces: "SyntheticFaces") -> Path:
     """The drawn faces, prepared with the splits of their table; not to be changed by tests."""
-    from dhm_cli.preparation.prepare import PrepareOptions, prepare_folder
+    from dhm_cli.preparation.options import PrepareOptions
+    from dhm_cli.preparation.prepare import prepare_folder
 
     out = tmp_path_factory.mktemp("prepared")
     return prepare_folder(drawn_faces.folder, toy_model, out, PrepareOptions(table=drawn_faces.table)).store

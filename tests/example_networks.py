@@ -11,7 +11,7 @@ from torch import Tensor
 from dhm_cli.config.networks import ARCHS, DhmConfig, FastDhmConfig, preset
 from dhm_cli.models.checkpoint import save_checkpoint
 from dhm_cli.models.registry import Network, build_model
-from dhm_cli.morphable.face_model import toy_face_model
+from dhm_cli.morphable.toy import toy_face_model
 
 
 def make_mean_shape() -> Tensor:

@@ -1,17 +1,21 @@
-"""What each of two processes does for test_processes.py: trains, and writes down what it has then."""
+"""What each of two processes does for test_distributed.py."""
 
-import sys
+import math
+import os
+from datetime import timedelta
 from pathlib import Path
 
 import torch
+from real_processes import dhm
 
 from dhm_cli.config.networks import DhmConfig, FastDhmConfig, TrainConfig
 from dhm_cli.config.recipes import RunSettings
 from dhm_cli.data.store import FaceStore
 from dhm_cli.errors import InputError
 from dhm_cli.models.checkpoint import write_tensors
-from dhm_cli.training import run_folder
-from dhm_cli.training.distributed import Processes, joined_processes
+from dhm_cli.training import distributed, run_folder
+from dhm_cli.training.distributed import Processes
+from dhm_cli.training.objective import Objective
 from dhm_cli.training.trainer import RunOptions, Trainer, TrainProgress
 
 TRAINING = TrainConfig(steps=6, batch=8, validate_every=3, warmup=2, ema=0.5, seed=3)
@@ -61,11 +65,11 @@ class Runs:
         return means
 
 
-def main(store: str, face_model: str, out: str) -> None:
-    torch.set_num_threads(1)
-    run_folder.save_learning_curve = lambda path, rows: None  # longer than these runs
-    with joined_processes("cpu") as processes:
-        runs = Runs(Path(store), Path(face_model), Path(out), processes)
+def train_and_save(store: Path, face_model: Path, out: Path) -> None:
+    """The runs of one of two processes, and what it holds after each."""
+    _prepare()
+    with distributed.joined_processes("cpu") as processes:
+        runs = Runs(store, face_model, out, processes)
         runs.train("dhm", DHM, workers=1)
         runs.train("fast", FAST)
         runs.train("from_one", DHM, resume=True)
@@ -74,8 +78,25 @@ def main(store: str, face_model: str, out: str) -> None:
         try:
             runs.train("differ", other)
         except InputError as error:
-            (runs.out / f"differ_rank_{processes.rank}.txt").write_text(error.message)
+            (out / f"differ_rank_{processes.rank}.txt").write_text(error.message)
 
 
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+def dhm_of_rank(*commands: list[str]) -> None:
+    """`dhm` with the command of this process's rank."""
+    _prepare()
+    dhm(*commands[int(os.environ["RANK"])])
+
+
+def dhm_with_nan_on_rank_1(*arguments: str) -> None:
+    """`dhm`, whose loss is no number in the second process."""
+    _prepare()
+    if os.environ["RANK"] == "1":
+        forward = Objective.forward
+        Objective.forward = lambda *values: forward(*values) * math.nan
+    dhm(*arguments)
+
+
+def _prepare() -> None:
+    torch.set_num_threads(1)
+    run_folder.save_learning_curve = lambda path, rows: None  # longer than these runs
+    distributed._LAST_WORDS = timedelta(seconds=1)  # nothing has to be loaded before they are spoken

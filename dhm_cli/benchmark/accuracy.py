@@ -1,20 +1,34 @@
-"""Accuracy of measured networks, from reports of `dhm evaluate` or else from the records of their training."""
+"""Accuracy of measured networks, from reports of `dhm evaluate`, else from the records of their training."""
 
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dhm_cli.benchmark.networks import Subject
+from dhm_cli.benchmark.measured_networks import MeasuredNetwork
 from dhm_cli.errors import FormatError, InputError
 
 _SCHEMA, _VERSION = "dhm-evaluation", 1
 _HINT = "give report.json of dhm evaluate --report FOLDER"
 
 
+@dataclass(frozen=True)
+class Accuracy:
+    """Error of a network.
+
+    Attributes:
+        nme: percent, mean of the yaw bins.
+        of: which faces it is the error on.
+    """
+
+    nme: float
+    of: str
+
+
 def read_reports(paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """Reports of `dhm evaluate`.
+    """Read reports of `dhm evaluate`.
 
     Raises:
         InputError: a file that cannot be read.
@@ -44,19 +58,24 @@ def _faces(report: dict[str, Any]) -> str:
     return f"{data['name']} {data['split']}, {report['labels']} labels, protocol {report['protocol']}"
 
 
-def accuracy(subject: Subject, reports: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """Error of a network: of the first report on its very weights or its file, else of its training's validation.
+def known_accuracy(network: MeasuredNetwork, reports: Sequence[dict[str, Any]]) -> Accuracy | None:
+    """Look up the error of a network, in reports and in its training record.
+
+    Args:
+        network: the network.
+        reports: of `read_reports`. The first one with the hash of the network's weights counts, or, where a report has
+            no hash, with the name of its file.
 
     Returns:
-        nme, percent, mean of the yaw bins, and of: which faces; None where it was never measured.
+        The error in that report, else that of the validation in training; None where it was never measured.
     """
     for report in reports:
         method = report["method"]
-        same_file = subject.file is not None and method.get("file") in (str(subject.file), str(subject.onnx_file))
-        if method.get("hash") in subject.hashes or (same_file and not method.get("hash")):
+        same_file = network.file is not None and method.get("file") in (str(network.file), str(network.onnx_file))
+        if method.get("hash") in network.hashes or (same_file and not method.get("hash")):
             return _known(report["nme"]["mean_of_bins"], _faces(report))
-    return _known((subject.validation_nme or {}).get("mean_of_bins"), "validation faces of the network's training")
+    return _known((network.validation_nme or {}).get("mean_of_bins"), "validation faces of the network's training")
 
 
-def _known(nme: float | None, of: str) -> dict[str, Any] | None:
-    return None if nme is None or not math.isfinite(nme) else {"nme": nme, "of": of}
+def _known(nme: float | None, of: str) -> Accuracy | None:
+    return None if nme is None or not math.isfinite(nme) else Accuracy(nme, of)

@@ -1,5 +1,7 @@
 """MobileNet-V1 as 3DDFA runs it, the baseline that stands beside every measurement."""
 
+import copy
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -8,7 +10,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 INPUT_SIZE = 120
 OUTPUTS = 62
 BASELINES = {"MobileNet-V1 x1": 1.0, "MobileNet-V1 x0.5": 0.5}
-# What ratios are against.
+# The network that the ratios of a report are against.
 REFERENCE = "MobileNet-V1 x0.5"
 # Table 1 of Howard et al. 2017: (channels out, stride) of the depthwise-separable blocks.
 _BLOCKS = (
@@ -45,16 +47,15 @@ class MobileNetV1(nn.Module):
 
     def folded(self) -> "MobileNetV1":
         """A copy in evaluation mode with every batch norm inside its convolution, as our networks run too."""
-        copy = MobileNetV1.__new__(MobileNetV1)
-        nn.Module.__init__(copy)
+        folded = copy.deepcopy(self).eval()
         layers: list[nn.Module] = []
-        children = list(self.eval().features)
+        children = list(folded.features)
         for convolution, norm, activation in zip(children[::3], children[1::3], children[2::3], strict=True):
             assert isinstance(convolution, nn.Conv2d)
             assert isinstance(norm, nn.BatchNorm2d)
             layers += [fuse_conv_bn_eval(convolution, norm), activation]
-        copy.features, copy.classifier = nn.Sequential(*layers), self.classifier
-        return copy.eval()
+        folded.features = nn.Sequential(*layers)
+        return folded.eval()
 
 
 def baseline(name: str) -> MobileNetV1:

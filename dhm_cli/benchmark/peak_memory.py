@@ -1,6 +1,6 @@
 """Peak memory of fresh processes: a network that is loaded and run once, or a whole command.
 
-This module loads nothing but the standard library, because it is loaded in the processes that are measured.
+This module imports little more than the standard library, because the measured processes load it too.
 """
 
 import atexit
@@ -16,7 +16,7 @@ import dhm_cli
 from dhm_cli.runtime.memory import peak_bytes
 
 if TYPE_CHECKING:
-    from dhm_cli.benchmark.networks import Subject
+    from dhm_cli.benchmark.measured_networks import MeasuredNetwork
 
 # Seconds that a network may take to load and run once.
 _TIME_LIMIT = 300
@@ -27,25 +27,25 @@ def report_peak_at_exit(path: str) -> None:
     atexit.register(lambda: Path(path).write_text(str(peak_bytes())))
 
 
-def peak_of_network(subject: "Subject", engine: str, threads: int) -> int:
+def peak_of_network(network: "MeasuredNetwork", engine: str, threads: int) -> int:
     """Peak memory of a fresh process that loads a network and runs it on one face, bytes.
 
     Raises:
-        RuntimeError: it failed; the message is its last line.
+        RuntimeError: the process failed; the message is its last line.
         subprocess.TimeoutExpired: it took minutes.
     """
     import numpy as np
 
     with tempfile.TemporaryDirectory() as folder:
-        network, inputs = Path(folder) / "network", Path(folder) / "inputs.npy"
-        np.save(inputs, subject.inputs(1))
+        file, inputs = Path(folder) / "network", Path(folder) / "inputs.npy"
+        np.save(inputs, network.inputs(1))
         if engine in ("onnxruntime", "openvino"):
-            network.write_bytes(subject.onnx)
+            file.write_bytes(network.onnx)
         else:
             import torch
 
-            torch.save(subject.network, network)
-        settings = json.dumps([engine, str(network), str(inputs), threads])
+            torch.save(network.network, file)
+        settings = json.dumps([engine, str(file), str(inputs), threads])
         code = "from dhm_cli.benchmark.peak_memory import run_network\nrun_network(*arguments)"
         return run_measured(code, settings, _TIME_LIMIT)[1]
 
@@ -104,6 +104,6 @@ def run_measured(code: str, arguments: str = "[]", time_limit: float | None = No
 
 
 def child_environment() -> dict[str, str]:
-    """The environment of a process that is to find this very copy of dhm, and no module of the working folder."""
+    """The environment of a process that imports this copy of dhm, and no module of the working folder."""
     folders = [str(Path(dhm_cli.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, folders)), "PYTHONSAFEPATH": "1"}

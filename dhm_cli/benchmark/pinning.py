@@ -1,23 +1,15 @@
-"""Threads and cores of a measurement: setting them, and checking afterwards that they were kept to."""
+"""Pinning: a measurement keeps to as many cores and threads as it was given."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
 
 from dhm_cli.errors import InputError
 from dhm_cli.runtime.threads import available_cores
 
-# More CPU time per wall time than the threads can use, as a factor.
-_MOST_CPU = 1.05
-# Less of it with one thread: other programs got in between.
-_LEAST_CPU = 0.95
-# p95 over median beyond this: the line is not steady.
-_STEADY = 1.5
-
 
 def check_threads(threads: int, option: str = "--threads") -> None:
-    """Refuse a number of threads that cannot be pinned to cores of their own.
+    """Check that each thread can have a core of its own.
 
     Raises:
         InputError: fewer than 1 or more than the cores at hand; the message names the option.
@@ -66,30 +58,3 @@ def _pin_all_threads(cores: Sequence[int]) -> None:
         for thread in os.listdir("/proc/self/task"):
             with suppress(ProcessLookupError):  # it has ended
                 os.sched_setaffinity(int(thread), cores)
-
-
-def doubts(lines: Sequence[Mapping[str, Any]], threads: int) -> list[str]:
-    """What speaks against the lines of a report.
-
-    Args:
-        lines: each with level, engine, batch, subject, median_ms, p95_ms and cpu_per_wall (None where unknown).
-        threads: that were to be used.
-
-    Returns:
-        One sentence for each kind of doubt, with its lines.
-    """
-    kinds: dict[str, list[str]] = {}
-    for line in lines:
-        name = f"{line['level']} {line['engine']} batch {line['batch']} {line['subject']}"
-        share = line["cpu_per_wall"]
-        if share is not None and share > threads * _MOST_CPU:
-            reason = f"not pinned: more CPU time than {threads} {'thread' if threads == 1 else 'threads'} can use"
-            kinds.setdefault(reason, []).append(f"{name} ({share:.2f})")
-        elif share is not None and threads == 1 and share < _LEAST_CPU:
-            reason = "the machine is busy with other work, which took CPU time away from"
-            kinds.setdefault(reason, []).append(f"{name} ({share:.2f})")
-        spread = line["p95_ms"] / line["median_ms"]
-        if spread > _STEADY:
-            reason = f"not steady: p95 is more than {_STEADY:g} times the median"
-            kinds.setdefault(reason, []).append(f"{name} ({spread:.1f})")
-    return [f"{reason}: {', '.join(names)}" for reason, names in kinds.items()]

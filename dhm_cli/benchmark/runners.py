@@ -1,4 +1,4 @@
-"""A network on an engine, ready to be called: ONNX Runtime, OpenVINO, and torch in its several ways."""
+"""Runners, networks on an engine: ONNX Runtime, OpenVINO, and torch eager, channels last, half or compiled."""
 
 import copy
 import importlib
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from dhm_cli.inference.onnx_session import onnx_session
 
 if TYPE_CHECKING:
-    from dhm_cli.benchmark.networks import Subject
+    from dhm_cli.benchmark.measured_networks import MeasuredNetwork
 
 CPU_ENGINES = ("onnxruntime", "openvino", "torch", "torch-channels-last", "torch-compiled")
 CUDA_ENGINES = ("torch", "torch-channels-last", "torch-half", "torch-compiled")
@@ -24,7 +24,7 @@ class Runner(Protocol):
     """A network on an engine."""
 
     def bind(self, inputs: NDArray[Any]) -> Callable[[], object]:
-        """A call of the network on inputs that already lie where it wants them; what comes out stays there."""
+        """A call of the network on inputs that are moved to its device beforehand; its output stays there."""
         ...
 
     def __call__(self, inputs: NDArray[Any]) -> NDArray[np.float32]:
@@ -40,11 +40,11 @@ def default_engines(device: str) -> tuple[str, ...]:
     return ("onnxruntime", "openvino", "torch") if found else ("onnxruntime", "torch")
 
 
-def make_runner(subject: "Subject", engine: str, threads: int, device: str = "cpu") -> Runner:
+def make_runner(network: "MeasuredNetwork", engine: str, threads: int, device: str = "cpu") -> Runner:
     """Put a network on an engine.
 
     Args:
-        subject: the network.
+        network: the network.
         engine: one of `CPU_ENGINES`, or of `CUDA_ENGINES` for "cuda".
         threads: of a call, on the CPU.
         device: "cpu" or "cuda".
@@ -53,12 +53,12 @@ def make_runner(subject: "Subject", engine: str, threads: int, device: str = "cp
         Exception: whatever the engine raises where it cannot run this network; ValueError for torch and an ONNX file.
     """
     if engine == "onnxruntime":
-        return OnnxRunner(subject.onnx, threads)
+        return OnnxRunner(network.onnx, threads)
     if engine == "openvino":
-        return OpenVinoRunner(subject.onnx, threads)
-    if subject.network is None:
+        return OpenVinoRunner(network.onnx, threads)
+    if network.network is None:
         raise ValueError("torch cannot run an ONNX file; give its checkpoint")
-    return TorchRunner(copy.deepcopy(subject.network), engine, device)
+    return TorchRunner(copy.deepcopy(network.network), engine, device)
 
 
 class OnnxRunner:
@@ -134,7 +134,7 @@ class TorchRunner:
         if self._format is not None:
             network = network.to(memory_format=self._format)
         if engine == "torch-compiled":
-            # Beyond 8 networks and batch sizes of a class, torch would go back to eager without a word.
+            # Beyond 8 networks and batch sizes of a class, torch would silently go back to eager.
             torch._dynamo.config.cache_size_limit = 1000
             network = torch.compile(network, dynamic=False)
         self._network = network

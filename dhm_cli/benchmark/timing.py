@@ -1,4 +1,4 @@
-"""Timed calls: warmed up, interleaved so that a drift of the clock hits all alike, with the CPU time they took."""
+"""Timed calls: warmed up, in turns so that a drift of the clock affects all alike, with their CPU time."""
 
 import gc
 import math
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-# Timed calls of a task before it is the next one's turn.
+# Timed calls of a task before the next task's turn.
 TURN = 10
 # A call this slow, milliseconds, may be timed less often than asked for, ...
 SLOW_MS = 50.0
@@ -24,9 +24,32 @@ Call = Callable[[], object]
 Stopwatch = Callable[[Call], int]
 
 
+@dataclass(frozen=True)
+class Statistics:
+    """Statistics of timed calls.
+
+    Attributes:
+        runs: how many calls were timed.
+        median_ms: milliseconds of a call, as are the next four.
+        p5_ms: 5th percentile.
+        p95_ms: 95th percentile.
+        mean_ms: mean.
+        min_ms: least.
+        cpu_per_wall: CPU time of all threads over wall time; None where it is unknown.
+    """
+
+    runs: int
+    median_ms: float
+    p5_ms: float
+    p95_ms: float
+    mean_ms: float
+    min_ms: float
+    cpu_per_wall: float | None
+
+
 @dataclass(eq=False)
 class Task:
-    """A call to be timed, and what was measured of it so far.
+    """A call to be timed, and its measurements so far.
 
     Attributes:
         call: what is timed.
@@ -42,19 +65,23 @@ class Task:
     wall: int = 0
     cpu: int = 0
 
-    def statistics(self) -> dict[str, float | int | None]:
-        """Milliseconds: median_ms, p5_ms, p95_ms, mean_ms, min_ms; runs; cpu_per_wall, None where it is unknown."""
+    def statistics(self, with_cpu: bool = True) -> Statistics:
+        """Statistics of the samples so far, of which there must be one.
+
+        Args:
+            with_cpu: False where calls wait for a device, since their CPU time is no sign of a busy machine.
+        """
         milliseconds = np.array(self.samples) / 1e6
         p5, median, p95 = np.percentile(milliseconds, (5, 50, 95))
-        return {
-            "runs": len(self.samples),
-            "median_ms": float(median),
-            "p5_ms": float(p5),
-            "p95_ms": float(p95),
-            "mean_ms": float(milliseconds.mean()),
-            "min_ms": float(milliseconds.min()),
-            "cpu_per_wall": self.cpu / self.wall if self.wall else None,
-        }
+        return Statistics(
+            runs=len(self.samples),
+            median_ms=float(median),
+            p5_ms=float(p5),
+            p95_ms=float(p95),
+            mean_ms=float(milliseconds.mean()),
+            min_ms=float(milliseconds.min()),
+            cpu_per_wall=self.cpu / self.wall if with_cpu and self.wall else None,
+        )
 
 
 def wall_stopwatch(call: Call) -> int:
@@ -77,7 +104,7 @@ def warm_up(call: Call, stopwatch: Stopwatch = wall_stopwatch) -> float:
 
 
 def planned_runs(milliseconds: float, runs: int, exactly: bool) -> int:
-    """How often to time a call: `runs` times, less often where it is slow and nobody insists.
+    """How often to time a call: `runs` times, or less often where it is slow and the user gave no number.
 
     Args:
         milliseconds: of a call.

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from dhm_cli.morphable.location import DEFAULT_FACE_MODEL, existing_face_model
+
 if TYPE_CHECKING:
     from dhm_cli.inference.results import AlignmentReport
 
-# Where `dhm prepare` writes it.
-DEFAULT_FACE_MODEL = Path("data") / "face_model.h5"
 # Photos listed by name in a warning.
 _LISTED = 20
 
@@ -91,8 +91,7 @@ def align(
 
     from dhm_cli.errors import InputError
     from dhm_cli.inference.photos import align_files
-    from dhm_cli.inference.results import BAD_BOX, UNREADABLE
-    from dhm_cli.runtime.atomic import partial_path
+    from dhm_cli.inference.results import BAD_BOX, UNREADABLE, partial_path
 
     if model is not None and weights is not None:
         raise InputError("--model and --weights: one at a time", "leave out --model to use your own network")
@@ -115,7 +114,7 @@ def align(
                 min_score=min_score,
                 refine=refine,
                 weights=model or weights,
-                face_model=face_model or (DEFAULT_FACE_MODEL if DEFAULT_FACE_MODEL.exists() else None),
+                face_model=face_model or existing_face_model(),
                 resume=resume,
                 progress=show,
             )

@@ -2,17 +2,19 @@
 
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from dhm_cli.cli.align import DEFAULT_FACE_MODEL
 from dhm_cli.cli.progress import shown_on
+from dhm_cli.morphable.location import DEFAULT_FACE_MODEL, existing_face_model
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from dhm_cli.benchmark.report import BenchmarkReport, Line
 
 _METHOD, _OUTPUT = "What", "Output"
 # Columns that the tables need, where the output is no terminal that says how many it has.
@@ -134,8 +136,8 @@ def benchmark(
     """
     from tqdm import tqdm
 
-    from dhm_cli.benchmark.bench import DEFAULT_SUBJECTS, BenchmarkOptions
     from dhm_cli.benchmark.bench import benchmark as run
+    from dhm_cli.benchmark.plan import DEFAULT_SUBJECTS, BenchmarkOptions
 
     options = BenchmarkOptions(
         subjects=tuple(subjects or DEFAULT_SUBJECTS),
@@ -149,7 +151,7 @@ def benchmark(
         photos=photos,
         processes=processes,
         accuracy=tuple(accuracy or ()),
-        face_model=face_model or (DEFAULT_FACE_MODEL if DEFAULT_FACE_MODEL.exists() else None),
+        face_model=face_model or existing_face_model(),
         json=json,
         plot=plot,
         command=shlex.join(["dhm", *sys.argv[1:]]),
@@ -160,12 +162,12 @@ def benchmark(
     for path in (json, plot):
         if path is not None:
             typer.echo(f"wrote {path}")
-    if report["interrupted"]:
+    if report.interrupted:
         typer.echo("interrupted", err=True)
         raise typer.Exit(130)
 
 
-def _print(report: dict[str, Any]) -> None:
+def _print(report: "BenchmarkReport") -> None:
     """The environment, the networks, a table for each level, and what to doubt."""
     from rich.console import Console
 
@@ -174,42 +176,43 @@ def _print(report: dict[str, Any]) -> None:
         console.width = max(console.width, _WIDTH)
     console.print(_environment(report), markup=False)
     console.print(_costs(report))
-    for level in dict.fromkeys(line["level"] for line in report["lines"]):
+    for level in dict.fromkeys(line.level for line in report.lines):
         console.print(_lines(report, level))
-    if report["parts"]:
+    if report.parts:
         console.print(_parts(report))
-    if any(subject["peak_bytes"] for subject in report["subjects"]):
+    if any(subject.peak_bytes for subject in report.subjects):
         console.print(_memory(report))
     for text in (*_folders(report), *_processes(report)):
         console.print(text, markup=False)
-    for problem in report["problems"]:
-        where = f", {problem['where']}" if problem["where"] else ""
-        typer.echo(f"not measured: {problem['subject']}, {problem['engine']}{where}: {problem['reason']}", err=True)
-    for warning in report["warnings"]:
+    for problem in report.problems:
+        where = f", {problem.where}" if problem.where else ""
+        typer.echo(f"not measured: {problem.subject}, {problem.engine}{where}: {problem.reason}", err=True)
+    for warning in report.warnings:
         typer.echo(f"warning: {warning}", err=True)
 
 
-def _environment(report: Mapping[str, Any]) -> str:
-    known, machine, cuda = report["environment"], report["environment"]["machine"], report["cuda"]
+def _environment(report: "BenchmarkReport") -> str:
+    known, cuda = report.environment, report.cuda
+    machine = known["machine"]
     packages = ", ".join(f"{name} {version}" for name, version in known["packages"].items() if version)
-    load, cores = machine["load_average"], ", ".join(map(str, report["pinned_cores"]))
+    load, cores = machine["load_average"], ", ".join(map(str, report.pinned_cores))
     commit = f" {known['commit'][:12]}{'+' * known['commit'].endswith('+')}" if known["commit"] else ""
     lines = [
         f"{known['processor'] or known['platform']}, {known['cores']} cores, {machine['architecture']}: "
         f"{' '.join(machine['instructions']) or 'instructions unknown'}",
         f"governor {machine['governor'] or 'unknown'}, load average {'unknown' if load is None else load[0]}, "
-        f"{_count(report['threads'], 'thread')}, {f'pinned to core {cores}' if cores else 'not pinned'}",
+        f"{_count(report.threads, 'thread')}, {f'pinned to core {cores}' if cores else 'not pinned'}",
         f"dhm {known['dhm']}{commit}, Python {known['python']}, {packages}",
     ]
     if cuda is not None:
-        limits = ", ".join(f"{name} {flops / 1e12:.1f}" for name, flops in cuda["matrix_product_flops"].items())
+        limits = ", ".join(f"{name} {flops / 1e12:.1f}" for name, flops in cuda.matrix_product_flops.items())
         lines.append(
-            f"{cuda['name']}, {cuda['memory_bytes'] / 2**30:.0f} GiB, CUDA {cuda['cuda']}, cuDNN {cuda['cudnn']}, "
-            f"{cuda['driver'] or 'driver unknown'}; TFLOP/s of a large matrix product: {limits}"
+            f"{cuda.name}, {cuda.memory_bytes / 2**30:.0f} GiB, CUDA {cuda.cuda}, cuDNN {cuda.cudnn}, "
+            f"{cuda.driver or 'driver unknown'}; TFLOP/s of a large matrix product: {limits}"
         )
-    size, faces = report["photo"]["size"], report["photo"]["faces"]
+    size, faces = report.photo.size, report.photo.faces
     more = "" if faces == 1 else ": times of a whole photo are of all of them"
-    lines.append(f"photo: {report['photo']['file']}, {size[0]} x {size[1]}, {_count(faces, 'face')}{more}")
+    lines.append(f"photo: {report.photo.file}, {size[0]} x {size[1]}, {_count(faces, 'face')}{more}")
     return "\n".join(lines)
 
 
@@ -229,13 +232,13 @@ def _table(title: str, *headings: str, texts: int = 1, caption: str | None = Non
     return table
 
 
-def _costs(report: Mapping[str, Any]) -> "Table":
+def _costs(report: "BenchmarkReport") -> "Table":
     from rich.markup import escape
 
     notes: dict[str, list[str]] = {}
-    for subject in report["subjects"]:
-        if subject["note"]:
-            notes.setdefault(subject["note"], []).append(subject["name"])
+    for subject in report.subjects:
+        if subject.note:
+            notes.setdefault(subject.note, []).append(subject.name)
     caption = (
         "MACs: of one face. MB on disk: the ONNX file where there is one, else the checkpoint, "
         "of packaged networks in float16, of the baselines in float32; zlib: that at level 9."
@@ -243,95 +246,105 @@ def _costs(report: Mapping[str, Any]) -> "Table":
     caption += "".join(f"\n{escape(', '.join(names))}: {note}." for note, names in notes.items())
     headings = ("network", "weights", "input", "params M", "MACs M", "float32 MB", "disk MB", "zlib MB")
     table = _table("What they cost", *headings, texts=2, caption=caption)
-    for subject in report["subjects"]:
-        sizes = [_number(subject[key], 1e6, 2) for key in ("float32_bytes", "file_bytes", "compressed_bytes")]
-        counts = (_number(subject["parameters"], 1e6, 2), _number(subject["macs"], 1e6, 1))
-        kind = "random" if subject["kind"] == "baseline" else subject["kind"]
-        table.add_row(escape(subject["name"]), kind, str(subject["input_size"]), *counts, *sizes)
+    for subject in report.subjects:
+        costs = subject.costs
+        counts = (_number(costs.parameters, 1e6, 2), _number(costs.macs, 1e6, 1))
+        sizes = [_number(size, 1e6, 2) for size in (costs.float32_bytes, costs.file_bytes, costs.compressed_bytes)]
+        kind = "random" if subject.kind == "baseline" else subject.kind
+        table.add_row(escape(subject.name), kind, str(subject.input_size), *counts, *sizes)
     return table
 
 
-def _memory(report: Mapping[str, Any]) -> "Table":
+def _memory(report: "BenchmarkReport") -> "Table":
     from rich.markup import escape
 
-    engines = list(dict.fromkeys(engine for subject in report["subjects"] for engine in subject["peak_bytes"]))
+    engines = list(dict.fromkeys(engine for subject in report.subjects for engine in subject.peak_bytes))
     caption = "of a fresh process that loads only this network and runs it on one face"
     table = _table("Peak memory, MB", "network", *engines, caption=caption)
-    for subject in report["subjects"]:
-        peaks = (_number(subject["peak_bytes"].get(engine), 1e6, 0) for engine in engines)
-        table.add_row(escape(subject["name"]), *peaks)
+    for subject in report.subjects:
+        peaks = (_number(subject.peak_bytes.get(engine), 1e6, 0) for engine in engines)
+        table.add_row(escape(subject.name), *peaks)
     return table
 
 
-def _lines(report: Mapping[str, Any], level: str) -> "Table":
+def _lines(report: "BenchmarkReport", level: str) -> "Table":
     """The lines of a level, in sections by engine and batch size."""
     from rich.markup import escape
 
-    chosen = [line for line in report["lines"] if line["level"] == level]
-    network, on_cuda = level == "network", report["cuda"] is not None
+    chosen = [line for line in report.lines if line.level == level]
+    network, on_cuda = level == "network", report.cuda is not None
     headings = ["", "median", "p5", "p95", *(["per face", "faces/s"] if network else ["per s"])]
     headings += ["of limit" if network and on_cuda else "CPU/wall", *(["speed-up"] if network else [])]
     caption = escape(_runs(chosen))
     if network:
-        caption = f"speed-up: times faster than {report['reference']}, same engine, same batch; {caption}"
+        caption = f"speed-up: times faster than {report.reference}, same engine, same batch; {caption}"
     if network and on_cuda:
         caption += "; of limit: FLOP/s over those of a large matrix product in the same run"
     table = _table(_TITLES[level], *headings, caption=caption)
     section = None
     for line in chosen:
-        if (line["engine"], line["batch"]) != section:
+        if (line.engine, line.batch) != section:
             if section is not None:
                 table.add_section()
-            section = line["engine"], line["batch"]
-            table.add_row(f"{line['engine']}, batch {line['batch']}", style="dim")
-        cells = [_milliseconds(line[key]) for key in ("median_ms", "p5_ms", "p95_ms")]
-        cells += [_milliseconds(line["ms_per_face"])] if network else []
-        cells.append(_rate(line["faces_per_s"] if network else 1000 / line["median_ms"]))
-        cells.append(_percent(line["share_of_limit"]) if network and on_cuda else _number(line["cpu_per_wall"], 1, 2))
-        cells += [f"[bold]{_number(line['times_faster'], 1, 2)}[/]"] if network else []
-        table.add_row(f"  {escape(line['subject'])}", *cells)
+            section = line.engine, line.batch
+            table.add_row(f"{line.engine}, batch {line.batch}", style="dim")
+        timing = line.timing
+        cells = [_milliseconds(value) for value in (timing.median_ms, timing.p5_ms, timing.p95_ms)]
+        cells += [_milliseconds(line.ms_per_face)] if network else []
+        cells.append(_rate(line.faces_per_s if network else 1000 / timing.median_ms))
+        cells.append(_percent(line.share_of_limit) if network and on_cuda else _number(timing.cpu_per_wall, 1, 2))
+        cells += [f"[bold]{_number(line.times_faster, 1, 2)}[/]"] if network else []
+        table.add_row(f"  {escape(line.subject)}", *cells)
     return table
 
 
-def _runs(lines: Sequence[Mapping[str, Any]]) -> str:
-    """How many timed calls the lines are of."""
-    most = max(line["runs"] for line in lines)
-    fewer = [f"{x['subject']} {x['engine']} batch {x['batch']} {x['runs']}" for x in lines if x["runs"] < most]
+def _runs(lines: Sequence["Line"]) -> str:
+    """How many calls were timed for the lines."""
+    most = max(line.timing.runs for line in lines)
+    fewer = [
+        f"{line.subject} {line.engine} batch {line.batch} {line.timing.runs}"
+        for line in lines
+        if line.timing.runs < most
+    ]
     return f"{most} timed calls a line" + (f", but {', '.join(fewer)}" if fewer else "")
 
 
-def _parts(report: Mapping[str, Any]) -> "Table":
+def _parts(report: "BenchmarkReport") -> "Table":
     """The parts of whole photos, a row for each network."""
     from rich.markup import escape
 
-    names = list(dict.fromkeys(part["part"] for part in report["parts"]))
+    names = list(dict.fromkeys(part.part for part in report.parts))
     table = _table("Parts of a whole photo, median ms", "network", "engine", *names, texts=2)
-    for engine, subject in dict.fromkeys((part["engine"], part["subject"]) for part in report["parts"]):
-        own = {p["part"]: p["median_ms"] for p in report["parts"] if (p["engine"], p["subject"]) == (engine, subject)}
+    for engine, subject in dict.fromkeys((part.engine, part.subject) for part in report.parts):
+        own = {
+            part.part: part.timing.median_ms
+            for part in report.parts
+            if (part.engine, part.subject) == (engine, subject)
+        }
         table.add_row(escape(subject), engine, *(_milliseconds(own[n]) if n in own else "-" for n in names))
     return table
 
 
-def _folders(report: Mapping[str, Any]) -> list[str]:
+def _folders(report: "BenchmarkReport") -> list[str]:
     lines = []
-    for found in report["folders"]:
-        (few, many), (low, high) = found["photos"], (peak / 1e6 for peak in found["peak_bytes"])
-        rate = "too few for a rate" if found["photos_per_s"] is None else f"{found['photos_per_s']:.0f} photos/s"
+    for found in report.folders:
+        (few, many), (low, high) = found.photos, (peak / 1e6 for peak in found.peak_bytes)
+        rate = "too few for a rate" if found.photos_per_s is None else f"{found.photos_per_s:.0f} photos/s"
         lines.append(
-            f"dhm align, {found['subject']}, {_count(many, 'photo')} of 250 x 250, "
-            f"{_count(found['threads'], 'thread')}: "
+            f"dhm align, {found.subject}, {_count(many, 'photo')} of 250 x 250, "
+            f"{_count(found.threads, 'thread')}: "
             f"{rate} after start-up; start-up with one photo "
-            f"{found['startup_best_s']:.2f} s at best, median {found['startup_median_s']:.2f} s of "
-            f"{found['startup_runs']}; peak memory {high:.0f} MB, with {_count(few, 'photo')} {low:.0f} MB"
+            f"{found.startup_best_s:.2f} s at best, median {found.startup_median_s:.2f} s of "
+            f"{found.startup_runs}; peak memory {high:.0f} MB, with {_count(few, 'photo')} {low:.0f} MB"
         )
     return lines
 
 
-def _processes(report: Mapping[str, Any]) -> list[str]:
+def _processes(report: "BenchmarkReport") -> list[str]:
     return [
-        f"{found['subject']}, whole photos: {found['photos_per_s_one']:.0f}/s in one process, "
-        f"{found['photos_per_s_all']:.0f}/s in {found['processes']} at once: {found['speed_up']:.2f} times"
-        for found in report["processes"]
+        f"{found.subject}, whole photos: {found.photos_per_s_one:.0f}/s in one process, "
+        f"{found.photos_per_s_all:.0f}/s in {found.processes} at once: {found.speed_up:.2f} times"
+        for found in report.processes
     ]
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from dhm_cli.cli.progress import shown_on
+from dhm_cli.datasets.catalogue import DATASETS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,12 +16,20 @@ if TYPE_CHECKING:
     from dhm_cli.errors import DhmError
     from dhm_cli.morphable.face_model import FaceModel
     from dhm_cli.preparation.checks import Finding
-    from dhm_cli.preparation.prepare import PrepareOptions
+    from dhm_cli.preparation.options import PrepareOptions
     from dhm_cli.preparation.report import PrepareReport
 
 # Dropped faces, and faces of a finding, listed by name.
 _LISTED = 5
+_FORMATS = ("auto", *DATASETS)
 _COLOURS = {"error": "red", "warning": "yellow", "note": "dim"}
+
+
+def _known_format(name: str) -> str:
+    """A value of --format, or the usual error with the list of them."""
+    if name not in _FORMATS:
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(map(repr, _FORMATS))}.")
+    return name
 
 
 def prepare(
@@ -50,8 +59,13 @@ def prepare(
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for face_model.h5 and the stores.")] = Path("data"),
     dataset_format: Annotated[
-        Literal["auto", "300w-lp", "aflw2000-3d", "ls3d-w", "300vw", "merl-rav", "pts", "points"],
-        typer.Option("--format", help="Dataset layout; points: images whose labels are in --points or --prior."),
+        str,
+        typer.Option(
+            "--format",
+            help="Dataset layout; points: images whose labels are in --points or --prior.",
+            metavar=f"[{'|'.join(_FORMATS)}]",
+            parser=_known_format,
+        ),
     ] = "auto",
     name: Annotated[
         str | None,
@@ -154,7 +168,8 @@ def prepare(
     from dhm_cli.runtime.threads import single_threaded_mathematics
 
     single_threaded_mathematics()
-    from dhm_cli.preparation.prepare import PrepareOptions, name_stores
+    from dhm_cli.preparation.options import PrepareOptions
+    from dhm_cli.preparation.store_names import name_stores
 
     options = PrepareOptions(
         format=dataset_format,
@@ -185,7 +200,8 @@ def prepare(
 
 def _face_model(bfm: Path | None, expression: Path | None, keypoints: Path | None, out: Path) -> "FaceModel":
     """Convert the face model, or take the one converted before."""
-    from dhm_cli.morphable.face_model import FACE_MODEL, FaceModel
+    from dhm_cli.morphable.face_model import FaceModel
+    from dhm_cli.morphable.location import FACE_MODEL
     from dhm_cli.preparation.prepare import prepare_face_model
 
     if bfm is None:
@@ -202,7 +218,8 @@ def _face_model(bfm: Path | None, expression: Path | None, keypoints: Path | Non
 
 def _search(out: Path, options: "PrepareOptions") -> "list[tuple[Path, PrepareOptions]]":
     """The known datasets below the current folder."""
-    from dhm_cli.preparation.prepare import find_datasets, name_stores
+    from dhm_cli.preparation.prepare import find_datasets
+    from dhm_cli.preparation.store_names import name_stores
 
     found = find_datasets(Path(), out)
     for folder, layout in found:

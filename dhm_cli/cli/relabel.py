@@ -55,11 +55,11 @@ def relabel(
     from tqdm import tqdm
 
     from dhm_cli.inference.engines import load_engine
-    from dhm_cli.morphable.face_model import FACE_MODEL
+    from dhm_cli.morphable.location import face_model_beside
     from dhm_cli.preparation.relabel import relabel_stores
 
     jobs = _jobs(stores, trust or [])
-    engine = load_engine(device, model, face_model=jobs[0].store.parent / FACE_MODEL)
+    engine = load_engine(device, model, face_model=face_model_beside(jobs[0].store))
     with tqdm(unit="face", smoothing=0.1, disable=None) as bar:
         try:
             reports = relabel_stores(jobs, engine, out, follow_prior or [], shown_on(bar))

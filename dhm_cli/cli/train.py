@@ -185,6 +185,8 @@ def train(
         from dhm_cli.config.toml import read_toml
         from dhm_cli.runtime.threads import available_cores
         from dhm_cli.training.distributed import joined_processes
+        from dhm_cli.training.resume import without_retired
+        from dhm_cli.training.run_folder import RunFolder
         from dhm_cli.training.trainer import RunOptions
     if interrupted.is_set():
         raise KeyboardInterrupt
@@ -197,8 +199,9 @@ def train(
     }
 
     def settings_of(arch: str | None, folder: Path) -> "RunSettings":
-        file = config or (folder / "config.toml" if resume and (folder / "config.toml").exists() else None)
-        return resolve(arch, recipe, read_toml(file) if file else None, flags, str(file))
+        of_run = RunFolder(folder).config
+        file = config or (of_run if resume and of_run.exists() else None)
+        return resolve(arch, recipe, without_retired(read_toml(file)) if file else None, flags, str(file))
 
     with joined_processes(device) as processes:
         if workers is None:
@@ -215,6 +218,7 @@ def _train_one(settings: "RunSettings", out: Path, options: "RunOptions", proces
     from tqdm import tqdm
 
     from dhm_cli.training.inputs import open_stores
+    from dhm_cli.training.run_folder import RunFolder
     from dhm_cli.training.trainer import Trainer
 
     trainer = Trainer(settings, open_stores(settings.data), out, options, processes, resume)
@@ -246,7 +250,7 @@ def _train_one(settings: "RunSettings", out: Path, options: "RunOptions", proces
                 typer.echo(f"stopped at step {trainer.step}; continue with: the same command and --resume", err=True)
             raise
     if processes.is_main:
-        typer.echo(f"best network: {out / 'best.safetensors'}")
+        typer.echo(f"best network: {RunFolder(out).best}")
 
 
 def _train_ablation(settings_of: Any, out: Path, options: "RunOptions", processes: "Processes") -> None:
@@ -254,10 +258,11 @@ def _train_ablation(settings_of: Any, out: Path, options: "RunOptions", processe
     from rich.table import Table
 
     from dhm_cli.training.ablation import compare_runs
+    from dhm_cli.training.run_folder import RunFolder
 
     for arch in _ABLATION:
         folder = out / arch
-        _train_one(settings_of(arch, folder), folder, options, processes, (folder / "state.safetensors").exists())
+        _train_one(settings_of(arch, folder), folder, options, processes, RunFolder(folder).state.exists())
     if processes.is_main:
         rows = compare_runs({arch: out / arch for arch in _ABLATION}, out)["rows"]
         table = Table("NME %", *(name.replace("_", " ") for name, value in rows[0].items() if isinstance(value, float)))

@@ -1,4 +1,4 @@
-"""Random changes of training crops: where the crop lies, and what the camera and the world did to the pixels."""
+"""Random augmentation of training crops: placement, rotation, mirroring, colours, sharpness, noise, occlusion."""
 
 import cv2
 import numpy as np
@@ -20,15 +20,16 @@ def augmented_crop(
     config: AugmentationConfig,
     rng: np.random.Generator,
 ) -> tuple[Image, NDArray[np.float64]]:
-    """A randomly placed, turned, mirrored and degraded training crop; with all ranges 0 that of the test protocol.
+    """Cut out a training crop, randomly placed, turned, mirrored and degraded.
 
-    What lies beyond the image is black, or, only in crops that are placed at random, its last pixels or its reflection.
+    With all ranges 0 it is the crop of the test protocol. Pixels beyond the image are black. In crops that are placed
+    at random, they may instead repeat the last pixels or mirror the image.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         landmarks: (68, 3), pixels of the image, z in the same unit.
         size: side of the crop, pixels.
-        config: ranges.
+        config: ranges and probabilities.
         rng: source of all randomness.
 
     Returns:

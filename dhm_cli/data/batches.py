@@ -1,4 +1,4 @@
-"""Training and validation batches from stores, whose encoded images are held in memory and decoded when needed.
+"""Training and validation batches from stores. The encoded images are held in memory and decoded when needed.
 
 Sample i of training step s is a pure function of (seed, s, i), so a run that was interrupted goes on with exactly what
 it would have seen, and neither the number of worker processes nor that of training processes changes a number.
@@ -66,7 +66,7 @@ class Faces:
 
 
 def load_faces(stores: Sequence[tuple[FaceStore, float]], split: str) -> Faces:
-    """Read the encoded images and the labels of a split; of the training split without those that are flagged.
+    """Read the encoded images and the labels of a split; flagged faces are left out of the training split.
 
     Args:
         stores: each with its sampling weight.
@@ -139,8 +139,8 @@ class Batch(NamedTuple):
 class TrainBatches:
     """The augmented batches of a training.
 
-    With `yaw_shares` every sample is drawn with replacement. Without, samples run through one permutation of the faces
-    after the other, on over the ends of epochs, so every batch is full and every face is seen once an epoch.
+    With `yaw_shares` every sample is drawn with replacement. Without, every face is seen once an epoch: samples follow
+    one permutation of the faces after the other. A batch may span the end of an epoch, so every batch is full.
 
     Args:
         faces: training faces.
@@ -198,9 +198,9 @@ class TrainBatches:
         return int(_permutation(self._config.seed, epoch, len(self._faces))[place])
 
     def loader(self, start: int, stop: int, workers: int = 1, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-        """The batches of steps start, ..., stop - 1 in order, made ahead by processes of their own.
+        """The batches of steps start, ..., stop - 1 in order, made ahead by worker processes.
 
-        A thread would hold Python's lock while the network wants it: measured, a third of the training speed.
+        Threads in place of processes were measured to cost a third of the training speed, by Python's lock.
 
         Args:
             start: first step.
@@ -253,7 +253,7 @@ def _permutation(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
 
 def _start_worker(_: int) -> None:
     cv2.setNumThreads(0)  # OpenCV's threads do not survive the fork
-    for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group, these are the trainer's to handle
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole process group; the trainer handles them
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -1,4 +1,4 @@
-"""What validation faces share with training faces: it would flatter every validation."""
+"""Overlap of validation and training faces, which would make validation errors too low."""
 
 import hashlib
 from collections import defaultdict
@@ -36,7 +36,7 @@ def split_overlap(stores: Sequence[FaceStore]) -> list[str]:
 
 
 def _dataset(store: FaceStore) -> tuple[str, str]:
-    """Which stores' names mean the same: a store that says nothing of its origin is alone."""
+    """Dataset and source folder, within which names are compared; a store without a record of them stands alone."""
     dataset, folder = (store.attributes.get(name) for name in ("dataset", "source"))
     return (str(dataset), str(folder)) if dataset and folder else (store.path.name, str(store.path))
 
@@ -71,7 +71,7 @@ def _sizes(stores: Sequence[FaceStore], split: str) -> NDArray[np.int64]:
 
 
 def _digests(stores: Sequence[FaceStore], split: str, sizes: NDArray[np.int64]) -> Iterator[tuple[bytes, str]]:
-    """Hash of the encoded image and name of each face of a split; only of images as long as one of `sizes`."""
+    """Hash of the encoded image and name of each face of a split, for images whose size in bytes is one of `sizes`."""
     for store in stores:
         rows = store.labels.in_split(split)
         rows = rows[np.isin(store.sizes[rows], sizes)]

@@ -1,7 +1,7 @@
 """The HDF5 store of labelled faces: one file per dataset, written once, read at random.
 
-Images stay the encoded bytes of their files, end to end in one flat array with offsets; labels are ordinary arrays. One
-compressed chunk of many images was measured to be 20 times slower to read at random.
+Images keep the encoded bytes of their files, end to end in one flat array with offsets; labels are ordinary arrays.
+Compressed chunks of several images were measured to be 20 times slower to read at random.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from dhm_cli.errors import FormatError, InputError
 from dhm_cli.runtime.atomic import written_atomically
+from dhm_cli.runtime.hashing import SHORT
 
 FILE_FORMAT = "dhm-faces"
 FILE_VERSION = 2
@@ -54,7 +55,7 @@ class FaceLabels:
         landmarks: (N, 68, 3) float32, what networks learn and are scored on: 0-based image pixels, z toward the viewer,
             zero mean.
         points: (N, 68, 2) float32, the labels of the source, 0-based image pixels, NaN where there is none.
-        visibility: (N, 68) uint8: no label, visible, occluded (`io.annotations`).
+        visibility: (N, 68) uint8: no label, visible, occluded (`io.pts`).
         parameters: (N, 234) float32, p in the convention of 300W-LP for this image (P_LAYOUT).
         box: (N, 4) float32, smallest box around the landmarks: left, top, width, height, pixels.
         yaw: (N,) float32, degrees, of the pose in p; as the source gives it, so it may lie beyond 180.
@@ -128,7 +129,7 @@ def write_store(
             stored[at : at + len(piece)] = np.frombuffer(piece, dtype=np.uint8)
             at += len(piece)
         assert at == offsets[-1], "the images are not as long as announced"
-        file.attrs["images_hash"] = digest.hexdigest()[:16]
+        file.attrs["images_hash"] = digest.hexdigest()[:SHORT]
         file["offsets"] = offsets
         for name, values in labels.arrays().items():
             file[name] = values.astype(h5py.string_dtype()) if values.dtype.kind == "U" else values
@@ -142,7 +143,7 @@ def contents_hash(labels: FaceLabels, offsets: NDArray[np.int64]) -> str:
         digest.update(
             "\n".join(values).encode() if values.dtype.kind == "U" else np.ascontiguousarray(values).tobytes()
         )
-    return digest.hexdigest()[:16]
+    return digest.hexdigest()[:SHORT]
 
 
 class FaceStore:
@@ -158,15 +159,7 @@ class FaceStore:
 
     Raises:
         InputError: no such file, or a folder.
-        FormatError: not a store of this version.
-
-    Example:
-        >>> import tempfile
-        >>> from pathlib import Path
-        >>> from dhm_cli import FaceStore
-        >>> from dhm_cli.morphable.readers.face_model_files import read_face_model
-        >>> from dhm_cli.preparation.prepare import prepare_folder
-        >>> FaceStore
+        FormatError: the file is damaged, something else, or a store of another version.
     """
 
     def __init__(self, path: Path) -> None:
@@ -234,7 +227,7 @@ class FaceStore:
 
 
 def _check_shapes(arrays: dict[str, NDArray[Any]], count: int) -> None:
-    """Raise a ValueError where an array has not the shape that `FaceLabels` says."""
+    """Raise a ValueError where an array does not have the shape that `FaceLabels` documents."""
     for name, values in arrays.items():
         expected = (count, *_SHAPES.get(name, ()))
         if values.shape != expected:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from dhm_cli.errors import InputError
 from dhm_cli.geometry.landmarks import NUM_LANDMARKS
-from dhm_cli.io.annotations import FARTHEST
+from dhm_cli.io.pts import FARTHEST
 from dhm_cli.io.torch7 import read_t7
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dhm_cli.geometry.landmarks import CURVES, GROUPS
-from dhm_cli.metrics.bootstrap import AUC_THRESHOLDS
+from dhm_cli.metrics.headline import AUC_THRESHOLDS
 from dhm_cli.metrics.landmark_error import NORMALISERS, YAW_BINS, area_under_ced, cumulative_error, failure_rate
 from dhm_cli.runtime.atomic import written_atomically
 

@@ -45,19 +45,19 @@ def caveats(truth: GroundTruth, methods: Sequence[Method], scores: Sequence[Scor
 
 
 def _missing(method: Method, score: Score, count: int) -> str:
-    lost = score.numbers["missing"]
-    if not lost["count"]:
+    lost = score.numbers.missing
+    if not lost.count:
         return ""
-    bins = ", ".join(f"{number:,} at {name} degrees" for name, number in lost["by_bin"].items() if number)
-    what = "left out" if lost["policy"] == "skip" else "failures, and no part of means and medians"
+    bins = ", ".join(f"{number:,} at {name} degrees" for name, number in lost.by_bin.items() if number)
+    what = "left out" if lost.policy == "skip" else "failures, and no part of means and medians"
     unused = method.record.get("unused")
     more = f"; {unused:,} of its predictions belong to no face here" if unused else ""
-    examples = ", ".join(lost["names"][:_NAMED])
-    return f"no points for {lost['count']:,} of {count:,} faces ({bins}; such as {examples}), which are {what}{more}"
+    examples = ", ".join(lost.names[:_NAMED])
+    return f"no points for {lost.count:,} of {count:,} faces ({bins}; such as {examples}), which are {what}{more}"
 
 
 def _shift(truth: GroundTruth, score: Score) -> str:
-    x, y = score.numbers["mean_offset"]
+    x, y = score.numbers.mean_offset
     shift = f"its points lie {x:+.2f}, {y:+.2f} pixels off on the whole"
     if abs(abs(x) - 1) < _ONE_PIXEL and abs(abs(y) - 1) < _ONE_PIXEL and x * y > 0:
         wrong = "1-based" if x > 0 else "1 too small"

@@ -1,6 +1,5 @@
 """`dhm evaluate`: score a network, or any method's points, on the faces of a store."""
 
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,12 +15,13 @@ from dhm_cli.evaluation.matching import match_predictions
 from dhm_cli.evaluation.network_landmarks import predict_faces
 from dhm_cli.evaluation.predictions import read_predictions
 from dhm_cli.evaluation.protocols import JITTER_HEADLINE, PROTOCOLS, REFINE, make_protocol
-from dhm_cli.evaluation.report import ReportFolder, assemble
+from dhm_cli.evaluation.report import Report, ReportFolder, assemble
 from dhm_cli.evaluation.scores import Method, Scoring, difference, score
 from dhm_cli.geometry.landmarks import bounding_box
 from dhm_cli.geometry.pose import estimate_pose
 from dhm_cli.inference.engines import load_engine
 from dhm_cli.inference.weights import embedded_name
+from dhm_cli.runtime.hashing import short_hash
 from dhm_cli.runtime.progress import Progress
 from dhm_cli.runtime.threads import available_cores
 from dhm_cli.runtime.unfinished import Unfinished
@@ -85,8 +85,8 @@ class _Source:
 def evaluate(
     options: EvaluationOptions,
     progress: Progress = lambda *_: None,
-    ready: Callable[[dict[str, Any]], None] = lambda _: None,
-) -> dict[str, Any]:
+    ready: Callable[[Report], None] = lambda _: None,
+) -> Report:
     """Score a method, compare it with others, and write the report.
 
     Args:
@@ -95,7 +95,7 @@ def evaluate(
         ready: called in this thread with the report before it is written.
 
     Returns:
-        The content of `report.json` (`evaluation.report`), NaN where there is no number.
+        What was found; NaN where there is no number.
 
     Raises:
         InputError: an option or a file cannot be used, or predictions do not fit the faces.
@@ -116,12 +116,12 @@ def evaluate(
         methods.append(_with_own_name(made, [method.name for method in methods]))
     progress("scoring", 0, len(truth))
     scores = [score(method, truth, options.scoring) for method in methods]
-    if not scores[0].numbers["n"]:
+    if not scores[0].numbers.n:
         raise InputError(f"{methods[0].name}: gave no points for any face", "leave out --missing skip")
-    differences = [difference(scores[0], other, truth, options.scoring) for other in scores[1:]]
+    comparisons = [difference(scores[0], other, truth, options.scoring) for other in scores[1:]]
     protocol = options.protocol or ("predictions" if options.predictions else "paper")
     refine = _refine(options) if sources[0].is_network else None
-    report = assemble(truth, methods, scores, differences, options.scoring, protocol, refine, options.command)
+    report = assemble(truth, methods, scores, comparisons, protocol, refine, options.command)
     ready(report)
     if folder is not None:
         progress("report", 0, len(truth))
@@ -194,9 +194,7 @@ def _network(
     key = {"network": record, "split": truth.split, "faces": truth.store.fingerprint(), "images": images}
     kept = Unfinished(unfinished, key)
     threads = options.threads or available_cores()
-    variants = predict_faces(
-        engine, truth, protocol, record["refine"], threads, kept, lambda done, total: progress(name, done, total)
-    )
+    variants = predict_faces(engine, truth, protocol, record["refine"], threads, kept, progress, name)
     landmarks = variants[JITTER_HEADLINE if len(variants) > 1 else 0].astype(np.float64)
     return Method(name, record, landmarks, _pose(landmarks, engine.mean_shape), variants if len(variants) > 1 else None)
 
@@ -222,7 +220,7 @@ def _predictions(source: _Source, truth: GroundTruth) -> Method:
     if read.pose is not None:
         pose = np.full((len(truth), 3), np.nan)
         pose[found] = read.pose[rows[found]]
-    digest = hashlib.sha256(landmarks.tobytes()).hexdigest()[:16]
+    digest = short_hash(landmarks.tobytes())
     unknown = dict.fromkeys(("arch", "input_size", "protocol", "refine"))
     record = {"kind": "predictions", "file": str(file), "hash": digest, "unused": len(match.unused), **unknown}
     return Method(source.name or file.stem, record, landmarks, pose)

@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from dhm_cli.errors import FormatError, InputError
 from dhm_cli.geometry.landmarks import GROUPS
+from dhm_cli.metrics.headline import HEADLINE, HeadlineNumber
 from dhm_cli.metrics.landmark_error import YAW_BINS
 from dhm_cli.runtime.atomic import written_atomically
 
@@ -45,7 +46,11 @@ def write_page(path: Path, report: Mapping[str, Any], pictures: Mapping[str, Pat
         r=report,
         pictures={name: _embedded(picture) for name, picture in pictures.items()},
         bins=tuple(YAW_BINS),
-        means={"mean_of_bins": "mean of bins", "mean_of_images": "mean of images"},
+        five=[number.name for number in HEADLINE if number.place[0] == "nme"],
+        others=[number for number in HEADLINE if number.place[0] != "nme"],
+        headline=HEADLINE,
+        titles={number.name: number.short.format(threshold=report["failure_rate"]["threshold"]) for number in HEADLINE},
+        at=_at,
         groups={name: f"{group.start}\N{EN DASH}{group.stop - 1}" for name, group in GROUPS.items()},
     )
     with written_atomically(path) as partial:
@@ -72,6 +77,14 @@ def interval(ends: Sequence[float | None] | None, digits: int = 2) -> str:
     if ends is None or any(end is None or not math.isfinite(end) for end in ends):
         return _NONE
     return f"[{', '.join(number(end, digits) for end in ends)}]"
+
+
+def _at(numbers: Mapping[str, Any], number: HeadlineNumber) -> Any:
+    """What a part of a report says of a headline number: its value, interval or difference."""
+    found: Any = numbers
+    for key in number.place:
+        found = found[key]
+    return found["value"] if isinstance(found, Mapping) and "verdict" not in found else found  # with its threshold
 
 
 def _count(value: int | None) -> str:

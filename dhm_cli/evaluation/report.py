@@ -5,13 +5,13 @@ import json
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-import dhm_cli
 from dhm_cli.drawing.charts import save_ced, save_error_by_yaw, save_landmark_errors, save_robustness
 from dhm_cli.drawing.faces import comparison_tile, gallery_sheet, save_png
 from dhm_cli.errors import InputError
@@ -19,12 +19,13 @@ from dhm_cli.evaluation.caveats import caveats
 from dhm_cli.evaluation.definitions import definitions
 from dhm_cli.evaluation.ground_truth import GroundTruth
 from dhm_cli.evaluation.page import write_page
-from dhm_cli.evaluation.scores import Method, Score, Scoring, noise_floor
-from dhm_cli.metrics.bootstrap import AUC_THRESHOLDS
+from dhm_cli.evaluation.scores import Comparison, Method, Numbers, Score, noise_floor
+from dhm_cli.metrics.headline import AUC_THRESHOLDS
 from dhm_cli.metrics.landmark_error import NORMALISERS, YAW_BINS, in_yaw_bin
 from dhm_cli.metrics.published import published_results
 from dhm_cli.runtime.atomic import written_atomically
 from dhm_cli.runtime.environment import environment
+from dhm_cli.version import __version__
 
 SCHEMA, SCHEMA_VERSION = "dhm-evaluation", 1
 # Characters of a name in a chart.
@@ -35,70 +36,149 @@ _SHOWN, _COLUMNS, _TILE = 24, 12, 150
 _CED_REACH = 5 / 3
 
 
+@dataclass(frozen=True)
+class Data:
+    """The faces of a report: the store's file, dataset, layout and hashes, the split, and why it is no benchmark."""
+
+    file: str
+    name: str
+    layout: str
+    hash: str
+    images_hash: str
+    split: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Against:
+    """Another method: where it comes from, its numbers, and how the method in question differs from it."""
+
+    record: Mapping[str, Any]
+    numbers: Numbers
+    comparison: Comparison
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that an evaluation found; `to_json` is the content of `report.json`.
+
+    Attributes:
+        method: where the method's points come from.
+        data: the faces.
+        caveats: what would otherwise mislead, sentences.
+        label_set, protocol, refine: as in `EvaluationOptions`; refine None where the method is no network of ours.
+        numbers: of the method, percent unless `definitions` says otherwise; NaN where there is none.
+        against: other methods.
+        noise_floor: see `scores.noise_floor`.
+        published: see `metrics.published`.
+        definitions: one sentence for each number.
+        environment: versions, machine, command line.
+    """
+
+    method: Mapping[str, Any]
+    data: Data
+    caveats: list[str]
+    label_set: str
+    protocol: str
+    refine: int | None
+    numbers: Numbers
+    against: list[Against]
+    noise_floor: dict[str, float] | None
+    published: dict[str, Any]
+    definitions: dict[str, str]
+    environment: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Of the method."""
+        return str(self.method["name"])
+
+    @property
+    def unit(self) -> str:
+        """What errors are in."""
+        return NORMALISERS[self.numbers.scoring.normaliser]
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `report.json`, schema version 1; NaN stays."""
+        return {
+            "schema": SCHEMA,
+            "schema_version": SCHEMA_VERSION,
+            "dhm_version": __version__,
+            "method": dict(self.method),
+            "data": asdict(self.data),
+            "caveats": self.caveats,
+            "labels": self.label_set,
+            "protocol": self.protocol,
+            "refine": self.refine,
+            "normaliser": self.numbers.scoring.normaliser,
+            "unit": self.unit,
+            **self.numbers.to_json(),
+            "against": [
+                {**other.record, **other.numbers.to_json(), "difference": other.comparison.to_json()}
+                for other in self.against
+            ],
+            "noise_floor": self.noise_floor,
+            "published": self.published,
+            "definitions": self.definitions,
+            "environment": self.environment,
+        }
+
+
 def assemble(
     truth: GroundTruth,
     methods: Sequence[Method],
     scores: Sequence[Score],
-    differences: Sequence[Mapping[str, Any]],
-    scoring: Scoring,
+    comparisons: Sequence[Comparison],
     protocol: str,
     refine: int | None,
     command: str,
-) -> dict[str, Any]:
-    """The content of `report.json`.
+) -> Report:
+    """Put a report together.
 
     Args:
         truth: the faces.
         methods: the method in question, then those it is compared with.
         scores: of all methods.
-        differences: of the first method from each of the others.
-        scoring: how they were scored.
+        comparisons: of the first method with each of the others.
         protocol: one of `protocols.PROTOCOLS`, or "predictions".
         refine: passes after the first, None where the method is no network of ours.
         command: the command line.
-
-    Returns:
-        Numbers in percent unless `definitions` says otherwise; NaN where there is none.
     """
-    first, others = methods[0], zip(methods[1:], scores[1:], differences, strict=True)
-    note = truth.benchmark_problem()
-    problem = note or _comparison_problem(scores[0], scoring, protocol, refine)
-    return {
-        "schema": SCHEMA,
-        "schema_version": SCHEMA_VERSION,
-        "dhm_version": dhm_cli.__version__,
-        "method": dict(first.record),
-        "data": {
-            "file": truth.store.path.name,
-            "name": str(truth.store.attributes.get("dataset", truth.store.path.stem)),
-            "layout": str(truth.store.attributes.get("layout", "")),
-            "hash": truth.store.fingerprint(),
-            "images_hash": str(truth.store.attributes.get("images_hash", "")),
-            "split": truth.split,
-            "note": note,
-        },
-        "caveats": caveats(truth, methods, scores),
-        "labels": truth.label_set,
-        "protocol": protocol,
-        "refine": refine,
-        "normaliser": scoring.normaliser,
-        "unit": NORMALISERS[scoring.normaliser],
-        **scores[0].numbers,
-        "against": [{**m.record, **score.numbers, "difference": dict(change)} for m, score, change in others],
-        "noise_floor": noise_floor(truth, scoring),
-        "published": published_results(not problem, problem),
-        "definitions": definitions(truth.label_set, protocol, refine, scoring),
-        "environment": {**environment(), "command": command},
-    }
+    scoring, note = scores[0].numbers.scoring, truth.benchmark_problem()
+    problem = note or _comparison_problem(scores[0].numbers, protocol, refine)
+    attributes = truth.store.attributes
+    others = zip(methods[1:], scores[1:], comparisons, strict=True)
+    return Report(
+        method=methods[0].record,
+        data=Data(
+            file=truth.store.path.name,
+            name=str(attributes.get("dataset", truth.store.path.stem)),
+            layout=str(attributes.get("layout", "")),
+            hash=truth.store.fingerprint(),
+            images_hash=str(attributes.get("images_hash", "")),
+            split=truth.split,
+            note=note,
+        ),
+        caveats=caveats(truth, methods, scores),
+        label_set=truth.label_set,
+        protocol=protocol,
+        refine=refine,
+        numbers=scores[0].numbers,
+        against=[Against(method.record, score.numbers, comparison) for method, score, comparison in others],
+        noise_floor=noise_floor(truth, scoring),
+        published=published_results(not problem, problem),
+        definitions=definitions(truth.label_set, protocol, refine, scoring),
+        environment={**environment(), "command": command},
+    )
 
 
-def _comparison_problem(score: Score, scoring: Scoring, protocol: str, refine: int | None) -> str:
+def _comparison_problem(numbers: Numbers, protocol: str, refine: int | None) -> str:
     """Why the numbers must not be set beside published ones, although the faces are those of the benchmark."""
-    lost = score.numbers["missing"]["count"]
+    lost, normaliser = numbers.missing.count, numbers.scoring.normaliser
     if lost:
         return f"{lost:,} faces have no points here and are in no mean"
-    if scoring.normaliser != "bbox":
-        return f"the published rows are normalised by the box, these numbers by {scoring.normaliser}"
+    if normaliser != "bbox":
+        return f"the published rows are normalised by the box, these numbers by {normaliser}"
     if protocol not in ("paper", "predictions") or refine:
         passes = f" and {refine} refining passes" if refine else ""
         return f"the published rows are for one crop by the true box, these for the protocol {protocol}{passes}"
@@ -130,15 +210,13 @@ class ReportFolder:
         """Where the predictions of a method are kept until all are done."""
         return self.path / f"unfinished-{number}.npz"
 
-    def write(
-        self, report: Mapping[str, Any], truth: GroundTruth, methods: Sequence[Method], scores: Sequence[Score]
-    ) -> None:
+    def write(self, report: Report, truth: GroundTruth, methods: Sequence[Method], scores: Sequence[Score]) -> None:
         """Write every file, the page last, and remove what an earlier report or a stopped one has left."""
         (self.path / "robustness.png").unlink(missing_ok=True)
         self._write_predictions(truth, methods[0])
         self._write_faces(truth, methods, scores)
         pictures = self._draw(report, truth, methods, scores)
-        clean = _without_nan(report)
+        clean = _without_nan(report.to_json())
         with written_atomically(self.path / "report.json") as partial:
             partial.write_text(json.dumps(clean, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         write_page(self.path / "report.html", clean, pictures)
@@ -166,25 +244,25 @@ class ReportFolder:
             writer.writerows(zip(truth.faces.names, yaw, *columns, strict=True))
 
     def _draw(
-        self, report: Mapping[str, Any], truth: GroundTruth, methods: Sequence[Method], scores: Sequence[Score]
+        self, report: Report, truth: GroundTruth, methods: Sequence[Method], scores: Sequence[Score]
     ) -> dict[str, Path]:
         """Charts and pictures, by the names that the page knows."""
-        unit = str(report["unit"])
-        threshold = float(report["failure_rate"]["threshold"])
+        unit, numbers = report.unit, report.numbers
+        threshold = numbers.scoring.threshold
         names = _short_names([method.name for method in methods])
         by_yaw = {name: score.nme for name, score in zip(names, scores, strict=True)}
-        skip = report["missing"]["policy"] == "skip"
+        skip = numbers.scoring.skip_missing
         errors = {name: nme[~np.isnan(nme)] if skip else nme for name, nme in by_yaw.items()}
         pictures = {name: self.path / f"{name}.png" for name in ("ced", "yaw", "landmarks", "gallery")}
         limit = max(_CED_REACH * threshold, *AUC_THRESHOLDS)
-        title = f"{truth.store.path.name}, {report['n']:,} faces"
+        title = f"{truth.store.path.name}, {numbers.n:,} faces"
         save_ced(pictures["ced"], errors, threshold, limit, title, unit)
         save_error_by_yaw(pictures["yaw"], by_yaw, truth.faces.yaw, unit)
-        save_landmark_errors(pictures["landmarks"], _mean_face(truth), np.array(report["landmarks"]), unit)
+        save_landmark_errors(pictures["landmarks"], _mean_face(truth), np.array(numbers.landmarks), unit)
         save_png(pictures["gallery"], _gallery(truth, methods[0], scores[0]))
-        if report["robustness"]:
+        if numbers.robustness:
             pictures["robustness"] = self.path / "robustness.png"
-            save_robustness(pictures["robustness"], report["robustness"], unit)
+            save_robustness(pictures["robustness"], [asdict(row) for row in numbers.robustness], unit)
         return pictures
 
 

@@ -16,8 +16,7 @@ import numpy as np
 from dhm_cli.errors import InputError
 from dhm_cli.geometry.landmarks import NUM_LANDMARKS
 from dhm_cli.inference.aligner import Face
-from dhm_cli.inference.results import OK, PhotoResult
-from dhm_cli.runtime.atomic import partial_path
+from dhm_cli.inference.results import OK, PhotoResult, partial_path
 
 COLUMNS: tuple[str, ...] = (
     *("path", "face", "status", "score", "left", "top", "width", "height", "pitch", "yaw", "roll"),

@@ -17,7 +17,8 @@ from dhm_cli.inference.face_box import MIN_SCORE
 from dhm_cli.inference.overlays import overlay_paths, save_overlay
 from dhm_cli.inference.results import BAD_BOX, NO_FACE, OK, UNREADABLE, AlignmentReport, PhotoResult, reason_of
 from dhm_cli.inference.writers import open_writer
-from dhm_cli.io.images import find_images, read_image
+from dhm_cli.io.images import read_image
+from dhm_cli.io.photo_search import find_photos
 from dhm_cli.runtime.threads import available_cores, in_order
 
 # What is known of a photo that an earlier run has finished.
@@ -46,7 +47,7 @@ def align_files(
     exception, Ctrl-C included, leaves the finished photos in `<out>.partial`, where `resume` picks them up.
 
     Args:
-        paths: photos and folders of photos; see `find_images`.
+        paths: photos and folders of photos; see `find_photos`.
         out: the output; replaced at the very end.
         boxes_csv: boxes to use instead of detection; see `read_boxes`, `match_boxes` and `Aligner.align`.
         overlay_dir: where to save a copy of each photo with its landmarks, in the photos' folder structure.
@@ -64,7 +65,7 @@ def align_files(
             aligned or drawn, or whose box is useless, does not raise.
     """
     _keep_freed_memory()
-    photos = find_images(paths)
+    photos = find_photos(paths).photos
     boxes, unused = (None, []) if boxes_csv is None else _boxes_of(photos, boxes_csv, out)
     overlays = overlay_paths(photos, Path(overlay_dir)) if overlay_dir is not None else {}
     aligner = Aligner(device, min_score=min_score, refine=refine, weights=weights, face_model=face_model)

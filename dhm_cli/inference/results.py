@@ -1,6 +1,7 @@
 """What became of each photo of a run of `dhm align`."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from dhm_cli.errors import InputError
 
@@ -55,6 +56,11 @@ class AlignmentReport:
     def with_status(self, status: str) -> list[PhotoResult]:
         """The photos of that status."""
         return [result for result in self.results if result.status == status]
+
+
+def partial_path(out: Path) -> Path:
+    """Where the finished photos of a run lie until its output is whole, for the next run to go on with."""
+    return out.with_name(out.name + ".partial")
 
 
 def reason_of(error: Exception, path: str) -> str:

@@ -12,7 +12,7 @@ from dhm_cli.inference.results import PhotoResult
 class Writer(Protocol):
     """An output being written, photo by photo; opened with its path and with whether an interrupted run goes on.
 
-    Until `finish`, what is written lies in `runtime.atomic.partial_path`, where the next run finds it. Opening refuses,
+    Until `finish`, what is written lies in `results.partial_path`, where the next run finds it. Opening refuses,
     with an InputError, a path that cannot be written, and an interrupted run that is not to go on and would be lost.
     """
 

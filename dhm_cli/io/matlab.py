@@ -10,6 +10,8 @@ import scipy.io
 from numpy.typing import NDArray
 
 from dhm_cli.errors import InputError
+from dhm_cli.io.hdf5 import open_hdf5
+from dhm_cli.io.mat_structure import check_mat_structure
 
 _AGAIN = "copy or download the file again"
 
@@ -31,8 +33,9 @@ def read_mat(path: Path, names: Collection[str] | None = None) -> dict[str, Any]
     _require_file(path)
     try:
         if h5py.is_hdf5(path):
-            with h5py.File(path, "r") as file:
+            with open_hdf5(path) as file:
                 return {name: _from_hdf5(file[name]) for name in _variables(file, names)}
+        check_mat_structure(path)
         variables = scipy.io.loadmat(path, variable_names=None if names is None else list(names))
     except Exception as error:  # scipy raises a dozen kinds on damaged files
         raise InputError(f"{path}: not a readable MATLAB file ({error})", _AGAIN) from error
@@ -48,8 +51,9 @@ def mat_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     _require_file(path)
     try:
         if h5py.is_hdf5(path):
-            with h5py.File(path, "r") as file:
+            with open_hdf5(path) as file:
                 return {name: tuple(getattr(file[name], "shape", ()))[::-1] for name in _variables(file, None)}
+        check_mat_structure(path)
         return {name: tuple(shape) for name, shape, _ in scipy.io.whosmat(path)}
     except Exception as error:  # as above
         raise InputError(f"{path}: not a readable MATLAB file ({error})", _AGAIN) from error

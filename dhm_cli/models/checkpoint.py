@@ -140,9 +140,6 @@ def _face_model(checkpoint: Path, expected: str, file: Path | None) -> FaceModel
             "pass --face-model data/face_model.h5, as dhm prepare wrote it",
         )
     model = FaceModel.load(file)
-    if model.hash() != expected:
-        raise InputError(
-            f"{checkpoint}: was trained with face model {expected}, but {file} is {model.hash()} ({model.name})",
-            "pass the file that dhm prepare wrote for the training, or train again with this one",
-        )
+    hint = "pass the file that dhm prepare wrote for the training, or train again with this one"
+    model.require(expected, file, f"{checkpoint}: was trained", hint)
     return model

@@ -28,9 +28,11 @@ class Dhm(nn.Module):
 
     Attributes:
         mean_shape: the buffer of that shape.
+        int8_weights: see `FastDhm`; empty, because `dhm export` computes none in 8 bits.
         face_model_hash: hash of the face model that p belongs to; None without one.
     """
 
+    int8_weights = ""
     mean_shape: Tensor
 
     def __init__(self, config: DhmConfig, mean_shape: Tensor, face_model: FaceModel | None = None) -> None:

@@ -34,8 +34,12 @@ class FastDhm(nn.Module):
 
     Attributes:
         mean_shape: the buffer of that shape.
+        int8_weights: names of the weights that `dhm export` may compute in 8 bits begin so. The stem sees few channels,
+            the recurrence and the head are small and add up their rounding: all in int8, `fast` lost 0.17 of its NME,
+            the blocks alone 0.02.
     """
 
+    int8_weights = "cnn."
     mean_shape: Tensor
     heatmap: Tensor
 

@@ -15,11 +15,12 @@ from dhm_cli.errors import InputError
 from dhm_cli.geometry.crop import landmark_crop_square
 from dhm_cli.geometry.landmarks import GROUPS, MIRROR, NUM_LANDMARKS, face_size
 from dhm_cli.inference.engines import Engine, landmarks_in_squares
-from dhm_cli.io.annotations import PointTable
-from dhm_cli.morphable.face_model import FACE_MODEL, FaceModel
+from dhm_cli.io.point_tables import PointTable
+from dhm_cli.morphable.face_model import FaceModel
+from dhm_cli.morphable.location import FACE_MODEL, face_model_beside
 from dhm_cli.preparation.label_fusion import Relabelled, Sources, convention_of_prior, relabel
 from dhm_cli.runtime.atomic import written_atomically
-from dhm_cli.runtime.progress import Progress
+from dhm_cli.runtime.progress import Progress, silent
 from dhm_cli.runtime.unfinished import Unfinished
 from dhm_cli.version import __version__
 
@@ -74,7 +75,7 @@ def relabel_stores(
     engine: Engine,
     out: Path,
     follow: Sequence[str] = (),
-    progress: Progress = lambda *_: None,
+    progress: Progress = silent,
 ) -> list[RelabelReport]:
     """Write `<out>/<name>.h5` for every store, with new labels and the old images, and the face model beside them.
 
@@ -93,7 +94,7 @@ def relabel_stores(
         InputError: a store or prior is unusable, or would be overwritten.
     """
     stores = [FaceStore(job.store) for job in jobs]
-    face_model = stores[0].path.parent / FACE_MODEL
+    face_model = face_model_beside(stores[0].path)
     model = _face_model(face_model, stores)
     _check(jobs, out, follow)
     followed = np.zeros(NUM_LANDMARKS, bool)
@@ -122,13 +123,9 @@ def relabel_stores(
 def _face_model(path: Path, stores: Sequence[FaceStore]) -> FaceModel:
     """The face model of a file, if all stores were prepared with it."""
     model = FaceModel.load(path)
+    hint = f"put the {FACE_MODEL} that dhm prepare wrote beside the first store"
     for store in stores:
-        expected = str(store.attributes.get("face_model"))
-        if model.hash() != expected:
-            raise InputError(
-                f"{store.path}: prepared with face model {expected}, but {path} is {model.hash()} ({model.name})",
-                "put the face_model.h5 that dhm prepare wrote beside the first store",
-            )
+        model.require(str(store.attributes.get("face_model")), path, f"{store.path}: prepared", hint)
     return model
 
 

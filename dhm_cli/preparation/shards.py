@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dhm_cli.data.store import FaceLabels, FaceStore, write_store
-from dhm_cli.errors import InputError
+from dhm_cli.runtime.lock import claim
 from dhm_cli.runtime.progress import Progress
 from dhm_cli.runtime.threads import single_threaded_opencv
 
@@ -68,19 +68,8 @@ class Parts:
         Raises:
             InputError: another process is at them.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with self._lock.open("w") as file:
-            try:
-                import fcntl
-
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except ImportError:  # Windows
-                pass
-            except BlockingIOError as error:
-                raise InputError(
-                    f"{self.folder}: another dhm prepare is writing this store",
-                    "wait for it, or choose another --out or --name",
-                ) from error
+        problem = f"{self.folder}: another dhm prepare is writing this store"
+        with claim(self._lock, problem, "wait for it, or choose another --out or --name"):
             yield
 
     def convert(self, stage: str, progress: Progress, workers: int) -> int:

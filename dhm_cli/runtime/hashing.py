@@ -3,7 +3,8 @@
 import hashlib
 from pathlib import Path
 
-_SHORT = 16
+# Digits of a short hash.
+SHORT = 16
 _CHUNK = 1 << 20
 
 
@@ -18,4 +19,4 @@ def file_hash(path: Path) -> str:
 
 def short_hash(data: bytes | Path) -> str:
     """First 16 digits of the SHA-256 of data or of a file's content: what reports and checkpoints name files by."""
-    return (file_hash(data) if isinstance(data, Path) else hashlib.sha256(data).hexdigest())[:_SHORT]
+    return (file_hash(data) if isinstance(data, Path) else hashlib.sha256(data).hexdigest())[:SHORT]

@@ -1,4 +1,4 @@
-"""Finished trainings side by side, on the faces that all of them were validated on."""
+"""Comparison of finished trainings, on the faces that all of them were validated on."""
 
 import csv
 import json
@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 
 from dhm_cli.drawing.charts import save_ced
 from dhm_cli.errors import FormatError, InputError
-from dhm_cli.metrics.bootstrap import AUC_THRESHOLDS
+from dhm_cli.metrics.headline import AUC_THRESHOLDS
 from dhm_cli.metrics.landmark_error import area_under_ced, failure_rate, nme_by_yaw
 from dhm_cli.runtime.atomic import written_atomically
+from dhm_cli.training.run_folder import RunFolder
 
 # Thresholds of the failure rate and of the area under the CED, percent: FR@6, AUC@7.
 FAILURE_THRESHOLD, AUC_THRESHOLD = 6.0, AUC_THRESHOLDS[0]
-# What a run folder holds; the table has a row a face: name, yaw in degrees, NME in percent of the best checkpoint.
-TABLE, RECORD = "validation.csv", "run.json"
 _HINT = "give folders that dhm train wrote; finish one with --resume"
 
 
@@ -45,7 +44,7 @@ class _Run:
     hashes: dict[str, str]
 
     def faces(self) -> Counter[str]:
-        """The faces, with their yaw, which tells apart a store that was prepared anew."""
+        """The faces with their yaw: it differs where a store was prepared anew."""
         return Counter(f"{name} at {yaw:+.2f} degrees" for name, yaw in zip(self.names, self.yaw, strict=True))
 
 
@@ -53,7 +52,7 @@ def compare_runs(runs: Mapping[str, Path], out: Path) -> dict[str, list[dict[str
     """Compare the best checkpoints of finished runs; writes `ced.png` and `comparison.csv`.
 
     Args:
-        runs: run folders by the names to print; each with the `validation.csv` and `run.json` of `dhm train`.
+        runs: run folders (`RunFolder`) by the names to print.
         out: folder for the two files, made where it is missing.
 
     Returns:
@@ -79,8 +78,9 @@ def compare_runs(runs: Mapping[str, Path], out: Path) -> dict[str, list[dict[str
 
 
 def _read_run(folder: Path) -> _Run:
-    names, yaw, nme = _read_table(folder / TABLE)
-    path = folder / RECORD
+    run = RunFolder(folder)
+    names, yaw, nme = _read_table(run.validation)
+    path = run.record
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         hashes = {store["file"]: store["hash"] for store in record["stores"]}

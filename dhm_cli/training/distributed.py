@@ -18,7 +18,7 @@ from dhm_cli.errors import DhmError, InputError
 # How long the processes wait for each other: to come up, and at work, where one may write a large state to a slow disk.
 _JOIN_TIMEOUT = timedelta(minutes=5)
 _WORK_TIMEOUT = timedelta(minutes=10)
-# How long a process that has nothing to add leaves the one that speaks: torchrun ends all as soon as one has ended.
+# How long the other processes wait for the one that reports an error: torchrun ends all as soon as one has ended.
 _LAST_WORDS = timedelta(seconds=5)
 _ALONE = "start with torchrun; for one process unset RANK and WORLD_SIZE"
 
@@ -45,13 +45,14 @@ class Processes:
         return self.rank == 0
 
     def wrapped(self, model: nn.Module, unused: bool = False) -> nn.Module:
-        """The network, made to average its gradients over the processes where there are several.
+        """Make a network average its gradients over the processes, where there are several.
 
         Every process starts from the main one's weights.
 
         Args:
             model: the network, on its device.
-            unused: whether some of its parameters do not touch the loss, for which the processes would wait.
+            unused: whether the loss does not depend on some of its parameters. The processes would wait for their
+                gradients.
         """
         if self.world == 1:
             return model
@@ -59,13 +60,33 @@ class Processes:
         return nn.parallel.DistributedDataParallel(model, device_ids=ids, find_unused_parameters=unused)
 
     def prepared(self, model: nn.Module) -> nn.Module:
-        """The network with batch norms that see the whole batch, where the devices can share them (CUDA).
+        """Make batch norms see the whole batch, on CUDA devices.
 
-        On CPUs there are none: batch norms there normalise each process's share of the batch by itself.
+        torch has no such batch norms for CPUs: there each process normalises its own share of the batch.
         """
         if self.world > 1 and self.device.type == "cuda":
             return nn.SyncBatchNorm.convert_sync_batchnorm(model)
         return model
+
+    def check_batch(self, batch: int) -> None:
+        """Raise an InputError where the processes cannot share a batch evenly."""
+        if batch % self.world:
+            raise InputError(
+                f"a batch of {batch} cannot be shared by {self.world} processes",
+                f"choose a --batch that is a multiple of {self.world}",
+            )
+
+    def check_alike(self, mine: dict[str, Any]) -> None:
+        """Raise an InputError where the processes' runs differ: their networks would drift apart, or wait for ever.
+
+        Args:
+            mine: what this process trains, and the step that it starts from.
+        """
+        if any(other != mine for other in self.gather(mine)):
+            raise InputError(
+                "the processes differ in their settings, their stores or the state that they resume",
+                "start all with one command, and put stores and run folder where every machine sees them",
+            )
 
     def sum(self, values: Tensor) -> Tensor:
         """Sum of a tensor over the processes."""
@@ -83,9 +104,9 @@ class Processes:
         return values
 
     def share_statistics(self, model: nn.Module) -> None:
-        """Give every process the main one's running statistics of batch norms, which each has of its own share.
+        """Give every process the main one's running statistics of batch norms; each has those of its own share.
 
-        The main one's, not their mean: then it does not matter how often they are shared, and a resume stays exact.
+        They are not averaged: so it does not matter how often they are shared, and a resume stays exact.
         """
         if self.world > 1:
             for name, buffer in model.named_buffers():
@@ -97,8 +118,8 @@ class Processes:
 def joined_processes(device: str) -> Iterator[Processes]:
     """Join the processes that torchrun started, with nccl on GPUs and gloo on CPUs; alone without torchrun.
 
-    What goes wrong is told by one process, the first that fails: the others wait a little for its words, then leave
-    with its exit code and without any. Ctrl-C, which reaches them all, is told by the main one.
+    Only the first process that fails reports its error. The others wait a little for its message, then end with its
+    exit code and without one. Ctrl-C reaches them all; the main one reports it.
 
     Args:
         device: "auto" takes a GPU where there is one; else "cpu", "cuda" or "cuda:1".
@@ -106,7 +127,7 @@ def joined_processes(device: str) -> Iterator[Processes]:
     Raises:
         InputError: an unknown device, or an environment that names processes that are not there.
         DhmError: there is no such device, or another process died.
-        SystemExit: another process tells what happened.
+        SystemExit: another process reports the error.
     """
     rank, world, local, neighbours = _places()
     if world == 1:
@@ -141,7 +162,7 @@ def joined_processes(device: str) -> Iterator[Processes]:
 
 
 def _places() -> tuple[int, int, int, int]:
-    """Rank, world size, local rank and local world size, as torchrun's variables say."""
+    """Rank, world size, local rank and local world size from torchrun's variables."""
     if "WORLD_SIZE" not in os.environ:
         if "RANK" in os.environ:
             raise InputError(f"RANK is {os.environ['RANK']}, but WORLD_SIZE is not set", _ALONE)
@@ -161,7 +182,7 @@ def _number(variable: str, least: int, default: int | None = None) -> int:
 
 
 def _meeting_point(rank: int, world: int) -> Store:
-    """What all processes can read and write, at MASTER_ADDR and MASTER_PORT."""
+    """The key-value store of all processes, at MASTER_ADDR and MASTER_PORT."""
     try:
         store, _, _ = next(rendezvous("env://", timeout=_JOIN_TIMEOUT))
     except (ValueError, RuntimeError) as error:

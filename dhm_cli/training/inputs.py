@@ -1,16 +1,21 @@
-"""What a training starts from: stores, their faces, their mean shape and their face model."""
+"""What a training starts from: stores, their faces, their mean shape, their face model, the untrained network."""
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from dhm_cli.config.recipes import RunSettings
 from dhm_cli.data.batches import Faces, load_faces
 from dhm_cli.data.store import FaceStore
 from dhm_cli.errors import InputError
-from dhm_cli.morphable.face_model import FACE_MODEL, FaceModel
+from dhm_cli.models.checkpoint import load_weights, read_tensors
+from dhm_cli.models.registry import Network, build_model
+from dhm_cli.morphable import location
+from dhm_cli.morphable.face_model import FaceModel
 from dhm_cli.morphable.mean_shape import mean_frontal_shape
 
 # Where `dhm prepare` writes.
@@ -30,7 +35,7 @@ def open_stores(data: Sequence[str] | None) -> list[tuple[FaceStore, float]]:
         InputError: nothing found, a store given twice, or a weight that is not a positive number.
     """
     if not data:
-        data = sorted(str(p) for p in DEFAULT_DATA.glob("*.h5") if p.name != FACE_MODEL)
+        data = sorted(str(p) for p in DEFAULT_DATA.glob("*.h5") if p.name != location.FACE_MODEL)
         if not data:
             raise InputError(f"no store in {DEFAULT_DATA}/", "make one with: dhm prepare FOLDER --bfm BFM.mat")
     stores: list[tuple[FaceStore, float]] = []
@@ -77,7 +82,7 @@ def mean_shape_of(stores: list[tuple[FaceStore, float]]) -> Tensor:
 
 def face_model_beside(stores: list[tuple[FaceStore, float]]) -> Path:
     """Where `dhm prepare` put the face model of the stores."""
-    return stores[0][0].path.parent / FACE_MODEL
+    return location.face_model_beside(stores[0][0].path)
 
 
 def find_face_model(stores: list[tuple[FaceStore, float]], file: Path | None) -> FaceModel:
@@ -92,10 +97,28 @@ def find_face_model(stores: list[tuple[FaceStore, float]], file: Path | None) ->
     """
     path = file or face_model_beside(stores)
     model = FaceModel.load(path)
-    expected = str(stores[0][0].attributes.get("face_model"))
-    if model.hash() != expected:
-        raise InputError(
-            f"{stores[0][0].path} was prepared with face model {expected}, but {path} is {model.hash()} ({model.name})",
-            "pass the --face-model that dhm prepare wrote with the stores",
-        )
+    store, hint = stores[0][0], "pass the --face-model that dhm prepare wrote with the stores"
+    model.require(str(store.attributes.get("face_model")), path, f"{store.path} was prepared", hint)
+    return model
+
+
+def new_network(
+    settings: RunSettings, stores: list[tuple[FaceStore, float]], face_model: FaceModel | None, initial: Path | None
+) -> Network:
+    """The network before the first step.
+
+    Args:
+        settings: architecture, shape and seed.
+        stores: the training faces' mean shape is that of the network.
+        face_model: of networks that regress p.
+        initial: a checkpoint to take the weights from; None for random ones.
+
+    Raises:
+        InputError: no such checkpoint.
+        FormatError: its weights do not fit the network.
+    """
+    torch.manual_seed(settings.training.seed)
+    model = build_model(settings.arch, mean_shape_of(stores), settings.network, face_model)
+    if initial is not None:
+        load_weights(model, read_tensors(initial)[0], initial)
     return model

@@ -1,11 +1,17 @@
-"""Training losses on landmarks and on the parameters of the face model."""
+"""Training losses on landmarks, in one list, and the prior on the parameters of the face model.
+
+To add a loss, write its function, add a line to `LOSSES`, and name it among the choices of the setting `loss`.
+"""
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from dhm_cli.config.networks import TrainConfig
+from dhm_cli.models.interface import AlignmentOutput
 from dhm_cli.morphable.parameters import LAYOUT
 
 
@@ -36,37 +42,47 @@ def _lengths(errors: Tensor) -> tuple[Tensor, Tensor]:
     return (errors[..., :2].square().sum(-1) + 1e-8).sqrt(), errors[..., 2].abs()
 
 
-def robust_loss(
-    predicted: Tensor,
-    truth: Tensor,
-    penalty: Callable[[Tensor], Tensor],
-    depth_weight: float,
-) -> Tensor:
-    """A function of the landmarks' distances over the face size, for every step.
-
-    Args:
-        predicted: (B, T, 68, 3), crop pixels.
-        truth: (B, 68, 3), crop pixels.
-        penalty: of an error >= 0, a share of the face size, such as `wing`.
-        depth_weight: weight of the depth error.
-
-    Returns:
-        (T,), means over faces and landmarks.
-    """
+def _penalised(predicted: Tensor, truth: Tensor, penalty: Callable[[Tensor], Tensor], depth_weight: float) -> Tensor:
+    """Mean penalty of the distances in x,y and, weighted, in z, as shares of the face size: (T,)."""
     distance, depth = _lengths(_errors(predicted, truth))
     return (penalty(distance) + depth_weight * penalty(depth)).mean((0, 2))
 
 
-def likelihood_loss(predicted: Tensor, log_scale: Tensor, truth: Tensor, depth_weight: float) -> Tensor:
-    """Negative log-likelihood of landmarks under Laplace distributions whose scales the network tells.
+def wing_loss(
+    predicted: Tensor, truth: Tensor, side: int, depth_weight: float, wing_width: float, wing_curvature: float
+) -> Tensor:
+    """Wing loss of the landmarks' distances over the face size, for every step.
+
+    Args:
+        predicted: (B, T, 68, 3), crop pixels.
+        truth: (B, 68, 3), crop pixels.
+        side: not read.
+        depth_weight: weight of the depth error.
+        wing_width: w of `wing`, share of the face size.
+        wing_curvature: e of `wing`, share of the face size.
+
+    Returns:
+        (T,), means over faces and landmarks.
+    """
+    return _penalised(predicted, truth, lambda error: wing(error, wing_width, wing_curvature), depth_weight)
+
+
+def l1_loss(predicted: Tensor, truth: Tensor, side: int, depth_weight: float) -> Tensor:
+    """The landmarks' distances over the face size, for every step; arguments and result as in `wing_loss`."""
+    return _penalised(predicted, truth, lambda error: error, depth_weight)
+
+
+def likelihood_loss(predicted: Tensor, truth: Tensor, side: int, log_scale: Tensor, depth_weight: float) -> Tensor:
+    """Negative log-likelihood of landmarks under Laplace distributions whose scales the network predicts.
 
     In x,y the density is exp(-d / s) / (2 pi s^2), in z exp(-d / s) / (2 s), as in Kumar et al. 2020 ("LUVLi", Eq. 9)
     but with the same scale in all directions.
 
     Args:
         predicted: (B, T, 68, 3), crop pixels.
-        log_scale: ln s, (B, T, 68), s a share of the face size.
         truth: (B, 68, 3), crop pixels.
+        side: not read.
+        log_scale: ln s, (B, T, 68), s a share of the face size.
         depth_weight: weight of the depth's likelihood.
 
     Returns:
@@ -93,8 +109,47 @@ def squared_loss(predicted: Tensor, truth: Tensor, side: int, depth_weight: floa
     return (error[..., :2].sum(-1) + depth_weight * error[..., 2]).mean((0, 2))
 
 
+@dataclass(frozen=True)
+class Loss:
+    """A loss of the list.
+
+    Attributes:
+        function: (predicted (B, T, 68, 3), truth (B, 68, 3), side of the crop), all in crop pixels, and by name all of
+            `settings` and `needs` -> (T,), the loss of each step.
+        settings: fields of `TrainConfig` that the function takes.
+        needs: optional fields of `AlignmentOutput` that the function takes; the network must give them.
+    """
+
+    function: Callable[..., Tensor]
+    settings: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+
+    def __call__(self, output: AlignmentOutput, truth: Tensor, side: int, config: TrainConfig) -> Tensor:
+        """Loss of every step, (T,).
+
+        Args:
+            output: of the network; must have what the loss needs.
+            truth: (B, 68, 3), crop pixels.
+            side: side of the crop, pixels.
+            config: holds the settings of the loss.
+        """
+        given = {name: getattr(output, name) for name in self.needs}
+        assert all(value is not None for value in given.values()), f"the network gives no {', '.join(given)}"
+        settings = {name: getattr(config, name) for name in self.settings}
+        return self.function(output.landmarks, truth, side, **given, **settings)
+
+
+# By the name that the setting `loss` has.
+LOSSES = {
+    "wing": Loss(wing_loss, ("depth_weight", "wing_width", "wing_curvature")),
+    "l1": Loss(l1_loss, ("depth_weight",)),
+    "likelihood": Loss(likelihood_loss, ("depth_weight",), needs=("log_scale",)),
+    "squared": Loss(squared_loss, ("depth_weight",)),
+}
+
+
 def over_steps(losses: Tensor, weights: str) -> Tensor:
-    """One loss from that of every step.
+    """Combine the losses of all steps into one.
 
     Args:
         losses: (T,).

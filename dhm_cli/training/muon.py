@@ -1,4 +1,4 @@
-"""Muon (Jordan et al. 2024): steps of matrices with singular values alike, so that rare directions learn as well."""
+"""Muon (Jordan et al. 2024): an update of a matrix has nearly equal singular values, so rare directions learn too."""
 
 from collections.abc import Callable
 from typing import Any
@@ -27,7 +27,7 @@ def orthogonalised(matrix: Tensor) -> Tensor:
 
 
 def mixing_weights(model: nn.Module) -> list[Tensor]:
-    """Weights that mix channels: of convolutions that are not depthwise, but for the one that sees the image."""
+    """Weights of the convolutions that are not depthwise, without the first one, whose input is the image."""
     convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.groups == 1]
     return [m.weight for m in convolutions if m.in_channels > 6]
 

@@ -9,18 +9,11 @@ from dhm_cli.config.networks import TrainConfig
 from dhm_cli.models.checkpoint import load_checkpoint
 from dhm_cli.models.interface import AlignmentOutput
 from dhm_cli.morphable.face_model import FaceModel
-from dhm_cli.training.losses import (
-    coefficient_prior,
-    likelihood_loss,
-    over_steps,
-    robust_loss,
-    squared_loss,
-    wing,
-)
+from dhm_cli.training.losses import LOSSES, coefficient_prior, over_steps
 
 
 class Teacher(nn.Module):
-    """A trained network that shows a smaller one its landmarks (distillation, Hinton et al. 2015).
+    """A trained network whose landmarks a smaller one learns (distillation, Hinton et al. 2015).
 
     Args:
         checkpoint: its file, of any architecture and input size.
@@ -34,7 +27,7 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """Its landmarks of the student's crops (B, 3, S, S) in [-1, 1]: (B, 68, 3), pixels of those crops."""
+        """Predict landmarks (B, 68, 3), pixels, of the student's crops (B, 3, S, S) in [-1, 1]."""
         size, mine = images.shape[-1], self.network.config.input_size
         if size != mine:
             images = nn.functional.interpolate(images, (mine, mine), mode="bilinear", antialias=True)
@@ -47,9 +40,9 @@ class Objective(nn.Module):
     """The loss of a batch.
 
     Args:
-        config: which loss, and its weights.
+        config: the loss and the weights of its terms.
         side: side of the crops, pixels.
-        face_model: of networks that regress p; its standard deviations make the prior.
+        face_model: for networks that regress p; its standard deviations define the prior.
         teacher: None without distillation.
     """
 
@@ -64,12 +57,12 @@ class Objective(nn.Module):
                 self.register_buffer(name, getattr(face_model, name).float().clone())
 
     def forward(self, output: AlignmentOutput, truth: Tensor, images: Tensor) -> Tensor:
-        """Scalar loss.
+        """Scalar loss of a batch.
 
         Args:
             output: of the network.
             truth: (B, 68, 3), crop pixels.
-            images: (B, 3, S, S), what the network saw.
+            images: (B, 3, S, S) in [-1, 1], the network's input; a teacher gets it too.
         """
         c = self._config
         loss = self._against(output, truth)
@@ -83,16 +76,5 @@ class Objective(nn.Module):
         return loss
 
     def _against(self, output: AlignmentOutput, truth: Tensor) -> Tensor:
-        c, predicted = self._config, output.landmarks
-        if c.loss == "squared":
-            losses = squared_loss(predicted, truth, self._side, c.depth_weight)
-        elif c.loss == "likelihood":
-            assert output.log_scale is not None
-            losses = likelihood_loss(predicted, output.log_scale, truth, c.depth_weight)
-        else:
-            losses = robust_loss(predicted, truth, self._penalty, c.depth_weight)
-        return over_steps(losses, c.step_weights)
-
-    def _penalty(self, error: Tensor) -> Tensor:
-        c = self._config
-        return wing(error, c.wing_width, c.wing_curvature) if c.loss == "wing" else error
+        losses = LOSSES[self._config.loss](output, truth, self._side, self._config)
+        return over_steps(losses, self._config.step_weights)

@@ -1,5 +1,9 @@
-"""All that an exact resume needs, in one file: weights, averaged weights, optimiser moments, counters."""
+"""Exact resume: the state file of a run, and the check that a resume continues the run that was started.
 
+The state file holds weights, averaged weights, optimiser moments, counters and the record of what the run is.
+"""
+
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,20 +11,131 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dhm_cli.errors import FormatError
+from dhm_cli.config.recipes import RunSettings
+from dhm_cli.data.store import FaceStore
+from dhm_cli.errors import FormatError, InputError
 from dhm_cli.models.checkpoint import read_tensors, write_tensors
+from dhm_cli.runtime.hashing import short_hash
+from dhm_cli.training.run_folder import RunFolder
+
+# Settings that a resumed run may change: a longer or shorter schedule, more or fewer validations.
+_MAY_CHANGE = ("steps", "epochs", "validate_every", "validation_batch")
+# Training settings of older versions that no longer exist, with their defaults, which change nothing.
+_RETIRED = {"feature_weight": 0.0, "mirror_weight": 0.0, "part_weight": 0.0, "wing_start": 0.01}
+
+
+def without_retired(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out the settings that no longer exist from a settings file of an older version.
+
+    Args:
+        settings: the file as `read_toml` gives it. A retired setting with another value than its default stays: it is
+            to be refused as any unknown setting.
+    """
+    training = settings.get("training")
+    if not isinstance(training, Mapping):
+        return dict(settings)
+    kept = {name: value for name, value in training.items() if name not in _RETIRED or value != _RETIRED[name]}
+    return {**settings, "training": kept}
+
+
+def run_record(
+    settings: RunSettings,
+    steps: int,
+    stores: list[tuple[FaceStore, float]],
+    initial: Path | None,
+    teacher: Path | None,
+) -> dict[str, Any]:
+    """What a run is, plain JSON, for its checkpoints and for a later resume.
+
+    Args:
+        settings: architecture, network and training.
+        steps: of the whole run.
+        stores: stores with sampling weights.
+        initial: the checkpoint that it starts from.
+        teacher: the checkpoint of its teacher.
+
+    Raises:
+        InputError: a checkpoint is missing.
+    """
+    return {
+        "arch": settings.arch,
+        "recipe": settings.recipe,
+        "stores": [
+            {
+                "file": s.path.name,
+                "faces": len(s),
+                "weight": weight,
+                "hash": s.fingerprint(),
+                "images_hash": str(s.attributes.get("images_hash")),
+            }
+            for s, weight in stores
+        ],
+        "face_model": str(stores[0][0].attributes.get("face_model")),
+        "network": settings.network.to_json(),
+        "training": settings.training.to_json(),
+        "steps": steps,
+        "initial": _hash_of(initial),
+        "teacher": _hash_of(teacher),
+    }
+
+
+def _hash_of(checkpoint: Path | None) -> str | None:
+    if checkpoint is None:
+        return None
+    if not checkpoint.is_file():
+        raise InputError(f"{checkpoint}: no such checkpoint", "give a file that dhm train wrote")
+    return short_hash(checkpoint)
+
+
+def check_same_run(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:
+    """Check that a run is resumed with the settings and the data that it was started with.
+
+    Settings that no longer exist are passed over at their defaults, so that runs of older versions can be resumed.
+
+    Args:
+        before: the run's record (`run_record`) as the state file holds it.
+        now: the record of the run that is to continue it.
+        out: the run folder, for messages.
+
+    Raises:
+        InputError: they differ; names what does.
+    """
+    now = json.loads(json.dumps(now))  # tuples become lists, as they are in the file
+    if before["arch"] != now["arch"]:
+        raise InputError(f"{out}: a run of {before['arch']}, not {now['arch']}", "choose another --out")
+    for name in ("stores", "face_model"):
+        if before[name] != now[name]:
+            raise InputError(f"{out}: this run was started with other data", "give the same stores and weights")
+    if before["teacher"] != now["teacher"]:
+        raise InputError(f"{out}: this run was started with another teacher", "give the same --teacher")
+    compared = [("network", name) for name in now["network"]]
+    compared += [("training", name) for name in now["training"] if name not in _MAY_CHANGE]
+    changed = [
+        f"{name} {before[table].get(name)}, not {now[table][name]}"
+        for table, name in compared
+        if before[table].get(name) != now[table][name]
+    ]
+    if changed:
+        raise InputError(f"{out}: this run has {', '.join(changed)}", "resume with the options it was started with")
+    values = before["training"]
+    retired = [f"{name} {values[name]}" for name in _RETIRED if values.get(name, _RETIRED[name]) != _RETIRED[name]]
+    if retired:
+        raise InputError(
+            f"{out}: this run has {', '.join(retired)}, which this version of dhm does not know",
+            f"start a new run from its last network: --init {RunFolder(out).last}",
+        )
 
 
 def save_state(path: Path, modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer, record: Any) -> None:
     """Write the state of a run, atomically.
 
-    Batches are pure functions of the seed and the step and no layer draws random numbers, so the step is all that is
-    to be known about randomness.
+    Batches are pure functions of the seed and the step, and no layer draws random numbers; so the step is all that a
+    resume must know about randomness.
 
     Args:
         path: the file.
         modules: networks by name.
-        optimiser: the optimiser.
+        optimiser: its moments are saved.
         record: counters and what the run is, plain JSON.
     """
     tensors = {f"{name}.{key}": value for name, m in modules.items() for key, value in m.state_dict().items()}
@@ -30,13 +145,14 @@ def save_state(path: Path, modules: Mapping[str, nn.Module], optimiser: torch.op
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of a saved state by name, and its record.
+    """Read the tensors of a saved state by name, and its record.
 
     Raises:
         InputError: no such file.
         FormatError: it is damaged, or holds something else.
     """
-    hint = "copy the file again, or start a new run from the last network: --init last.safetensors"
+    last = RunFolder(path.parent).last.name
+    hint = f"copy the file again, or start a new run from the last network: --init {last}"
     try:
         tensors, metadata = read_tensors(path)
     except FormatError as error:
@@ -47,7 +163,7 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def restore(tensors: dict[str, Tensor], modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer) -> None:
-    """Put the tensors of `read_state` back."""
+    """Put the tensors of `read_state` back into networks and optimiser; learning rates stay as they are."""
     for name, module in modules.items():
         module.load_state_dict(_below(tensors, name))
     moments: dict[int, dict[str, Tensor]] = {}

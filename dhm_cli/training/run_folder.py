@@ -1,4 +1,4 @@
-"""What a training run leaves behind: settings, environment, metrics, pictures, checkpoints."""
+"""The folder of a training run: settings, environment, metrics, pictures, checkpoints."""
 
 import csv
 import io
@@ -6,7 +6,7 @@ import json
 import sys
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -16,45 +16,82 @@ from dhm_cli.drawing.charts import save_learning_curve
 from dhm_cli.errors import FormatError, InputError
 from dhm_cli.runtime.atomic import written_atomically
 from dhm_cli.runtime.environment import environment
+from dhm_cli.runtime.lock import claim
 
 _MOVE_AWAY = "move the file away: --resume goes on without it"
 
 
 class RunFolder:
-    """The folder of one run.
-
-    `config.toml` holds the resolved settings, `run.json` what they were applied to and where, `metrics.jsonl` one line
-    per report, `learning_curve.png` their picture, `samples/` predictions on validation faces, `best.safetensors`,
-    `last.safetensors` and `checkpoints/` networks, `validation.csv` the errors of the best one, `state.safetensors`
-    what a resume needs.
+    """The folder of one run, and the one place that knows the names of its files.
 
     Args:
         path: the folder; made when something is written.
+
+    Attributes:
+        config: the resolved settings.
+        record: what the settings were applied to, and when and where.
+        metrics: one line of JSON per report.
+        learning_curve: picture of the metrics.
+        best: the network with the best validation.
+        last: the network of the last validation.
+        validation: the errors of the best network, one row a validation face.
+        state: what a resume needs.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.state = path / "state.safetensors"
+        self.config = path / "config.toml"
+        self.record = path / "run.json"
+        self.metrics = path / "metrics.jsonl"
+        self.learning_curve = path / "learning_curve.png"
         self.best = path / "best.safetensors"
         self.last = path / "last.safetensors"
-        self.config = path / "config.toml"
         self.validation = path / "validation.csv"
-        self._run, self._metrics = path / "run.json", path / "metrics.jsonl"
+        self.state = path / "state.safetensors"
+        self._checkpoints = path / "checkpoints"
+        self._lock: IO[str] | None = None
+
+    def check_start(self, resume: bool) -> None:
+        """Check that the folder holds a run to resume, or none to start one.
+
+        Raises:
+            InputError: it does not.
+        """
+        exists = self.state.exists()
+        if exists and not resume:
+            raise InputError(f"{self.path}: holds a training run", "continue it with --resume, or choose another --out")
+        if resume and not exists:
+            raise InputError(f"{self.path}: no training run to resume", "start one without --resume, in a new --out")
+        if self.best.exists() and not exists:
+            raise InputError(
+                f"{self.path}: holds the networks of a run whose {self.state.name} is gone",
+                f"choose another --out; --init {self.last} starts from its weights",
+            )
 
     def describe(self, record: dict[str, Any], step: int) -> None:
-        """Write `run.json`; each start of the run adds a session: when, from which step, command, environment."""
-        sessions = self._sessions() if step and self._run.exists() else []
+        """Write the record of the run.
+
+        Each start of the run adds a session: when, from which step, command, environment.
+
+        Args:
+            record: what the run is, plain JSON.
+            step: steps done before this start.
+
+        Raises:
+            FormatError: the record of the earlier starts is damaged.
+        """
+        sessions = self._sessions() if step and self.record.exists() else []
         session = {"started": datetime.now(timezone.utc).isoformat(timespec="seconds"), "step": step}
         gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         machine = {**environment(), "threads": torch.get_num_threads(), "gpus": gpus}
         sessions.append({**session, "command": sys.argv, **machine})
-        _write_text(self._run, json.dumps({**record, "sessions": sessions}, indent=1))
+        _write_text(self.record, json.dumps({**record, "sessions": sessions}, indent=1))
 
     def _sessions(self) -> list[Any]:
         try:
-            return list(json.loads(self._run.read_text(encoding="utf-8"))["sessions"])
+            return list(json.loads(self.record.read_text(encoding="utf-8"))["sessions"])
         except (ValueError, KeyError, TypeError) as error:
-            raise FormatError(f"{self._run}: not the record of a run ({error!r})", _MOVE_AWAY) from error
+            raise FormatError(f"{self.record}: not the record of a run ({error!r})", _MOVE_AWAY) from error
 
     def claim(self) -> None:
         """Keep other processes from training in this folder until this one ends, however it ends.
@@ -62,52 +99,41 @@ class RunFolder:
         Raises:
             InputError: another process trains in it.
         """
-        if sys.platform == "win32":  # it has no such locks
-            return
-        import fcntl
-
-        self.path.mkdir(parents=True, exist_ok=True)
-        # A record lock, which worker processes do not inherit: they may outlive a killed run by seconds.
-        self._lock = (self.path / ".lock").open("w")
-        try:
-            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as error:
-            raise InputError(
-                f"{self.path}: another process trains in it", "wait for it, or choose another --out"
-            ) from error
+        problem = f"{self.path}: another process trains in it"
+        self._lock = claim(self.path / ".lock", problem, "wait for it, or choose another --out")
 
     def rows(self) -> list[dict[str, Any]]:
-        """The lines of `metrics.jsonl`.
+        """The lines of the metrics.
 
         Raises:
-            FormatError: a line is not ours.
+            FormatError: a line is not one of a training's.
         """
-        if not self._metrics.exists():
+        if not self.metrics.exists():
             return []
-        *lines, _cut_off = self._metrics.read_text().split("\n")  # a crash may have cut the last one
+        *lines, _cut_off = self.metrics.read_text().split("\n")  # a crash may have cut the last one
         try:
             rows = [json.loads(line) for line in lines]
         except ValueError as error:
-            raise FormatError(f"{self._metrics}: a line is not JSON ({error})", _MOVE_AWAY) from error
+            raise FormatError(f"{self.metrics}: a line is not JSON ({error})", _MOVE_AWAY) from error
         if not all(isinstance(row, dict) and "step" in row for row in rows):
-            raise FormatError(f"{self._metrics}: a line without a step", _MOVE_AWAY)
+            raise FormatError(f"{self.metrics}: a line without a step", _MOVE_AWAY)
         return rows
 
     def forget_after(self, step: int) -> None:
         """Drop metrics of steps that are about to be done again."""
         rows = [row for row in self.rows() if row["step"] <= step]
-        if self._metrics.exists():
-            _write_text(self._metrics, "".join(json.dumps(row) + "\n" for row in rows))
+        if self.metrics.exists():
+            _write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
 
     def add_row(self, row: dict[str, Any]) -> None:
-        """Add a line to `metrics.jsonl`."""
+        """Add a line to the metrics."""
         self.path.mkdir(parents=True, exist_ok=True)
-        with self._metrics.open("a") as file:
+        with self.metrics.open("a") as file:
             file.write(json.dumps(row) + "\n")
 
     def draw_learning_curve(self) -> None:
-        """Draw `learning_curve.png` again."""
-        save_learning_curve(self.path / "learning_curve.png", self.rows())
+        """Draw the learning curve again."""
+        save_learning_curve(self.learning_curve, self.rows())
 
     def sample(self, step: int) -> Path:
         """File of the sample predictions after a step."""
@@ -115,16 +141,26 @@ class RunFolder:
 
     def checkpoint(self, step: int) -> Path:
         """File of the network after a step."""
-        return self.path / "checkpoints" / f"step_{step:07d}.safetensors"
+        return self._checkpoints / f"step_{step:07d}.safetensors"
+
+    def nan_batch(self, step: int, rank: int) -> Path:
+        """File of the batch that gave no finite loss after a step, in the process of that rank."""
+        return self.path / f"nan_step_{step:07d}_rank_{rank}.safetensors"
 
     def prune_checkpoints(self, keep: int) -> None:
-        """Delete all but the newest `keep` of `checkpoints/`."""
-        found = sorted((self.path / "checkpoints").glob("step_*.safetensors"))
+        """Delete all numbered checkpoints but the newest `keep`."""
+        found = sorted((self._checkpoints).glob("step_*.safetensors"))
         for path in found[: max(0, len(found) - keep)]:
             path.unlink()
 
     def write_validation(self, names: NDArray[np.str_], yaw: NDArray[np.floating], nme: NDArray[np.floating]) -> None:
-        """Write `validation.csv`: the NME of every validation face, percent, by the best network."""
+        """Write the table of the validation faces.
+
+        Args:
+            names: (N,), of the faces.
+            yaw: (N,), degrees.
+            nme: (N,), percent, of the best network.
+        """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["name", "yaw", "nme"])

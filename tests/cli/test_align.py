@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +18,13 @@ from places import ROOT
 from typer.testing import CliRunner, Result
 
 import dhm_cli
-from dhm_cli.cli.align import DEFAULT_FACE_MODEL, align
+from dhm_cli.cli.align import align
 from dhm_cli.cli.main import Commands, app
 from dhm_cli.errors import DhmError
 from dhm_cli.inference.face_box import MIN_SCORE
 from dhm_cli.models.checkpoint import save_checkpoint
-from dhm_cli.morphable.face_model import FACE_MODEL, toy_face_model
+from dhm_cli.morphable.location import DEFAULT_FACE_MODEL, FACE_MODEL
+from dhm_cli.morphable.toy import toy_face_model
 from dhm_cli.training.inputs import DEFAULT_DATA
 
 
@@ -41,22 +41,31 @@ def dhm(*arguments: str | Path) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-def start_dhm(*arguments: str | Path) -> "subprocess.Popen[str]":
+def start_dhm(*arguments: str | Path, before: str = "") -> "subprocess.Popen[str]":
+    """The command in a process of its own, which runs some Python code first."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "dhm_cli", *map(str, arguments)]
+    code = f"import sys\n{before}\nfrom dhm_cli.cli.main import main\nsys.argv[0] = 'dhm'\nmain()"
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "errors": "replace"}
     # Background jobs of a shell start with SIGINT ignored, and their children inherit that.
     return subprocess.Popen(
-        command, env=environment, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **pipes
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        **pipes,
     )
 
 
-def let_read(pipe: Path, process: "subprocess.Popen[str]") -> None:
-    """Let a process that reads a named pipe find nothing in it, as often as it does until it ends."""
-    while process.poll() is None:
-        with suppress(OSError):  # nobody reads it just now
-            os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+# Reading the photo 4.png takes until the file go_on is there.
+SLOW_PHOTO = """
+import pathlib, time
+from dhm_cli.inference import photos
+read_image = photos.read_image
+def read_slowly(path):
+    while path.name == "4.png" and not pathlib.Path("go_on").exists():
         time.sleep(0.01)
+    return read_image(path)
+photos.read_image = read_slowly
+"""
 
 
 def test_align(here: Path, dummy_network: Path) -> None:
@@ -172,27 +181,22 @@ def test_usage_errors(here: Path) -> None:
 
 
 def test_ctrl_c_keeps_the_finished_photos(here: Path, dummy_network: Path) -> None:
-    for k in range(9):
+    for k in range(10):
         os.link("photos/astronaut.png", f"photos/{k}.png")
-    # The run waits here for as long as the test needs.
-    pipe = Path("photos/4 pipe.png")
-    os.mkfifo(pipe)
     arguments = ("align", "photos", "--device", "cpu", "--weights", dummy_network, "--threads", "1")
-    process = start_dhm(*arguments)
+    process = start_dhm(*arguments, before=SLOW_PHOTO)
     partial = Path("landmarks.csv.partial")
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline and not (partial.exists() and "photos/3.png" in partial.read_text()):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    let_read(pipe, process)
+    Path("go_on").touch()
     _, stderr = process.communicate(timeout=300)
     assert process.returncode == 130, stderr
     assert "landmarks.csv.partial" in stderr
     assert "--resume" in stderr
     assert "Traceback" not in stderr
     assert not Path("landmarks.csv").exists()
-    pipe.unlink()
-    os.link("photos/astronaut.png", pipe)
     refused = dhm(*arguments)
     assert refused.exit_code == 1
     assert "interrupted run" in refused.stderr

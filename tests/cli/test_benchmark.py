@@ -1,22 +1,25 @@
-"""`dhm benchmark` as a user meets it, and its chart."""
+"""`dhm benchmark` as a user meets it."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from example_networks import small_checkpoint
+from example_networks import small, small_checkpoint
 from typer.testing import CliRunner, Result
 
-from dhm_cli.benchmark import baselines, pipeline, timing
-from dhm_cli.benchmark import bench as benchmarking
-from dhm_cli.benchmark import networks as subjects
+from dhm_cli.benchmark import (
+    baselines,
+    bench,
+    measured_networks,
+    photo_folder,
+    pipeline,
+    plan,
+    processes,
+    timing,
+)
 from dhm_cli.benchmark.baselines import REFERENCE
 from dhm_cli.cli.main import app
-from dhm_cli.drawing.charts import save_accuracy_against_time
-from dhm_cli.metrics.published import published_results
-
-PUBLISHED = published_results(comparable=False)["rows"]
 
 
 @pytest.fixture
@@ -24,10 +27,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder; one baseline, and no process for the memory of each engine, to be done in a moment."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.setattr(subjects, "BASELINES", {REFERENCE: 0.5})
-    monkeypatch.setattr(baselines, "_BLOCKS", ((64, 2), (64, 2)))
+    monkeypatch.setattr(measured_networks, "BASELINES", {REFERENCE: 0.5})
+    monkeypatch.setattr(baselines, "_BLOCKS", ((64, 2),))
     monkeypatch.setattr(timing, "_WARM_UP_SECONDS", 0)
-    monkeypatch.setattr(benchmarking, "peak_of_network", lambda *_: 50_000_000)
+    monkeypatch.setattr(bench, "peak_of_network", lambda *_: 50_000_000)
     return tmp_path
 
 
@@ -93,14 +96,14 @@ def test_ctrl_c_keeps_what_was_measured(here: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_an_engine_that_fails_lets_the_others_go_on(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make = benchmarking.make_runner
+    make = bench.make_runner
 
     def failing(subject: Any, engine: str, *rest: Any) -> Any:
         if engine == "torch-channels-last":
             raise RuntimeError("no such\nplugin")
         return make(subject, engine, *rest)
 
-    monkeypatch.setattr(benchmarking, "make_runner", failing)
+    monkeypatch.setattr(bench, "make_runner", failing)
     engines = ("--engine", "torch-channels-last", "--engine", "torch", "--level", "network", "--batch", 1, "--runs", 1)
     result = dhm(small_checkpoint(here / "small.safetensors"), *engines)
     assert result.exit_code == 0, result.output
@@ -124,7 +127,7 @@ def test_a_call_that_fails_costs_only_its_lines(here: Path, monkeypatch: pytest.
 
             return call
 
-    monkeypatch.setattr(benchmarking, "make_runner", lambda *_: Full())
+    monkeypatch.setattr(bench, "make_runner", lambda *_: Full())
     options = ("--engine", "torch", "--level", "network", "--batch", 1, "--batch", 2, "--runs", 10, "--json", "a.json")
     result = dhm(small_checkpoint(here / "small.safetensors"), *options)
     assert result.exit_code == 0, result.output
@@ -143,9 +146,9 @@ def test_times_of_a_photo_are_of_all_its_faces(here: Path, monkeypatch: pytest.M
         scene = pipeline.open_scene(file)
         return pipeline.Scene(file, scene.image, scene.faces * 2)
 
-    monkeypatch.setattr(benchmarking, "open_scene", two)
+    monkeypatch.setattr(bench, "open_scene", two)
     options = ("--engine", "onnxruntime", "--level", "photo", "--runs", 1, "--json", "a.json")
-    monkeypatch.setattr(subjects, "BASELINES", {})
+    monkeypatch.setattr(measured_networks, "BASELINES", {})
     result = dhm("fast", *options)
     assert result.exit_code == 0, result.output
     (line,) = json.loads(Path("a.json").read_text())["lines"]
@@ -154,20 +157,21 @@ def test_times_of_a_photo_are_of_all_its_faces(here: Path, monkeypatch: pytest.M
 
 
 def test_folders_and_processes(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "_START_UPS", 1)
-    monkeypatch.setattr(pipeline, "_SECONDS", 0.2)
+    monkeypatch.setattr(photo_folder, "_START_UPS", 1)
+    monkeypatch.setattr(processes, "_SECONDS", 0.2)
+    monkeypatch.setattr(measured_networks, "preset", small)
     options = ("--level", "folder", "--photos", 8, "--processes", 1, "--engine", "torch", "--json", "a.json")
     result = dhm("fast", "2drnn", *options)
     assert result.exit_code == 0, result.output
     assert "not measured: 2drnn, folder: random weights have no file" in result.stderr
     assert "dhm align, fast, 8 photos of 250 x 250, 1 thread:" in " ".join(result.stdout.split())
     report = json.loads(Path("a.json").read_text())
-    (folder,), (processes,) = report["folders"], report["processes"]
+    (folder,), (several,) = report["folders"], report["processes"]
     assert folder["photos"] == [2, 8]
     assert all(30e6 < peak < 400e6 for peak in folder["peak_bytes"])
     assert 0 < folder["startup_best_s"] <= folder["startup_median_s"]
-    assert processes["photos_per_s_one"] > 1
-    assert processes["speed_up"] == processes["photos_per_s_all"] / processes["photos_per_s_one"]
+    assert several["photos_per_s_one"] > 1
+    assert several["speed_up"] == several["photos_per_s_all"] / several["photos_per_s_one"]
 
 
 @pytest.mark.parametrize(
@@ -203,7 +207,7 @@ def test_what_cannot_be_measured(
     def measured(*_: Any) -> None:
         raise AssertionError("something was measured")
 
-    monkeypatch.setattr(benchmarking._Bench, "measure", measured)
+    monkeypatch.setattr(bench._Bench, "measure", measured)
     result = dhm(*arguments)
     assert result.exit_code == 1
     assert message in result.stderr
@@ -212,59 +216,8 @@ def test_what_cannot_be_measured(
 
 
 def test_no_cuda(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benchmarking, "cuda_problem", lambda: "torch is not installed")
+    monkeypatch.setattr(plan, "cuda_problem", lambda: "torch is not installed")
     result = dhm("--device", "cuda")
     assert result.exit_code == 1
     assert "error: device cuda cannot be used: torch is not installed" in result.stderr
     assert "no --engine onnxruntime on cuda" in dhm("--device", "cuda", "--engine", "onnxruntime").stderr
-
-
-def network(name: str, milliseconds: float, nme: float | None, of: str | None = "faces") -> dict[str, Any]:
-    of = of if nme is not None else None
-    return {"name": name, "milliseconds": milliseconds, "engine": "onnxruntime", "nme": nme, "of": of}
-
-
-def texts(axes: Any) -> list[str]:
-    return [text.get_text() for text in axes.texts]
-
-
-def test_chart(drawn: list[Any], tmp_path: Path) -> None:
-    rows = [network("fast", 0.4, 2.7), network("fast-x2", 0.8, 2.5), network("MobileNet", 0.9, None)]
-    save_accuracy_against_time(tmp_path / "a.png", rows, PUBLISHED)
-    assert (tmp_path / "a.png").stat().st_size > 10_000
-    above, below = drawn[0].axes
-    assert set(texts(above)) == {
-        "fast, 2.70 % in 0.4 ms, onnxruntime",
-        "fast-x2, 2.50 % in 0.8 ms, onnxruntime",
-        "MobileNet, 0.9 ms, NME not measured",
-    }
-    assert "NME: faces" in above.get_title("left")
-    assert "as published" in below.get_title("left")
-    names = {row["name"] for row in PUBLISHED if row["cpu_fps"]}
-    assert names < set(texts(below))
-    assert "Hyperface" not in texts(below)  # its speed is not published
-    assert above.get_xlim() == below.get_xlim()
-    points = {tuple(float(v[0]) for v in line.get_data()) for line in below.get_lines()}
-    assert (1000 / 81, 4.01) in points  # Fast DHM: 81 FPS, 4.01 %
-    assert (1000.0, 3.85) in points  # DHM+RHG: below 1 FPS
-
-
-def test_no_label_of_the_chart_covers_another(drawn: list[Any], tmp_path: Path) -> None:
-    from dhm_cli.drawing.charts import _extent_of_text
-
-    rows = [network(f"network {k}", 0.4 + 0.002 * k, 2.7 + 0.001 * k if k % 2 else None) for k in range(6)]
-    save_accuracy_against_time(tmp_path / "a.png", rows, PUBLISHED)
-    for axes in drawn[0].axes:
-        boxes = [_extent_of_text(text) for text in axes.texts if hasattr(text, "update_positions")]
-        for k, box in enumerate(boxes):
-            assert not any(box.overlaps(other) for other in boxes[:k])
-
-
-def test_chart_without_any_accuracy(drawn: list[Any], tmp_path: Path) -> None:
-    published = [row for row in PUBLISHED if row["cpu_fps"]][:1]
-    save_accuracy_against_time(tmp_path / "a.png", [network("fast", 0.4, None)], published)
-    assert {"no NME is known", "fast, 0.4 ms, NME not measured"} <= set(texts(drawn[0].axes[0]))
-    save_accuracy_against_time(tmp_path / "b.png", [], published)  # interrupted before the first line
-    several = [network("fast", 0.4, 2.7, "these"), network("rhg", 40, 2.5, "those")]
-    save_accuracy_against_time(tmp_path / "c.png", several, published)
-    assert any("these" in text for text in texts(drawn[2].axes[0]))

@@ -6,9 +6,8 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
-import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,11 +21,15 @@ from dhm_cli.cli.main import app
 from dhm_cli.config.toml import read_toml
 from dhm_cli.data.store import FaceStore
 from dhm_cli.errors import InputError
-from dhm_cli.models.checkpoint import read_tensors
+from dhm_cli.models.checkpoint import read_tensors, write_tensors
 from dhm_cli.morphable.face_model import FaceModel
 from dhm_cli.runtime.atomic import written_atomically
+from dhm_cli.training import run_folder
 from dhm_cli.training.inputs import open_stores
 from dhm_cli.training.objective import Objective
+from dhm_cli.training.run_folder import RunFolder
+
+SMALL_NETWORK = "[network]\ninput_size = 32\nblocks = [[16, 2]]\nrecurrent_channels = 16\nhead_rank = 8\n"
 
 
 def dhm(*arguments: str | Path, expect: int = 0) -> str:
@@ -56,9 +59,14 @@ def test_prepare_train_export_align(workplace: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(workplace)
     labels = FaceStore(Path("data/faces.h5")).labels
     assert len(labels) == 16
-    output = dhm("train", "--arch", "fast", "--steps", "2", "--batch", "2", "--validate-every", "1", "--threads", "1")
+    Path("small.toml").write_text(SMALL_NETWORK)  # torch needs seconds to export the default one
+    flags = ("--steps", "2", "--batch", "2", "--validate-every", "1", "--threads", "1")
+    output = dhm("train", "--arch", "fast", "--config", "small.toml", *flags)
     assert "step 2: validation NME" in output
-    assert len(Path("runs/fast/metrics.jsonl").read_text().splitlines()) == 2
+    folder = RunFolder(Path("runs/fast"))
+    assert len(folder.rows()) == 2
+    for picture in (folder.learning_curve, folder.sample(1), folder.sample(2)):
+        assert cv2.imread(str(picture)).std() > 10
     assert "MB" in dhm("export", "runs/fast/best.safetensors")
     dhm("align", SAMPLE_DATA / "photos" / "astronaut.png", "--weights", "runs/fast/best.onnx")
     assert len(Path("landmarks.csv").read_text().splitlines()) == 2
@@ -71,14 +79,21 @@ def test_prepare_train_export_align(workplace: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.fixture
-def small(workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def quick_curves() -> Iterator[None]:
+    """Most of the time would go into learning curves."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_folder, "save_learning_curve", lambda path, rows: None)
+        yield
+
+
+@pytest.fixture
+def small(workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_curves: None) -> Path:
     """A settings file of small networks and short runs, in an empty working folder."""
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "small.toml"
     file.write_text(
         f'data = ["{(workplace / "data" / "faces.h5").as_posix()}"]\n'
-        "[network]\ninput_size = 32\nblocks = [[16, 2]]\nrecurrent_channels = 16\nhead_rank = 8\n"
-        "[training]\nsteps = 4\nbatch = 4\nvalidate_every = 4\nwarmup = 1\n"
+        f"{SMALL_NETWORK}[training]\nsteps = 4\nbatch = 4\nvalidate_every = 4\nwarmup = 1\n"
     )
     return file
 
@@ -91,9 +106,9 @@ def small_dhm(small: Path) -> Path:
     return small
 
 
-def weights(run: Path) -> dict[str, bytes]:
-    names = ("state.safetensors", "best.safetensors", "last.safetensors", "validation.csv", "config.toml")
-    return {name: (run / name).read_bytes() for name in names}
+def weights(run: str) -> dict[str, bytes]:
+    names = ("state", "best", "last", "validation", "config")
+    return {name: getattr(RunFolder(Path(run)), name).read_bytes() for name in names}
 
 
 def test_resume_takes_the_settings_of_the_run_folder(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,9 +122,29 @@ def test_resume_takes_the_settings_of_the_run_folder(small: Path, monkeypatch: p
     assert "seed 5, not 6" in dhm("train", "--out", "run", "--resume", "--seed", "6", expect=1)
     output = dhm("train", "--out", "run", "--resume", "--workers", "1")
     assert "best network: run" in output
-    assert weights(Path("run")) == weights(Path("whole"))
-    sessions = json.loads(Path("run/run.json").read_text())["sessions"]
+    assert weights("run") == weights("whole")
+    sessions = json.loads(RunFolder(Path("run")).record.read_text())["sessions"]
     assert [session["step"] for session in sessions] == [0, 3]
+
+
+def test_resume_of_a_run_of_an_older_version(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its settings file and its state hold settings that no longer exist, at their defaults."""
+    dhm("train", "--config", small, "--workers", "0", "--out", "whole")
+    stop_after(monkeypatch, 3)
+    dhm("train", "--config", small, "--workers", "0", "--out", "run", expect=130)
+    monkeypatch.undo()
+    monkeypatch.chdir(small.parent)
+    retired = {"wing_start": 0.01, "part_weight": 0.0, "feature_weight": 0.0, "mirror_weight": 0.0}
+    folder = RunFolder(Path("run"))
+    lines = "".join(f"{name} = {value}\n" for name, value in retired.items())
+    folder.config.write_text(folder.config.read_text().replace("[training]\n", f"[training]\n{lines}"))
+    tensors, metadata = read_tensors(folder.state)
+    metadata["state"]["run"]["training"].update(retired)
+    write_tensors(folder.state, tensors, metadata)
+    dhm("train", "--out", "run", "--resume", "--workers", "0")
+    assert weights("run") == weights("whole")
+    folder.config.write_text(folder.config.read_text().replace("[training]\n", "[training]\nmirror_weight = 0.5\n"))
+    assert "training.mirror_weight: no such setting" in dhm("train", "--out", "run", "--resume", expect=1)
 
 
 def test_resume_in_the_default_folder(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,16 +154,15 @@ def test_resume_in_the_default_folder(small: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.undo()
     monkeypatch.chdir(small.parent)
     assert "4 steps of 4" in dhm("train", "--resume", "--workers", "0")
-    assert json.loads(Path("runs/fast/run.json").read_text())["steps"] == 4
+    assert json.loads(RunFolder(Path("runs/fast")).record.read_text())["steps"] == 4
 
 
 def test_the_settings_file_of_a_run_starts_another(small_dhm: Path) -> None:
     dhm("train", "--config", small_dhm, "--workers", "0", "--arch", "3dcnn", "--target", "landmarks", "--out", "a")
     dhm("train", "--config", "a/config.toml", "--workers", "0", "--out", "b")
-    assert weights(Path("a")) == weights(Path("b"))
-    assert read_toml(Path("b/config.toml"))["arch"] == "3dcnn"
-    for name in ("learning_curve.png", "samples/step_0000004.png"):
-        assert cv2.imread(f"b/{name}").std() > 10
+    assert weights("a") == weights("b")
+    assert read_toml(RunFolder(Path("b")).config)["arch"] == "3dcnn"
+    assert cv2.imread(str(RunFolder(Path("b")).sample(4))).std() > 10
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
@@ -142,37 +176,6 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
         return original(*arguments)
 
     monkeypatch.setattr(Objective, "forward", interrupted)
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-@pytest.mark.parametrize(("number", "to_group"), [(signal.SIGINT, False), (signal.SIGTERM, True)])
-def test_a_stopped_process_is_resumed_exactly(small: Path, number: signal.Signals, to_group: bool) -> None:
-    """A real process, a real signal: from kill to it alone, from a batch system to its worker too."""
-    settings = ("--config", str(small), "--steps", "60", "--validate-every", "20", "--threads", "1")
-    command = [sys.executable, "-m", "dhm_cli", "train", *settings, "--workers", "1", "--out", "run"]
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, "PYTHONPATH": str(SAMPLE_DATA.parent)},
-    )
-    metrics = Path("run/metrics.jsonl")
-    deadline = time.monotonic() + 120
-    while not metrics.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    os.killpg(process.pid, number) if to_group else process.send_signal(number)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 130, errors
-    assert "continue with: the same command and --resume" in errors
-    assert "Traceback" not in errors
-    step = read_tensors(Path("run/state.safetensors"))[1]["state"]["step"]
-    assert f"stopped at step {step};" in errors
-    assert 20 <= step < 60
-    dhm("train", "--out", "run", "--resume", "--workers", "0")
-    dhm("train", *settings, "--workers", "0", "--out", "whole")
-    assert weights(Path("run")) == weights(Path("whole"))
 
 
 def test_overlap_is_warned_of_before_the_first_step(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,31 +203,31 @@ def test_ablation(small_dhm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stop_after(monkeypatch, 4 + 3)
     assert "stopped at step 3" in dhm(*command, expect=130)
     assert not Path("ab/ced.png").exists()
-    finished = weights(Path("ab/dhm"))
+    finished = weights("ab/dhm")
     monkeypatch.undo()
     monkeypatch.chdir(small_dhm.parent)
 
     output = dhm(*command)
-    assert weights(Path("ab/dhm")) == finished
+    assert weights("ab/dhm") == finished
     assert sorted(p.name for p in Path("ab").iterdir()) == ["2drnn", "3dcnn", "ced.png", "comparison.csv", "dhm"]
     assert cv2.imread("ab/ced.png").std() > 10
     rows = list(csv.DictReader(Path("ab/comparison.csv").read_text().splitlines()))
     assert [(row["run"], row["arch"], row["steps"]) for row in rows] == [(arch, arch, "4") for arch in ABLATION]
     for row in rows:
-        record = read_tensors(Path("ab") / row["run"] / "best.safetensors")[1]["training"]
+        record = read_tensors(RunFolder(Path("ab") / row["run"]).best)[1]["training"]
         assert float(row["mean_of_bins"]) == pytest.approx(record["validation_nme"]["mean_of_bins"], abs=6e-4)
         line = next(line for line in output.splitlines() if f"│ {row['run']} " in line)
         assert f"{record['validation_nme']['mean_of_bins']:.2f}" in line
-    alike = [read_toml(Path("ab") / arch / "config.toml") for arch in ABLATION]
+    alike = [read_toml(RunFolder(Path("ab") / arch).config) for arch in ABLATION]
     assert all(settings["training"] == alike[0]["training"] for settings in alike)
-    trained = weights(Path("ab/3dcnn"))
+    trained = weights("ab/3dcnn")
     dhm("train", "--arch", "3dcnn", "--config", small_dhm, "--workers", "0", "--out", "alone")
-    assert weights(Path("alone")) == trained
+    assert weights("alone") == trained
 
     stop_after(monkeypatch, 1)  # would stop any step
     again = dhm(*command)
     assert "comparison: " in again
-    assert weights(Path("ab/3dcnn")) == trained
+    assert weights("ab/3dcnn") == trained
 
 
 def test_prepare_of_a_face_model_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,8 +124,8 @@ def test_real_photos_that_stand_on_both_sides(tmp_path: Path) -> None:
 
 
 def test_25_000_images_take_a_moment(tmp_path: Path) -> None:
-    images = [os.urandom(8) * 900 for _ in range(25_000)]
+    images = [os.urandom(8) * 100 for _ in range(25_000)]
     store = make_store(tmp_path / "a.h5", [VAL if i % 10 == 0 else TRAIN for i in range(25_000)], images)
     start = time.process_time()
     assert split_overlap([store]) == []
-    assert time.process_time() - start < 2
+    assert time.process_time() - start < 1

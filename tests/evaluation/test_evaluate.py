@@ -16,7 +16,8 @@ from scored_faces import NAMES, YAW, make_labels, write_scored_store
 from dhm_cli.data.store import FaceStore
 from dhm_cli.errors import InputError
 from dhm_cli.evaluation import network_landmarks as prediction
-from dhm_cli.evaluation.evaluate import EvaluationOptions, evaluate
+from dhm_cli.evaluation.evaluate import EvaluationOptions
+from dhm_cli.evaluation.evaluate import evaluate as run_evaluation
 from dhm_cli.evaluation.scores import Scoring
 from dhm_cli.geometry.crop import crop_matrix, extract_crop
 from dhm_cli.geometry.landmarks import face_size
@@ -39,6 +40,11 @@ FILES = [
     "report.json",
     "yaw.png",
 ]
+
+
+def evaluate(*arguments: Any) -> dict[str, Any]:
+    """The content of the report's JSON file, NaN in place of null."""
+    return run_evaluation(*arguments).to_json()
 
 
 @pytest.fixture(scope="module")

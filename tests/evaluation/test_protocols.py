@@ -194,7 +194,7 @@ def test_an_interrupted_run_goes_on_where_it_was(truth: GroundTruth, labels: Fac
     begun = len(calls)  # the piece after the failing one may have begun
     seen: list[int] = []
     found = predict_faces(
-        Function(network), many, protocol, 0, 1, Unfinished(kept, key), lambda done, _: seen.append(done)
+        Function(network), many, protocol, 0, 1, Unfinished(kept, key), lambda _, done, __: seen.append(done)
     )
     assert len(calls) - begun == 14
     assert seen == [32, *range(48, 257, 16)]

@@ -18,7 +18,7 @@ from dhm_cli.inference.aligner import Aligner
 from dhm_cli.inference.face_box import FaceBox, crop_square_from_box
 from dhm_cli.inference.photos import align_files
 from dhm_cli.models.checkpoint import save_checkpoint
-from dhm_cli.morphable.face_model import toy_face_model
+from dhm_cli.morphable.toy import toy_face_model
 
 BLACK = np.zeros((400, 500, 3), np.uint8)
 

@@ -22,7 +22,8 @@ from dhm_cli.inference import engines, weights
 from dhm_cli.inference.engines import MAX_BATCH, BatchingEngine, OnnxEngine, TorchEngine, load_engine
 from dhm_cli.models.checkpoint import save_checkpoint
 from dhm_cli.models.fast_dhm import FastDhm
-from dhm_cli.morphable.face_model import FaceModel, toy_face_model
+from dhm_cli.morphable.face_model import FaceModel
+from dhm_cli.morphable.toy import toy_face_model
 
 GOOD: dict[str, Any] = {
     "format_version": 1,

@@ -10,8 +10,7 @@ import pytest
 from dhm_cli.errors import InputError
 from dhm_cli.inference.aligner import Face
 from dhm_cli.inference.landmark_csv import COLUMNS, LandmarkTable
-from dhm_cli.inference.results import BAD_BOX, NO_FACE, OK, UNREADABLE, PhotoResult
-from dhm_cli.runtime.atomic import partial_path
+from dhm_cli.inference.results import BAD_BOX, NO_FACE, OK, UNREADABLE, PhotoResult, partial_path
 
 LANDMARKS = np.arange(68 * 3).reshape(68, 3) / 7
 

@@ -22,9 +22,8 @@ from dhm_cli.inference.aligner import Aligner, Face
 from dhm_cli.inference.landmark_csv import COLUMNS
 from dhm_cli.inference.onnx_session import onnx_session
 from dhm_cli.inference.photos import align_files
-from dhm_cli.inference.results import BAD_BOX, NO_FACE, OK, UNREADABLE
+from dhm_cli.inference.results import BAD_BOX, NO_FACE, OK, UNREADABLE, partial_path
 from dhm_cli.io.images import read_image
-from dhm_cli.runtime.atomic import partial_path
 
 BLACK = np.zeros((400, 500, 3), np.uint8)
 

@@ -95,10 +95,12 @@ def test_opencv_gives_the_same_boxes(astronaut: NDArray[np.uint8], size: tuple[i
     np.testing.assert_allclose(found[:, 4], expected[:, 14], atol=1e-5)
 
 
-def scripted(monkeypatch: pytest.MonkeyPatch, seen: dict[int, list[FaceBox]]) -> list[FaceBox]:
+def scripted(
+    monkeypatch: pytest.MonkeyPatch, seen: dict[int, list[FaceBox]], min_score: float = MIN_SCORE
+) -> list[FaceBox]:
     """What the detector makes of a photo of 2560 pixels in which copies of each size show these boxes."""
     monkeypatch.setattr(FaceDetector, "_detect_at", lambda self, image, size: seen[size])
-    return FaceDetector().detect(np.zeros((2560, 2560, 3), np.uint8))
+    return FaceDetector(min_score).detect(np.zeros((2560, 2560, 3), np.uint8))
 
 
 def test_a_large_face_stays_as_first_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,6 +119,35 @@ def test_a_weak_small_candidate_calls_for_a_larger_copy(monkeypatch: pytest.Monk
     sure = FaceBox(1500, 304, 96, 110, 0.9)
     assert scripted(monkeypatch, {256: [large, weak], 640: [large, sure]}) == [large, sure]
     assert scripted(monkeypatch, {256: [large]}) == [large]
+
+
+def test_the_better_box_of_a_face_wins_whatever_copy_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The coarser one, seen first, used to win over a better one."""
+    coarse, fine = FaceBox(2000, 300, 250, 300, 0.65), FaceBox(2004, 304, 240, 280, 0.9)
+    beside = FaceBox(100, 100, 100, 120, 0.4)  # calls for the larger copy
+    assert scripted(monkeypatch, {256: [coarse, beside], 640: [fine]}) == [fine]
+    worse = FaceBox(2004, 304, 240, 280, 0.61)
+    assert scripted(monkeypatch, {256: [coarse, beside], 640: [worse]}) == [coarse]
+
+
+def test_a_higher_score_only_leaves_out_faces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It used to find others: a box that no longer counted made room for a better one of the same face."""
+    coarse, fine = FaceBox(2000, 300, 250, 300, 0.65), FaceBox(2004, 304, 240, 280, 0.9)
+    seen = {256: [coarse, FaceBox(100, 100, 100, 120, 0.4), FaceBox(900, 900, 400, 400, 0.25)], 640: [fine]}
+    lowest = scripted(monkeypatch, seen, 0.2)
+    assert [box.score for box in lowest] == [0.25, 0.9]
+    for score in (0.3, 0.6, 0.7, 0.95):
+        assert scripted(monkeypatch, seen, score) == [box for box in lowest if box.score >= score]
+
+
+def test_a_higher_score_only_leaves_out_faces_of_a_photo(astronaut: NDArray[np.uint8]) -> None:
+    photo = group_photo(astronaut[:256, 96:352], 100, 6, 4)
+    photo = cv2.GaussianBlur(photo, (0, 0), 2.5) + np.uint8(20)
+    photo[:200, :200] = cv2.resize(astronaut[:256, 96:352], (200, 200))
+    default = FaceDetector().detect(photo)
+    assert len({round(box.score, 2) for box in default}) > 3
+    for score in (0.7, 0.8, 0.85, 0.9):
+        assert FaceDetector(score).detect(photo) == [box for box in default if box.score >= score]
 
 
 def test_weak_candidates_are_seen(astronaut: NDArray[np.uint8]) -> None:

@@ -1,6 +1,11 @@
 """Reading and finding photos: orientation, depth, damage, names."""
 
+import os
+import stat
 import struct
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -10,7 +15,8 @@ from example_photos import STORED, encode, exif_segment
 from numpy.typing import NDArray
 
 from dhm_cli.errors import InputError
-from dhm_cli.io.images import find_images, read_image
+from dhm_cli.io.image_size import declared_size, image_kind
+from dhm_cli.io.images import MOST_PIXELS, read_image
 
 # Top left, top right, bottom left, bottom right of the upright photo: red, green, blue, white.
 CORNERS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]])
@@ -136,39 +142,85 @@ def test_extreme_sizes(tmp_path: Path) -> None:
         assert image[0, 0].tolist() == image[-1, -1].tolist() == [77, 77, 77]
 
 
-def test_find_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    names = ["b.JPG", "a/z.png", "a/c/x.Jpeg", "a/notes.txt", "a/._z.png", ".hidden/q.jpg", "a b é.webp", "raw.dat"]
-    for name in names:
-        Path(name).parent.mkdir(parents=True, exist_ok=True)
-        Path(name).touch()
-    expected = ["a/c/x.Jpeg", "a/z.png", "a b é.webp", "b.JPG"]
-    assert find_images(["."]) == [Path(name) for name in expected]
-    assert find_images(["raw.dat", "a", tmp_path / "b.JPG", "./a/z.png", "b.JPG"]) == [
-        Path("raw.dat"),
-        Path("a/c/x.Jpeg"),
-        Path("a/z.png"),
-        tmp_path / "b.JPG",
+# --- what must not be read, or not decoded
+
+
+def test_a_pipe_without_a_writer_does_not_hang(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "photo.jpg")
+    with pytest.raises(InputError, match=r"photo\.jpg: not a regular file but a pipe"):
+        read_image(tmp_path / "photo.jpg")
+
+
+def test_an_endless_device_is_not_read(tmp_path: Path) -> None:
+    try:
+        os.mknod(tmp_path / "zero", stat.S_IFCHR | 0o666, os.makedev(1, 5))
+        (tmp_path / "zero").open("rb").close()
+    except OSError as error:
+        pytest.skip(f"no device can be made here: {error}")
+    (tmp_path / "photo.jpg").symlink_to(tmp_path / "zero")
+    with pytest.raises(InputError, match=r"photo\.jpg: not a regular file but a device"):
+        read_image(tmp_path / "photo.jpg")
+
+
+def png_of(width: int, height: int) -> bytes:
+    """A PNG that declares a size and holds a few bytes of zeros."""
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(bytes(99)))]
+    parts = [
+        struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        for name, content in [*chunks, (b"IEND", b"")]
     ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
-def test_find_images_refuses(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").touch()
-    with pytest.raises(InputError, match="no photos") as caught:
-        find_images([tmp_path])
-    assert ".jpeg" in caught.value.hint
-    with pytest.raises(InputError, match=r"absent: no such file or folder"):
-        find_images([tmp_path / "absent"])
-    with pytest.raises(InputError, match="cannot be read: File name too long") as caught:
-        find_images(["a" * 300])
-    assert caught.value.hint
+def webp_of(width: int, height: int) -> bytes:
+    """34 bytes of a lossless WebP that declares a size."""
+    bits = (width - 1) | (height - 1) << 14
+    content = b"VP8L" + struct.pack("<I", 13) + b"\x2f" + struct.pack("<I", bits) + bytes(8)
+    return b"RIFF" + struct.pack("<I", 4 + len(content)) + b"WEBP" + content
 
 
-def test_find_images_in_a_locked_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: Path, **options: bool) -> None:
-        raise PermissionError(13, "Permission denied")
+def jpeg_of(width: int, height: int) -> bytes:
+    data = encode(quarters(), ".jpg")
+    at = data.index(b"\xff\xc0") + 5
+    return data[:at] + struct.pack(">HH", height, width) + data[at + 4 :]
 
-    monkeypatch.setattr(Path, "stat", refuse)
-    with pytest.raises(InputError, match=r"a\.jpg: cannot be read: Permission denied") as caught:
-        find_images([tmp_path / "a.jpg"])
-    assert "permissions" in caught.value.hint
+
+@pytest.mark.parametrize("make", [png_of, webp_of, jpeg_of])
+def test_a_declared_size_beyond_the_limit_is_refused_before_decoding(
+    tmp_path: Path, make: Callable[[int, int], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bomb.img").write_bytes(make(16_000, 15_000))
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(InputError, match=r"16,000 x 15,000 pixels, more than 120 megapixels") as caught:
+        read_image(tmp_path / "bomb.img")
+    assert "--max-pixels" in caught.value.hint
+
+
+def test_the_limit_can_be_set(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(encode(quarters(), ".png"))
+    assert read_image(tmp_path / "a.png", most_pixels=48 * 64).shape == (48, 64, 3)
+    with pytest.raises(InputError, match=r"64 x 48 pixels, more than 0\.003"):
+        read_image(tmp_path / "a.png", most_pixels=3000)
+
+
+def test_the_largest_photos_of_phones_are_read() -> None:
+    assert 12_000 * 9_000 < MOST_PIXELS
+
+
+def test_a_file_beyond_the_limit_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "a.tif").open("wb") as file:
+        file.truncate(600_000_000)  # takes no room on the disk
+    with pytest.raises(InputError, match=r"a\.tif: 600 MB, more than 480"):
+        read_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("extension", [".jpg", ".png", ".webp", ".bmp", ".tif", ".gif", ".ppm", ".jp2", ".avif"])
+def test_the_declared_size_is_the_decoded_one(extension: str) -> None:
+    try:
+        data = encode(quarters(40, 72), extension)
+    except cv2.error:
+        pytest.skip(f"this OpenCV writes no {extension}")
+    assert declared_size(data, image_kind(data)) == (72, 40)
+    for length in range(0, len(data), 7):  # cut off anywhere, it says so
+        with suppress(ValueError):
+            declared_size(data[:length], image_kind(data))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dhm_cli.models.heatmaps import REACH, SIGMA, draw_heatmap, normalise_coordinates
-from dhm_cli.morphable.face_model import toy_face_model
+from dhm_cli.morphable.toy import toy_face_model
 
 SIZE = 48
 

@@ -22,7 +22,7 @@ from dhm_cli.models.fast_dhm import FastDhm
 from dhm_cli.models.heatmaps import draw_heatmap
 from dhm_cli.models.layers import FastRecurrentModule, SeparableBlock
 from dhm_cli.models.registry import Network, build_model, float32_bytes
-from dhm_cli.morphable.face_model import toy_face_model
+from dhm_cli.morphable.toy import toy_face_model
 from dhm_cli.training.losses import likelihood_loss, over_steps, robust_loss, wing
 
 # What the papers print; the others are held below DHM. Everything that inference needs is inside but the face model,

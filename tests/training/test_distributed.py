@@ -1,24 +1,26 @@
-"""Training with several processes: two on CPUs over gloo, what they say when one fails, and the ways to join."""
+"""Training in real processes: two on CPUs over gloo, what they say when one fails, the ways to join; one by itself."""
 
 import csv
 import os
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from places import TESTS
+from places import ROOT
+from real_processes import PATIENCE, RealProcess, dhm, running, torchrun
 from torch import distributed, nn
-from two_processes import DHM, Runs
+from two_processes import DHM, Runs, dhm_of_rank, dhm_with_nan_on_rank_1, train_and_save
+from typer.testing import CliRunner
 
+from dhm_cli.cli.main import app
 from dhm_cli.data.batches import load_faces, validation_crops
 from dhm_cli.data.store import FaceStore
 from dhm_cli.errors import DhmError, InputError
@@ -28,36 +30,24 @@ from dhm_cli.training import distributed as processes
 from dhm_cli.training import run_folder
 from dhm_cli.training.distributed import Processes, joined_processes
 from dhm_cli.training.run_folder import RunFolder
-from dhm_cli.training.trainer import predict
+from dhm_cli.training.validation import predict
 
-# Of a machine that is busy with other things.
-PATIENCE = 240
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
-@contextmanager
-def launched(*commands: list[str], **environment: str) -> Iterator[list[subprocess.Popen[str]]]:
-    """Start one process a rank, with a store that outlives them, as torchrun has; none is left over."""
+def two_processes(folder: Path, target: Callable[..., None], *arguments: Any) -> tuple[list[int | None], str, str]:
+    """Run two, with a store that outlives them, as torchrun has: exit codes, and what both printed on either stream."""
     store = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
-    shared |= {"WORLD_SIZE": str(len(commands)), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS.parent)}
-    started: list[subprocess.Popen[str]] = []
-    try:
-        for rank, command in enumerate(commands):
-            env = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank), **environment}
-            full = [sys.executable, *command]
-            started.append(subprocess.Popen(full, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
-        yield started
-    finally:
-        for process in started:
-            process.kill()
-            process.communicate()
-
-
-def results(started: list[subprocess.Popen[str]]) -> tuple[list[int], str, str]:
-    """Exit codes, and what all printed on either stream."""
-    printed = [process.communicate(timeout=PATIENCE) for process in started]
-    return [p.returncode for p in started], "".join(out for out, _ in printed), "".join(err for _, err in printed)
+    started = []
+    for rank in ("0", "1"):
+        printed = folder / f"printed_{rank}"
+        printed.mkdir()
+        environment = {**shared, "WORLD_SIZE": "2", "RANK": rank, "LOCAL_RANK": rank}
+        started.append(RealProcess(printed, target, *arguments, **environment))
+    with running(*started):
+        codes, outputs, errors = zip(*(process.result() for process in started), strict=True)
+    return list(codes), "".join(outputs), "".join(errors)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -66,6 +56,23 @@ def quick_curves() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run_folder, "save_learning_curve", lambda path, rows: None)
         yield
+
+
+@pytest.fixture(scope="module")
+def small_settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A settings file of a small network that is validated twice."""
+    file = tmp_path_factory.mktemp("settings") / "small.toml"
+    file.write_text(
+        "[network]\ninput_size = 32\nblocks = [[16, 2]]\nrecurrent_channels = 16\nhead_rank = 8\n"
+        "[training]\nsteps = 60\nbatch = 4\nvalidate_every = 30\nwarmup = 1\n"
+    )
+    return file
+
+
+def wait_for(file: Path, process: RealProcess) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not file.exists() and process.is_running and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 @pytest.fixture(scope="module")
@@ -81,9 +88,7 @@ def pair(face_store: Path, face_model: Path, tmp_path_factory: pytest.TempPathFa
     """Runs by two processes; see two_processes.py for which."""
     out = tmp_path_factory.mktemp("pair")
     Runs(face_store, face_model, out).train("from_one", DHM, stop=2)
-    command = [str(TESTS / "two_processes.py"), str(face_store), str(face_model), str(out)]
-    with launched(command, command) as started:
-        codes, _, errors = results(started)
+    codes, _, errors = two_processes(tmp_path_factory.mktemp("said"), train_and_save, face_store, face_model, out)
     assert codes == [0, 0], errors
     assert errors == ""
     return Runs(face_store, face_model, out)
@@ -100,7 +105,7 @@ def test_both_processes_hold_the_same_network(pair: Runs, name: str) -> None:
     (first, _), (second, _) = (read_tensors(pair.out / f"{name}_rank_{rank}.safetensors") for rank in (0, 1))
     assert first.keys() == second.keys()
     assert [key for key in first if not torch.equal(first[key], second[key])] == []
-    saved, _ = read_tensors(pair.out / name / "state.safetensors")
+    saved, _ = read_tensors(RunFolder(pair.out / name).state)
     assert [key for key, value in first.items() if key.startswith("model") and not torch.equal(value, saved[key])] == []
 
 
@@ -109,9 +114,9 @@ def test_two_processes_train_as_one_does(pair: Runs, alone: Runs) -> None:
     assert len(set(np.round(one, 4))) == 6  # no loss is the same as another
     for rank in (0, 1):
         assert losses(pair.out, "dhm", rank) == pytest.approx(one, abs=1e-5)
-    expected, _ = read_tensors(alone.out / "dhm" / "state.safetensors")
-    found, _ = read_tensors(pair.out / "dhm" / "state.safetensors")
-    before, _ = read_tensors(pair.out / "stopped" / "state.safetensors")  # three steps before
+    expected, _ = read_tensors(RunFolder(alone.out / "dhm").state)
+    found, _ = read_tensors(RunFolder(pair.out / "dhm").state)
+    before, _ = read_tensors(RunFolder(pair.out / "stopped").state)  # three steps before
     for key in (key for key in expected if key.startswith(("model.", "average."))):
         torch.testing.assert_close(found[key], expected[key], rtol=0, atol=1e-5)
     assert max(float((expected[k] - before[k]).abs().max()) for k in expected if k.startswith("model.")) > 1e-3
@@ -128,12 +133,12 @@ def test_metrics_are_written_once_and_are_those_of_one_process(pair: Runs, alone
 @pytest.mark.parametrize("name", ["dhm", "fast"])
 def test_validation_is_that_of_the_saved_network(pair: Runs, name: str) -> None:
     """Each process has half of the faces; together they are all, in order."""
-    model, metadata = load_checkpoint(pair.out / name / "best.safetensors", pair.face_model)
+    model, metadata = load_checkpoint(RunFolder(pair.out / name).best, pair.face_model)
     faces = load_faces([(FaceStore(pair.store), 1.0)], "val")
     crops, truth = validation_crops(faces, 32)
     nme = normalised_mean_error(predict(model, crops), truth)
     assert len(set(np.round(nme, 3))) > 1
-    rows = list(csv.DictReader((pair.out / name / "validation.csv").open(encoding="utf-8")))
+    rows = list(csv.DictReader(RunFolder(pair.out / name).validation.open(encoding="utf-8")))
     assert [row["name"] for row in rows] == faces.names.tolist()
     np.testing.assert_allclose([float(row["nme"]) for row in rows], nme, atol=1e-4)
     assert metadata["training"]["validation_nme"] == pytest.approx(nme_by_yaw(nme, faces.yaw), abs=1e-4)
@@ -157,10 +162,9 @@ def test_processes_with_different_settings_are_refused(pair: Runs) -> None:
         assert "the processes differ in their settings" in (pair.out / f"differ_rank_{rank}.txt").read_text()
 
 
-def test_a_process_that_fails_ends_all_and_speaks_alone(face_store: Path, face_model: Path, tmp_path: Path) -> None:
-    command = ["-m", "dhm_cli", "train", "--face-model", str(face_model), "--out", str(tmp_path / "run"), "--data"]
-    with launched([*command, str(face_store)], [*command, "missing.h5"]) as started:
-        codes, output, errors = results(started)
+def test_a_process_that_fails_ends_all_and_speaks_alone(face_store: Path, tmp_path: Path) -> None:
+    command = ["train", "--input-size", "32", "--batch", "4", "--out", str(tmp_path / "run"), "--data"]
+    codes, output, errors = two_processes(tmp_path, dhm_of_rank, [*command, str(face_store)], [*command, "missing.h5"])
     assert codes == [1, 1]
     assert output == ""
     assert errors.count("error:") == 1
@@ -168,23 +172,11 @@ def test_a_process_that_fails_ends_all_and_speaks_alone(face_store: Path, face_m
     assert "Traceback" not in errors
 
 
-NAN_ON_RANK_1 = """
-import math, os, sys
-from dhm_cli.cli.main import main
-from dhm_cli.training.objective import Objective
-if os.environ["RANK"] == "1":
-    forward = Objective.forward
-    Objective.forward = lambda *arguments: forward(*arguments) * math.nan
-main()
-"""
-
-
 def test_a_nan_of_one_process_names_its_batch(face_store: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    command = ["-c", NAN_ON_RANK_1, "train", "--arch", "fast", "--input-size", "32", "--batch", "4", "--workers", "0"]
+    command = ["train", "--arch", "fast", "--input-size", "32", "--batch", "4", "--workers", "0"]
     command += ["--data", str(face_store), "--out", str(out)]
-    with launched(command, command) as started:
-        codes, _, errors = results(started)
+    codes, _, errors = two_processes(tmp_path, dhm_with_nan_on_rank_1, *command)
     assert codes == [1, 1], errors
     assert errors.count("error:") == 1
     assert f"error: the loss became nan at step 0, with the batch now in {out}/nan_step_0000000_rank_1.safet" in errors
@@ -193,28 +185,65 @@ def test_a_nan_of_one_process_names_its_batch(face_store: Path, tmp_path: Path) 
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-def test_torchrun_and_sigterm(face_store: Path, tmp_path: Path) -> None:
+def test_torchrun_and_sigterm(face_store: Path, small_settings: Path, tmp_path: Path) -> None:
+    """Its processes are fresh ones: `python -m dhm_cli`."""
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "dhm_cli"]
-    command += ["train", "--arch", "fast", "--input-size", "32", "--batch", "4", "--steps", "1000000"]
-    command += ["--validate-every", "500000", "--data", str(face_store), "--out", str(out)]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS.parent)}
-    process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        deadline = time.monotonic() + PATIENCE
-        while not (out / "metrics.jsonl").exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
-        process.send_signal(signal.SIGTERM)
-        output, errors = process.communicate(timeout=PATIENCE)
-    finally:
-        process.kill()  # torchrun takes its processes along only when it is asked
-    assert process.returncode != 0
+    command = ["--standalone", "--nproc-per-node", "2", "-m", "dhm_cli", "train", "--config", str(small_settings)]
+    command += ["--steps", "1000000", "--validate-every", "500000", "--data", str(face_store), "--out", str(out)]
+    process = RealProcess(tmp_path, torchrun, *command, PYTHONPATH=str(ROOT))
+    with running(process):
+        wait_for(RunFolder(out).metrics, process)
+        os.kill(process.pid, signal.SIGTERM)
+        code, output, errors = process.result()
+    assert code
     assert output.count("process(es)") == 1, errors
     assert errors.count("continue with") == 1, errors
     assert errors.count("\ninterrupted") == 1, errors
-    _, metadata = read_tensors(out / "state.safetensors")
+    _, metadata = read_tensors(RunFolder(out).state)
     assert metadata["state"]["step"] >= 50
     assert len(RunFolder(out).rows()) == metadata["state"]["step"] // 50
+
+
+# One process.
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(face_store: Path, small_settings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that was not stopped."""
+    out = tmp_path_factory.mktemp("whole")
+    train(small_settings, face_store, out)
+    return out
+
+
+def train(settings: Path, store: Path, out: Path, *more: str) -> None:
+    command = ["train", "--config", str(settings), "--data", str(store), "--out", str(out), "--workers", "0", *more]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize(("number", "to_group"), [(signal.SIGINT, False), (signal.SIGTERM, True)])
+def test_a_stopped_process_is_resumed_exactly(
+    face_store: Path, small_settings: Path, uninterrupted: Path, tmp_path: Path, number: signal.Signals, to_group: bool
+) -> None:
+    """A real process, a real signal: from kill to it alone, from a batch system to its worker too."""
+    out = tmp_path / "run"
+    command = ["train", "--config", str(small_settings), "--data", str(face_store), "--out", str(out), "--threads", "1"]
+    process = RealProcess(tmp_path, dhm, *command, "--workers", "1")
+    with running(process):
+        wait_for(RunFolder(out).metrics, process)
+        (os.killpg if to_group else os.kill)(process.pid, number)
+        code, _, errors = process.result()
+    assert code == 130, errors
+    assert "continue with: the same command and --resume" in errors
+    assert "Traceback" not in errors
+    step = read_tensors(RunFolder(out).state)[1]["state"]["step"]
+    assert f"stopped at step {step};" in errors
+    assert 30 <= step < 60
+    train(small_settings, face_store, out, "--resume")
+    folder, whole = RunFolder(out), RunFolder(uninterrupted)
+    for name in ("state", "best", "last", "validation", "config"):
+        assert getattr(folder, name).read_bytes() == getattr(whole, name).read_bytes(), name
 
 
 # Joining.
@@ -266,7 +295,7 @@ def test_half_an_environment_is_refused(
 
 
 def test_a_process_that_does_not_come_is_not_waited_for_for_ever(environment: pytest.MonkeyPatch) -> None:
-    environment.setattr(processes, "_JOIN_TIMEOUT", timedelta(seconds=1))
+    environment.setattr(processes, "_JOIN_TIMEOUT", timedelta(milliseconds=100))
     values = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
     for name, value in values.items():
         environment.setenv(name, value)

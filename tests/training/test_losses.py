@@ -1,19 +1,26 @@
 """The losses against hand-worked values and numerical gradients."""
 
 import math
+from dataclasses import fields, replace
 
 import pytest
 import torch
 from torch import Tensor
 
+from dhm_cli.config.networks import TrainConfig
+from dhm_cli.config.recipes import resolve
+from dhm_cli.errors import InputError
+from dhm_cli.models.interface import AlignmentOutput
 from dhm_cli.morphable.parameters import LAYOUT
 from dhm_cli.training.losses import (
+    LOSSES,
     coefficient_prior,
+    l1_loss,
     likelihood_loss,
     over_steps,
-    robust_loss,
     squared_loss,
     wing,
+    wing_loss,
 )
 
 W, E = 0.08, 0.02
@@ -38,12 +45,13 @@ def random(*shape: int, seed: int) -> Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def wing_loss(predicted: Tensor, truth: Tensor) -> Tensor:
-    return robust_loss(predicted, truth, lambda error: wing(error, W, E), 0.5)
+SIDE = 100
+# Settings of the losses; a loss with one of its own adds it here.
+CONFIG = TrainConfig(depth_weight=0.5, wing_width=W, wing_curvature=E)
 
 
-def l1_loss(predicted: Tensor, truth: Tensor, depth_weight: float = 0.5) -> Tensor:
-    return robust_loss(predicted, truth, lambda error: error, depth_weight)
+def steps_of(name: str, predicted: Tensor, truth: Tensor, log_scale: Tensor | None = None) -> Tensor:
+    return LOSSES[name](AlignmentOutput(predicted, log_scale=log_scale), truth, SIDE, CONFIG)
 
 
 def wing_by_hand(x: float) -> float:
@@ -73,19 +81,17 @@ def test_wing_loss_by_hand() -> None:
     exact = wing_by_hand(FLOOR)
     at_0 = (wing_by_hand(5 / 60) + exact) / 2
     at_1 = at_0 + 0.5 * wing_by_hand(2 / 40) / 2
-    assert wing_loss(predicted, truth).tolist() == pytest.approx([at_0, at_1], rel=1e-5)
+    assert wing_loss(predicted, truth, SIDE, 0.5, W, E).tolist() == pytest.approx([at_0, at_1], rel=1e-5)
     # The same distances without the wing, and depth at another weight.
     at_0 = (5 / 60 + FLOOR) / 2
-    assert l1_loss(predicted, truth, 0.3).tolist() == pytest.approx([at_0, at_0 + 0.3 * 2 / 40 / 2], rel=1e-5)
+    assert l1_loss(predicted, truth, SIDE, 0.3).tolist() == pytest.approx([at_0, at_0 + 0.3 * 2 / 40 / 2], rel=1e-5)
 
 
-def test_robust_losses_do_not_depend_on_the_face_size() -> None:
+@pytest.mark.parametrize("name", ["wing", "l1", "likelihood"])
+def test_losses_over_the_face_size_do_not_depend_on_it(name: str) -> None:
     truth = make_truth()
-    predicted = make_prediction(truth)
-    small, large = (wing_loss(predicted * k, truth * k).tolist() for k in (1.0, 7.0))
-    assert small == pytest.approx(large, rel=1e-9)
-    log_scale = random(2, 3, 68, seed=2) - 3
-    small, large = (likelihood_loss(predicted * k, log_scale, truth * k, 0.5).tolist() for k in (1.0, 7.0))
+    predicted, log_scale = make_prediction(truth), random(2, 3, 68, seed=2) - 3
+    small, large = (steps_of(name, predicted * k, truth * k, log_scale).tolist() for k in (1.0, 7.0))
     assert small == pytest.approx(large, rel=1e-9)
 
 
@@ -105,7 +111,7 @@ def test_likelihood_by_hand() -> None:
         (minus_log_density(5 / 60, z / 60, scale[0, t]) + minus_log_density(5 / 40, z / 40, scale[1, t])) / 2
         for t, z in enumerate((0.0, 2.0))
     ]
-    loss = likelihood_loss(predicted, scale.log()[..., None].repeat(1, 1, 68), truth, 0.5)
+    loss = likelihood_loss(predicted, truth, SIDE, scale.log()[..., None].repeat(1, 1, 68), 0.5)
     constants = math.log(2 * math.pi) + 0.5 * math.log(2)
     assert (loss + constants).tolist() == pytest.approx(expected, rel=1e-6)
 
@@ -116,7 +122,7 @@ def test_the_likeliest_scale_is_the_error() -> None:
     predicted = truth[:, None].clone()
     predicted[..., 0] += 0.06 * torch.tensor([60.0, 40.0], dtype=torch.float64)[:, None, None]
     told = torch.full((2, 1, 68), math.log(0.03), dtype=torch.float64)
-    best, over, under = (likelihood_loss(predicted, told + k, truth, 0.0).item() for k in (0.0, 0.1, -0.1))
+    best, over, under = (likelihood_loss(predicted, truth, SIDE, told + k, 0.0).item() for k in (0.0, 0.1, -0.1))
     assert best < min(over, under)
 
 
@@ -138,29 +144,60 @@ def test_squared_loss_is_the_papers() -> None:
     assert squared_loss(predicted, truth, 64, 1.0).item() == pytest.approx(norm.item(), rel=1e-12)
 
 
-@pytest.mark.parametrize(
-    "loss",
-    [
-        wing_loss,
-        l1_loss,
-        lambda p, t: likelihood_loss(p, p[..., 0] / 50 - 3, t, 0.5),
-        lambda p, t: squared_loss(p, t, 9, 0.5),
-    ],
-)
-def test_gradient(loss: object) -> None:
+# --- what holds for every loss of the list ---
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_has_a_value_for_every_step_and_its_gradient(name: str) -> None:
     truth = make_truth()
     predicted = make_prediction(truth).requires_grad_()
-    assert torch.autograd.gradcheck(lambda p: loss(p, truth), (predicted,), fast_mode=True)
+    log_scale = (random(2, 3, 68, seed=2) - 3).requires_grad_()
+    losses = steps_of(name, predicted, truth, log_scale)
+    assert losses.shape == (3,)
+    # A step depends on its own prediction only.
+    (gradient,) = torch.autograd.grad(losses[1], predicted, retain_graph=True)
+    assert gradient[:, 1].abs().amin() > 0
+    assert not gradient[:, [0, 2]].any()
+    inputs = (predicted, log_scale) if LOSSES[name].needs else (predicted,)
+    assert torch.autograd.gradcheck(
+        lambda p, *rest: steps_of(name, p, truth, *(rest or [log_scale])), inputs, fast_mode=True
+    )
 
 
-def test_gradient_of_a_perfect_prediction_is_finite() -> None:
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_gradient_of_a_perfect_prediction_is_finite(name: str) -> None:
     truth = make_truth()
     predicted = truth[:, None].repeat(1, 3, 1, 1).requires_grad_()
-    loss = wing_loss(predicted, truth) + l1_loss(predicted, truth)
-    loss = loss + likelihood_loss(predicted, torch.full((2, 3, 68), -9.0), truth, 0.5)
-    loss.sum().backward()
+    steps_of(name, predicted, truth, torch.full((2, 3, 68), -9.0, dtype=torch.float64)).sum().backward()
     assert predicted.grad is not None
     assert predicted.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_needs_no_more_than_it_says(name: str) -> None:
+    """Neither of the network's optional outputs, nor of the settings."""
+    truth, loss = make_truth(), LOSSES[name]
+    optional = {"log_scale": random(2, 3, 68, seed=2) - 3, "parameters": random(2, 3, 234, seed=3)}
+    given = AlignmentOutput(make_prediction(truth), **{need: optional[need] for need in loss.needs})
+    full = AlignmentOutput(make_prediction(truth), **optional)
+    assert torch.equal(loss(given, truth, SIDE, CONFIG), loss(full, truth, SIDE, CONFIG))
+    for need in loss.needs:
+        with pytest.raises(AssertionError, match=f"the network gives no {need}"):
+            loss(given._replace(**{need: None}), truth, SIDE, CONFIG)
+    assert {*loss.settings} <= {field.name for field in fields(TrainConfig)}
+    for setting in loss.settings:  # each changes the loss
+        other = replace(CONFIG, **{setting: 2 * getattr(CONFIG, setting)})
+        assert not torch.equal(loss(given, truth, SIDE, other), loss(given, truth, SIDE, CONFIG)), setting
+
+
+def test_the_setting_loss_names_the_losses_of_the_list() -> None:
+    """The choices stand with the settings, which must not import torch: from the message that lists them."""
+    with pytest.raises(InputError, match=r"training\.loss is 'none of them': expected one of ") as caught:
+        resolve(None, None, {"training": {"loss": "none of them"}}, {})
+    assert {*caught.value.message.partition("expected one of ")[2].split(", ")} == {*LOSSES}
+    for name in LOSSES:
+        file = {"training": {"loss": name}, "network": {"uncertainty": "log_scale" in LOSSES[name].needs}}
+        assert resolve("fast", None, file, {}).training.loss == name
 
 
 def test_over_steps_by_hand() -> None:

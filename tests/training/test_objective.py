@@ -1,6 +1,5 @@
 """What a training minimises: which loss, what a teacher shows, the face model's prior."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,12 +15,13 @@ from dhm_cli.models.registry import build_model
 from dhm_cli.morphable.face_model import FaceModel
 from dhm_cli.morphable.parameters import LAYOUT
 from dhm_cli.training.losses import (
+    LOSSES,
     coefficient_prior,
+    l1_loss,
     likelihood_loss,
     over_steps,
-    robust_loss,
     squared_loss,
-    wing,
+    wing_loss,
 )
 from dhm_cli.training.objective import Objective, Teacher
 
@@ -51,25 +51,29 @@ def save_teacher(path: Path, size: int, answer: Tensor | None = None) -> Path:
     return path
 
 
-PENALTIES: dict[str, Callable[[Tensor], Tensor]] = {
-    "wing": lambda error: wing(error, 0.1, 0.03),
-    "l1": lambda error: error,
-}
 CHOSEN = replace(CONFIG, wing_width=0.1, wing_curvature=0.03, depth_weight=0.7)
 
 
 @pytest.mark.parametrize("weights", ["rising", "equal", "last"])
 def test_the_loss_is_the_recipes(weights: str) -> None:
-    predicted = OUTPUT.landmarks
-    expected = {loss: robust_loss(predicted, TRUTH, penalty, 0.7) for loss, penalty in PENALTIES.items()}
-    expected["squared"] = squared_loss(predicted, TRUTH, SIDE, 0.7)
-    expected["likelihood"] = likelihood_loss(predicted, OUTPUT.log_scale, TRUTH, 0.7)
+    both = OUTPUT.landmarks, TRUTH, SIDE
+    expected = {
+        "wing": wing_loss(*both, depth_weight=0.7, wing_width=0.1, wing_curvature=0.03),
+        "l1": l1_loss(*both, depth_weight=0.7),
+        "likelihood": likelihood_loss(*both, log_scale=OUTPUT.log_scale, depth_weight=0.7),
+        "squared": squared_loss(*both, depth_weight=0.7),
+    }
     said = {}
     for loss, losses in expected.items():
         config = replace(CHOSEN, loss=loss, step_weights=weights)
         said[loss] = Objective(config, SIDE, None, None)(OUTPUT, TRUTH, IMAGES).item()
         assert said[loss] == over_steps(losses, weights).item(), loss
-    assert len(set(said.values())) == 4
+    assert len(set(said.values())) == len(expected)
+
+
+def test_every_loss_of_the_list_can_be_chosen() -> None:
+    values = {Objective(replace(CHOSEN, loss=name), SIDE, None, None)(OUTPUT, TRUTH, IMAGES).item() for name in LOSSES}
+    assert len(values) == len(LOSSES)
 
 
 def test_the_prior_is_added_for_networks_of_parameters(toy_model: FaceModel) -> None:

@@ -22,15 +22,16 @@ from dhm_cli.config.toml import read_toml
 from dhm_cli.data.store import FaceStore, write_store
 from dhm_cli.errors import DhmError, FormatError, InputError
 from dhm_cli.metrics.landmark_error import nme_by_yaw, normalised_mean_error
-from dhm_cli.models.checkpoint import load_checkpoint, read_tensors, save_checkpoint
+from dhm_cli.models.checkpoint import load_checkpoint, read_tensors, save_checkpoint, write_tensors
 from dhm_cli.models.registry import build_model
 from dhm_cli.morphable.face_model import FaceModel
-from dhm_cli.training import run_folder
-from dhm_cli.training import trainer as workflow
+from dhm_cli.training import run_folder, validation
 from dhm_cli.training.distributed import Processes
 from dhm_cli.training.inputs import open_stores
 from dhm_cli.training.objective import Objective
-from dhm_cli.training.trainer import RunOptions, Trainer, TrainProgress, predict
+from dhm_cli.training.run_folder import RunFolder
+from dhm_cli.training.trainer import RunOptions, Trainer, TrainProgress
+from dhm_cli.training.validation import Validation, predict
 
 # The average follows quickly, so that a wrong average shows within six steps.
 TRAINING = TrainConfig(steps=6, batch=4, validate_every=3, warmup=2, ema=0.5, seed=11)
@@ -64,7 +65,7 @@ KINDS = {
 def quick_pictures() -> Iterator[None]:
     """Most of the time would go into them, see test_run_folder.py, test_charts.py and test_plotting.py."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(workflow, "_SAMPLES", 2)
+        patch.setattr(validation, "_SAMPLES", 2)
         patch.setattr(run_folder, "save_learning_curve", lambda path, rows: path.write_text(json.dumps(rows)))
         yield
 
@@ -104,7 +105,7 @@ def stop_at(step: int, error: type[BaseException]) -> Callable[[TrainProgress], 
 
 def metrics(out: Path) -> list[dict[str, Any]]:
     """Lines of the metrics without what a clock said."""
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in RunFolder(out).metrics.read_text().splitlines()]
     return [{k: v for k, v in line.items() if k not in ("samples_per_second", "waiting")} for line in lines]
 
 
@@ -124,7 +125,7 @@ def assert_same_run(out: Path, expected: Path) -> None:
 
 
 def run_json(out: Path) -> dict[str, Any]:
-    return json.loads((out / "run.json").read_text())
+    return json.loads(RunFolder(out).record.read_text())
 
 
 # --- exact resume ---
@@ -137,7 +138,7 @@ def test_resume_after_a_crash_is_exact(
     """Killed at step 5, after the state of step 3 was saved: nothing is caught, nothing more is saved."""
     with pytest.raises(ZeroDivisionError):
         start(tmp_path, KINDS[kind]).run(stop_at(5, ZeroDivisionError))
-    assert read_tensors(tmp_path / "state.safetensors")[1]["state"]["step"] == 3
+    assert read_tensors(RunFolder(tmp_path).state)[1]["state"]["step"] == 3
     trainer = start(tmp_path, KINDS[kind], resume=True)
     assert trainer.step == 3
     trainer.run()
@@ -180,7 +181,7 @@ def test_resume_after_a_signal_within_a_step_is_exact(
     with pytest.raises(KeyboardInterrupt):
         start(tmp_path, KINDS[kind]).run()
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
-    assert read_tensors(tmp_path / "state.safetensors")[1]["state"]["step"] == 5  # the step under way was finished
+    assert read_tensors(RunFolder(tmp_path).state)[1]["state"]["step"] == 5  # the step under way was finished
     start(tmp_path, KINDS[kind], resume=True).run()
     assert_same_run(tmp_path, straight(kind))
 
@@ -199,7 +200,7 @@ def test_interrupted_again_and_again(
 
 def test_kinds_are_different_runs(straight: Callable[[str], Path]) -> None:
     """Else the tests above could not see whether the optimiser, the order of faces or the precision is restored."""
-    states = {kind: read_tensors(straight(kind) / "state.safetensors")[0] for kind in KINDS}
+    states = {kind: read_tensors(RunFolder(straight(kind)).state)[0] for kind in KINDS}
     for kind in ("turns", "bf16", "likelihood"):
         assert not torch.equal(states[kind]["model.stem.weight"], states["fast"]["model.stem.weight"])
     kept = {kind: {key.rpartition(".")[2] for key in states[kind] if key.startswith("optimiser.")} for kind in KINDS}
@@ -234,10 +235,10 @@ def test_a_longer_schedule_may_be_resumed(
     assert (trainer.step, trainer.steps) == (6, 7)
     trainer.run()
     assert [line["step"] for line in metrics(out)] == [3, 6, 7]
-    before = (out / "config.toml").read_text()
+    before = RunFolder(out).config.read_text()
     with pytest.raises(InputError, match="is at step 7 of 2"):
         start(out, replace(FAST, training=replace(TRAINING, steps=2)), resume=True)
-    assert (out / "config.toml").read_text() == before
+    assert RunFolder(out).config.read_text() == before
 
 
 def test_a_metrics_line_that_a_crash_cut_off_is_dropped(
@@ -245,10 +246,43 @@ def test_a_metrics_line_that_a_crash_cut_off_is_dropped(
 ) -> None:
     with pytest.raises(ZeroDivisionError):
         start(tmp_path).run(stop_at(5, ZeroDivisionError))
-    with (tmp_path / "metrics.jsonl").open("a") as file:
+    with RunFolder(tmp_path).metrics.open("a") as file:
         file.write('{"step": 6, "lo')
     start(tmp_path, resume=True).run()
     assert_same_run(tmp_path, straight("fast"))
+
+
+# Settings that once existed, with the values that recipes gave them.
+RETIRED = {"feature_weight": 0.0, "mirror_weight": 0.0, "part_weight": 0.0, "wing_start": 0.01}
+
+
+def add_retired_settings(out: Path, **values: float) -> None:
+    """Give a run's state the settings of an older version."""
+    tensors, metadata = read_tensors(RunFolder(out).state)
+    metadata["state"]["run"]["training"].update({**RETIRED, **values})
+    write_tensors(RunFolder(out).state, tensors, metadata)
+
+
+def test_a_run_of_an_older_version_is_resumed_exactly(
+    straight: Callable[[str], Path], start: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        start(tmp_path).run(stop_at(4, KeyboardInterrupt))
+    add_retired_settings(tmp_path)
+    start(tmp_path, resume=True).run()
+    assert_same_run(tmp_path, straight("fast"))
+
+
+def test_a_run_that_used_what_is_gone_is_refused(
+    straight: Callable[[str], Path], start: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(straight("fast"), tmp_path / "run"))
+    add_retired_settings(out, mirror_weight=0.5)
+    before = files(out)
+    with pytest.raises(InputError, match=r"this run has mirror_weight 0\.5, which this version") as caught:
+        start(out, resume=True)
+    assert f"--init {RunFolder(out).last}" in caught.value.hint
+    assert files(out) == before
 
 
 # --- what a folder may not hold ---
@@ -280,7 +314,7 @@ def test_networks_without_a_state_are_not_overwritten(
     straight: Callable[[str], Path], start: Callable[..., Trainer], tmp_path: Path
 ) -> None:
     out = Path(shutil.copytree(straight("fast"), tmp_path / "run"))
-    (out / "state.safetensors").unlink()
+    RunFolder(out).state.unlink()
     before = files(out)
     with pytest.raises(InputError, match=r"state\.safetensors is gone") as caught:
         start(out)
@@ -334,7 +368,7 @@ def test_the_record_of_a_run(straight: Callable[[str], Path], face_store: Path) 
     assert (record["initial"], record["teacher"]) == (None, None)
     assert record["training"]["batch"] == 4
     assert record["network"]["hidden"] == 16
-    model, _ = load_checkpoint(straight("fast") / "last.safetensors")
+    model, _ = load_checkpoint(RunFolder(straight("fast")).last)
     numbers = sum(p.numel() for p in model.parameters())
     assert run_json(straight("fast"))["parameters"]["numbers"] == numbers
     (session,) = record["sessions"]
@@ -343,7 +377,7 @@ def test_the_record_of_a_run(straight: Callable[[str], Path], face_store: Path) 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_settings_file_of_a_run_gives_the_same_run(straight: Callable[[str], Path], kind: str) -> None:
-    assert resolve(None, None, read_toml(straight(kind) / "config.toml"), {}) == KINDS[kind]
+    assert resolve(None, None, read_toml(RunFolder(straight(kind)).config), {}) == KINDS[kind]
 
 
 def test_metrics_of_a_run(straight: Callable[[str], Path]) -> None:
@@ -362,8 +396,8 @@ def test_last_holds_the_averaged_weights_and_their_score(
     straight: Callable[[str], Path], start: Callable[..., Trainer], tmp_path: Path
 ) -> None:
     out = Path(shutil.copytree(straight("fast"), tmp_path / "run"))
-    model, metadata = load_checkpoint(out / "last.safetensors")
-    state, _ = read_tensors(out / "state.safetensors")
+    model, metadata = load_checkpoint(RunFolder(out).last)
+    state, _ = read_tensors(RunFolder(out).state)
     for name, tensor in model.state_dict().items():
         if not name.endswith("num_batches_tracked"):
             assert torch.equal(tensor, state[f"average.module.{name}"]), name
@@ -371,8 +405,8 @@ def test_last_holds_the_averaged_weights_and_their_score(
     assert (metadata["training"]["step"], metadata["training"]["arch"]) == (6, "fast")
     # The score that was recorded comes out again.
     trainer = start(out, resume=True)
-    nme = normalised_mean_error(predict(model, trainer._crops), trainer._truth)
-    assert metadata["training"]["validation_nme"] == pytest.approx(nme_by_yaw(nme, trainer._yaw), rel=1e-6)
+    nme = normalised_mean_error(predict(model, trainer._validation.crops), trainer._validation.truth)
+    assert metadata["training"]["validation_nme"] == pytest.approx(nme_by_yaw(nme, trainer._validation.yaw), rel=1e-6)
     assert metrics(out)[-1]["validation"] == metadata["training"]["validation_nme"]
 
 
@@ -380,11 +414,11 @@ def test_last_holds_the_averaged_weights_and_their_score(
 def test_best_is_the_best_of_the_validations(straight: Callable[[str], Path], kind: str) -> None:
     out = straight(kind)
     scores = {line["step"]: line["validation"]["mean_of_bins"] for line in metrics(out)}
-    _, metadata = read_tensors(out / "best.safetensors")
+    _, metadata = read_tensors(RunFolder(out).best)
     step = metadata["training"]["step"]
     assert scores[step] == min(scores.values())
-    assert (out / "best.safetensors").read_bytes() == (out / f"checkpoints/step_{step:07d}.safetensors").read_bytes()
-    assert read_tensors(out / "state.safetensors")[1]["state"]["best"] == scores[step]
+    assert RunFolder(out).best.read_bytes() == (out / f"checkpoints/step_{step:07d}.safetensors").read_bytes()
+    assert read_tensors(RunFolder(out).state)[1]["state"]["best"] == scores[step]
 
 
 def test_the_best_is_not_overwritten_by_a_worse_one_after_a_resume(
@@ -394,25 +428,25 @@ def test_the_best_is_not_overwritten_by_a_worse_one_after_a_resume(
     settings = replace(FAST, training=replace(TRAINING, ema=0.0))
     with pytest.raises(ZeroDivisionError):
         start(tmp_path, settings).run(stop_at(3, ZeroDivisionError))
-    best = (tmp_path / "best.safetensors").read_bytes()
-    table = (tmp_path / "validation.csv").read_bytes()
+    best = RunFolder(tmp_path).best.read_bytes()
+    table = RunFolder(tmp_path).validation.read_bytes()
     trainer = start(tmp_path, settings, resume=True)
     with torch.no_grad():
         trainer.model.head[2].bias.add_(10.0)
     trainer.run()
     first, second = (line["validation"]["mean_of_bins"] for line in metrics(tmp_path))
     assert second > first
-    assert (tmp_path / "best.safetensors").read_bytes() == best
-    assert (tmp_path / "validation.csv").read_bytes() == table
-    assert (tmp_path / "last.safetensors").read_bytes() != best
+    assert RunFolder(tmp_path).best.read_bytes() == best
+    assert RunFolder(tmp_path).validation.read_bytes() == table
+    assert RunFolder(tmp_path).last.read_bytes() != best
 
 
 @pytest.mark.parametrize("kind", ["fast", "dhm"])
 def test_the_table_of_validation_faces_is_of_the_best_network(
     straight: Callable[[str], Path], face_store: Path, face_model: Path, kind: str, tmp_path: Path
 ) -> None:
-    model, metadata = load_checkpoint(straight(kind) / "best.safetensors", face_model)
-    with (straight(kind) / "validation.csv").open(newline="") as file:
+    model, metadata = load_checkpoint(RunFolder(straight(kind)).best, face_model)
+    with RunFolder(straight(kind)).validation.open(newline="") as file:
         rows = list(csv.DictReader(file))
     store = FaceStore(face_store)
     inside = store.labels.in_split("val")
@@ -422,12 +456,14 @@ def test_the_table_of_validation_faces_is_of_the_best_network(
     nme = np.array([float(row["nme"]) for row in rows])
     assert nme_by_yaw(nme, yaw) == pytest.approx(metadata["training"]["validation_nme"], abs=1e-5)
     fresh = Trainer(KINDS[kind], [(store, 1.0)], tmp_path, RunOptions(face_model=face_model))
-    np.testing.assert_allclose(normalised_mean_error(predict(model, fresh._crops, 4), fresh._truth), nme, atol=1e-4)
+    np.testing.assert_allclose(
+        normalised_mean_error(predict(model, fresh._validation.crops, 4), fresh._validation.truth), nme, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("kind", ["fast", "dhm", "rhg"])
 def test_pictures_of_a_run(straight: Callable[[str], Path], kind: str) -> None:
-    assert json.loads((straight(kind) / "learning_curve.png").read_text())[-1]["step"] == 6
+    assert json.loads(RunFolder(straight(kind)).learning_curve.read_text())[-1]["step"] == 6
     for path in sorted((straight(kind) / "samples").iterdir()):
         image = cv2.imread(str(path))
         assert image is not None, path
@@ -442,8 +478,8 @@ def test_keep(start: Callable[..., Trainer], tmp_path: Path, keep: int, kept: li
     start(tmp_path, replace(FAST, training=replace(TRAINING, steps=3, validate_every=1)), keep=keep).run()
     found = sorted(p.name for p in (tmp_path / "checkpoints").glob("*"))
     assert found == [f"step_{step:07d}.safetensors" for step in kept]
-    assert (tmp_path / "best.safetensors").is_file()
-    assert read_tensors(tmp_path / "last.safetensors")[1]["training"]["step"] == 3
+    assert RunFolder(tmp_path).best.is_file()
+    assert read_tensors(RunFolder(tmp_path).last)[1]["training"]["step"] == 3
 
 
 def test_the_seed_makes_the_run(start: Callable[..., Trainer], tmp_path: Path) -> None:
@@ -544,7 +580,7 @@ def test_what_is_no_number_ends_the_run_with_its_batch(
     assert names == trainer._train_names[batch.rows.numpy()].tolist()
     assert all(name in caught.value.message for name in names[:3])
     # The last good state is as it was, and the run can go on from it.
-    tensors, metadata = read_tensors(tmp_path / "state.safetensors")
+    tensors, metadata = read_tensors(RunFolder(tmp_path).state)
     assert metadata["state"]["step"] == 3
     assert all(tensor.isfinite().all() for tensor in tensors.values())
     assert all(p.isfinite().all() for p in trainer.model.parameters())  # no step was made
@@ -575,7 +611,7 @@ def test_out_of_memory_says_what_to_lower(
         start(tmp_path / "a").run()
     assert all(flag in caught.value.hint for flag in ("--batch", "--input-size", "--precision bf16"))
     monkeypatch.undo()
-    monkeypatch.setattr(Trainer, "_draw_samples", greedy)
+    monkeypatch.setattr(Validation, "_sample_sheet", greedy)
     with pytest.raises(DhmError, match="out of memory validating 128 crops of 32 pixels") as caught:
         start(tmp_path / "b").run()
     assert "validation_batch" in caught.value.hint
@@ -631,8 +667,8 @@ def test_test_faces_are_never_read(face_store: Path, tmp_path: Path) -> None:
     trainer = Trainer(FAST, [(store, 1.0)], tmp_path / "run", RunOptions(workers=0))
     trainer.run()
     known = {f"a.h5: {name}" for name in store.labels.names[test]}
-    assert not known & {*trainer._train_names, *trainer._names}
-    assert len(trainer._crops) == (split == 1).sum()
+    assert not known & {*trainer._train_names, *trainer._validation.names}
+    assert len(trainer._validation.crops) == (split == 1).sum()
 
 
 def test_overlap_is_warned_of(face_store: Path, tmp_path: Path) -> None:
@@ -711,7 +747,7 @@ def test_another_face_model_is_refused(start: Callable[..., Trainer], toy_model:
 def test_initial_weights(
     straight: Callable[[str], Path], start: Callable[..., Trainer], tmp_path: Path, kind: str
 ) -> None:
-    initial = straight(kind) / "best.safetensors"
+    initial = RunFolder(straight(kind)).best
     settings = replace(KINDS[kind], training=replace(KINDS[kind].training, seed=12))
     trainer = start(tmp_path / "run", settings, initial=initial)
     weights = read_tensors(initial)[0]
@@ -733,11 +769,11 @@ def test_initial_weights_of_another_network(
     straight: Callable[[str], Path], start: Callable[..., Trainer], tmp_path: Path
 ) -> None:
     with pytest.raises(FormatError, match=r"do not fit the network: cnn\.0\.depthwise\.weight") as caught:
-        start(tmp_path / "run", initial=straight("dhm") / "best.safetensors")
+        start(tmp_path / "run", initial=RunFolder(straight("dhm")).best)
     assert "same architecture" in caught.value.hint
     wider = replace(FAST, network=replace(SMALL_FAST, head_rank=9))
     with pytest.raises(FormatError, match=r"do not fit the network: head\.1\.weight, head\.2\.weight"):
-        start(tmp_path / "run", wider, initial=straight("fast") / "best.safetensors")
+        start(tmp_path / "run", wider, initial=RunFolder(straight("fast")).best)
     with pytest.raises(InputError, match=r"missing\.safetensors: no such checkpoint"):
         start(tmp_path / "run", initial=tmp_path / "missing.safetensors")
     assert not (tmp_path / "run").exists()

@@ -1,9 +1,9 @@
-"""What is measured: networks of the package, random ones, checkpoints, ONNX files and the baselines, by name."""
+"""The networks that are measured: of the package, random ones, checkpoints, ONNX files and the baselines."""
 
 import functools
 import importlib.resources
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,27 +20,26 @@ from dhm_cli.models.checkpoint import load_checkpoint
 from dhm_cli.models.folded import inference_network
 from dhm_cli.models.onnx_graph import onnx_graph
 from dhm_cli.models.registry import build_model, needs_face_model
-from dhm_cli.morphable.face_model import toy_face_model
+from dhm_cli.morphable.toy import toy_face_model
 from dhm_cli.runtime.hashing import short_hash
 
 ALL = "all"
-_PACKAGE = Path(str(importlib.resources.files("dhm_cli")))
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
-    """A network to be measured.
+class MeasuredNetwork:
+    """A network that is measured.
 
     Attributes:
-        name: what it is called in the report; no two have the same.
+        name: unique within a benchmark; the report calls it so.
         kind: "packaged", "random", "checkpoint", "onnx" or "baseline".
         size: side of its square input, pixels.
         mean_shape: (68, 3), see `Engine`; None of a baseline.
         model: the network as it was trained, for its parameters; None of an ONNX file.
         network: the network as it runs, batch norm folded; None of an ONNX file.
-        file: the file that holds it, None of random weights; `dhm align --weights` takes it.
-        onnx_file: the ONNX file that holds it, where there is one; else it is exported for the measurement.
-        hashes: of its files, as `Engine.weights_hash`.
+        file: its checkpoint or ONNX file; None of random weights.
+        onnx_file: its ONNX file, where there is one; else it is exported for the measurement.
+        hashes: short hashes of its files, as `Engine.weights_hash`.
         validation_nme: from the training record of its checkpoint, as `metrics.nme_by_yaw`; None where there is none.
         note: what a reader of the numbers must know.
     """
@@ -59,7 +58,7 @@ class Subject:
 
     @property
     def is_baseline(self) -> bool:
-        """Whether it takes prepared float images and gives no landmarks."""
+        """Whether it is a baseline: it takes prepared float images and gives no landmarks."""
         return self.kind == "baseline"
 
     def inputs(self, batch: int) -> NDArray[Any]:
@@ -69,9 +68,13 @@ class Subject:
             return crops
         return np.ascontiguousarray(crops.transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1)
 
+    def weights(self, device: str) -> Path | None:
+        """The file that `dhm align --weights` takes on "cpu" or "cuda"; None of random weights."""
+        return self.onnx_file if device == "cpu" and self.onnx_file is not None else self.file
+
     @functools.cached_property
     def onnx(self) -> bytes:
-        """Its ONNX file; exported where there is none."""
+        """Content of its ONNX file; exported where there is none."""
         if self.onnx_file is not None:
             return self.onnx_file.read_bytes()
         assert self.network is not None
@@ -79,8 +82,8 @@ class Subject:
         return data
 
 
-def resolve_subjects(names: Sequence[str], face_model: Path | None = None) -> list[Subject]:
-    """The networks of some names, and the baselines after them.
+def find_networks(names: Sequence[str], face_model: Path | None = None) -> list[MeasuredNetwork]:
+    """Find networks by their names, and put the baselines after them.
 
     Args:
         names: architectures, "all", and files of dhm (.safetensors, .onnx).
@@ -94,13 +97,13 @@ def resolve_subjects(names: Sequence[str], face_model: Path | None = None) -> li
     for name in names:
         wanted += ARCHS if name == ALL else [name]
     _check_names(wanted)
-    subjects = [_resolve(name, face_model) for name in dict.fromkeys(wanted)]
-    subjects += [_baseline(name) for name in BASELINES]
-    return _with_names_of_their_own(subjects)
+    networks = [_find(name, face_model) for name in dict.fromkeys(wanted)]
+    networks += [_baseline(name) for name in BASELINES]
+    return _with_unique_names(networks)
 
 
 def _check_names(names: Sequence[str]) -> None:
-    """Refuse what cannot be meant before anything is loaded."""
+    """Refuse unknown names and missing files before anything is loaded."""
     for name in names:
         if name in ARCHS:
             continue
@@ -111,18 +114,18 @@ def _check_names(names: Sequence[str]) -> None:
             raise InputError(f"{name}: no such file", "check the path, or name an architecture such as fast")
 
 
-def _resolve(name: str, face_model: Path | None) -> Subject:
+def _find(name: str, face_model: Path | None) -> MeasuredNetwork:
     if name in ARCHS:
-        weights = _PACKAGE / "weights"
-        onnx_file, checkpoint = weights / f"{name}.onnx", weights / f"{name}.safetensors"
-        if onnx_file.is_file() and checkpoint.is_file():
-            return _from_checkpoint(name, checkpoint, "packaged", None, onnx_file)
-        return _random(name)
+        packaged = _packaged(name)
+        if packaged is None:
+            return _random(name)
+        onnx_file, checkpoint = packaged
+        return _from_checkpoint(name, checkpoint, "packaged", None, onnx_file)
     path = Path(name)
     if path.suffix.lower() == ".onnx":
         engine = OnnxEngine(path)
         note = "an ONNX file: no torch engines, MACs unknown, all its numbers counted as parameters"
-        return Subject(
+        return MeasuredNetwork(
             path.stem, "onnx", engine.input_size, engine.mean_shape, file=path, onnx_file=path,
             hashes=(engine.weights_hash,), note=note,
         )  # fmt: skip
@@ -131,10 +134,10 @@ def _resolve(name: str, face_model: Path | None) -> Subject:
 
 def _from_checkpoint(
     name: str, file: Path, kind: str, face_model: Path | None, onnx_file: Path | None = None
-) -> Subject:
+) -> MeasuredNetwork:
     model, metadata = load_checkpoint(file, face_model)
     files = [path for path in (onnx_file, file) if path is not None]
-    return Subject(
+    return MeasuredNetwork(
         name=name,
         kind=kind,
         size=model.config.input_size,
@@ -143,38 +146,49 @@ def _from_checkpoint(
         network=inference_network(model),
         file=file,
         onnx_file=onnx_file,
-        hashes=tuple(short_hash(path.read_bytes()) for path in files),
+        hashes=tuple(short_hash(path) for path in files),
         validation_nme=(metadata.get("training") or {}).get("validation_nme"),
     )
 
 
-def _random(arch: str) -> Subject:
+def _random(arch: str) -> MeasuredNetwork:
     """An architecture with random weights, the same on every call, and the mean shape of the packaged network."""
     settings = preset(arch)
     toy = toy_face_model() if needs_face_model(settings) else None
     mean_shape = _packaged_mean_shape()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = build_model(arch, mean_shape, face_model=toy).eval()
+        model = build_model(arch, mean_shape, settings, toy).eval()
     note = "random weights" + (", toy face model of 68 points" if toy is not None else "")
     shape = mean_shape.numpy().astype(np.float64)
-    return Subject(arch, "random", settings.input_size, shape, model, inference_network(model), note=note)
+    return MeasuredNetwork(arch, "random", settings.input_size, shape, model, inference_network(model), note=note)
+
+
+def _packaged(name: str) -> tuple[Path, Path] | None:
+    """ONNX file and checkpoint of a network that comes with the package; None of other architectures."""
+    folder = Path(str(importlib.resources.files("dhm_cli"))) / "weights"
+    files = folder / f"{name}.onnx", folder / f"{name}.safetensors"
+    return files if all(file.is_file() for file in files) else None
 
 
 def _packaged_mean_shape() -> Tensor:
-    return load_checkpoint(_PACKAGE / "weights" / "fast.safetensors")[0].get_buffer("mean_shape")
+    files = _packaged("fast")
+    assert files is not None
+    return load_checkpoint(files[1])[0].get_buffer("mean_shape")
 
 
-def _baseline(name: str) -> Subject:
+def _baseline(name: str) -> MeasuredNetwork:
     model = baseline(name)
     note = f"random weights; float input of {INPUT_SIZE} x {INPUT_SIZE}, prepared beforehand, 62 numbers out, as 3DDFA"
-    return Subject(name, "baseline", INPUT_SIZE, model=model, network=model.folded(), note=note)
+    return MeasuredNetwork(name, "baseline", INPUT_SIZE, model=model, network=model.folded(), note=note)
 
 
-def _with_names_of_their_own(subjects: list[Subject]) -> list[Subject]:
-    """Files of the same name in several folders are called by their paths."""
-    names = [subject.name for subject in subjects]
-    for subject in subjects:
-        if names.count(subject.name) > 1 and subject.kind in ("checkpoint", "onnx"):
-            object.__setattr__(subject, "name", str(subject.file))
-    return subjects
+def _with_unique_names(networks: list[MeasuredNetwork]) -> list[MeasuredNetwork]:
+    """Call files of the same name in several folders by their paths."""
+    names = [network.name for network in networks]
+    return [
+        replace(network, name=str(network.file))
+        if names.count(network.name) > 1 and network.kind in ("checkpoint", "onnx")
+        else network
+        for network in networks
+    ]

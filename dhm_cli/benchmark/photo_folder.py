@@ -1,0 +1,129 @@
+"""`dhm align` on a folder of photos, as processes of its own: start-up, photos a second, peak memory."""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from dhm_cli.benchmark.peak_memory import child_environment, run_measured
+from dhm_cli.benchmark.pipeline import Scene
+from dhm_cli.geometry.crop import crop_matrix
+from dhm_cli.runtime.progress import Progress
+
+# Side of the photos, pixels: as those of LFW.
+FOLDER_SIDE = 250
+_START_UPS = 5
+
+
+@dataclass(frozen=True)
+class FolderTiming:
+    """Times and memory of `dhm align` on a quarter of a folder and on all of it.
+
+    Attributes:
+        subject: name of the network.
+        photos: how many photos the quarter and the whole have.
+        threads: of the command.
+        startup_best_s: least wall time of the process for one photo, seconds.
+        startup_median_s: median of these times.
+        startup_runs: how many they are.
+        seconds: wall time on the quarter and on all.
+        peak_bytes: peak memory on the quarter and on all.
+        photos_per_s: after start-up; None where start-up took most of the time.
+    """
+
+    subject: str
+    photos: tuple[int, int]
+    threads: int
+    startup_best_s: float
+    startup_median_s: float
+    startup_runs: int
+    seconds: tuple[float, float]
+    peak_bytes: tuple[int, int]
+    photos_per_s: float | None
+
+
+def measure_folder(
+    subject: str, scene: Scene, weights: Sequence[str], count: int, threads: int, progress: Progress
+) -> FolderTiming:
+    """Run `dhm align` on one photo several times, on a quarter of a folder, and on the whole folder.
+
+    Args:
+        subject: name of the network.
+        scene: what the photos show.
+        weights: the command's options that name the network and the device.
+        count: photos of the whole folder.
+        threads: of the command.
+        progress: called before each run of the command.
+
+    Raises:
+        RuntimeError: the command failed.
+    """
+    quarter = max(1, count // 4)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for part in (quarter, count):
+            (folder / str(part)).mkdir(exist_ok=True)
+            write_folder(scene, folder / str(part), part)
+        options = ["--out", str(folder / "landmarks.csv"), "--threads", str(threads), *weights]
+        total = _START_UPS + 3
+        starts = []
+        for k in range(_START_UPS + 1):  # the first run fills the file cache and is left out below
+            progress("start-up of dhm align", k, total)
+            starts.append(_seconds_of_command([str(folder / str(count) / "000000.jpg"), *options]))
+        runs = []
+        for k, part in enumerate((quarter, count)):
+            progress(f"dhm align, {part} photos", _START_UPS + 1 + k, total)
+            begin = time.perf_counter()
+            peak = _peak_of_command([str(folder / str(part)), *options])
+            runs.append((time.perf_counter() - begin, peak))
+    (quarter_s, quarter_peak), (all_s, all_peak) = runs
+    startup = float(np.median(starts[1:]))
+    return FolderTiming(
+        subject=subject,
+        photos=(quarter, count),
+        threads=threads,
+        startup_best_s=min(starts[1:]),
+        startup_median_s=startup,
+        startup_runs=_START_UPS,
+        seconds=(quarter_s, all_s),
+        peak_bytes=(quarter_peak, all_peak),
+        photos_per_s=(count - 1) / (all_s - startup) if all_s > 2 * startup else None,
+    )
+
+
+def write_folder(scene: Scene, folder: Path, count: int) -> None:
+    """Write JPEGs of 250 x 250 that show the photo's largest face, each shifted, turned and scaled a little.
+
+    The same call writes the same files.
+    """
+    rng = np.random.default_rng(0)
+    face = scene.faces[0]
+    for k in range(count):
+        middle = np.array([face.left + face.width / 2, face.top + face.height / 2])
+        centre = middle + rng.uniform(-0.2, 0.2, 2) * face.mean_side
+        side = float(rng.uniform(1.8, 2.6) * face.mean_side)
+        matrix = crop_matrix(centre, side, FOLDER_SIDE, rng.uniform(-0.2, 0.2))
+        picture = cv2.warpAffine(scene.image, matrix, (FOLDER_SIDE, FOLDER_SIDE), borderMode=cv2.BORDER_REPLICATE)
+        data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
+        (folder / f"{k:06d}.jpg").write_bytes(data.tobytes())
+
+
+def _seconds_of_command(arguments: list[str]) -> float:
+    command = [sys.executable, "-m", "dhm_cli", "align", *arguments]
+    begin = time.perf_counter()
+    result = subprocess.run(command, capture_output=True, text=True, env=child_environment())
+    if result.returncode:
+        raise RuntimeError(f"dhm align: {result.stderr.strip()}")
+    return time.perf_counter() - begin
+
+
+def _peak_of_command(arguments: list[str]) -> int:
+    code = "sys.argv = ['dhm', 'align', *arguments]\nfrom dhm_cli.cli.main import main\nmain()"
+    return run_measured(code, json.dumps(arguments))[1]
