@@ -129,6 +129,13 @@ def test_typer_and_rich_live_in_cli_only(name: str) -> None:
         assert not tops & {"typer", "rich"}
 
 
+def test_onnxruntime_is_imported_for_three_things() -> None:
+    """To run networks in one file, to quantise them, and to measure."""
+    users = {name for name in INSIDE if "onnxruntime" in {target.split(".")[0] for target in all_imports(name)}}
+    users = {name for name in users if room(name) not in ("export", "benchmark")}
+    assert users == {"dhm_cli.inference.onnx_session"}
+
+
 def test_the_network_packages_know_no_files() -> None:
     for name in INSIDE:
         if room(name) == "models" and name not in ("dhm_cli.models.checkpoint", "dhm_cli.models.onnx_graph"):

@@ -34,12 +34,11 @@ class Face:
         >>> from dhm_cli import Aligner, read_image
         >>> (face,) = Aligner("cpu").align(read_image("sample_data/photos/astronaut_turned_left_45.jpg"))
         >>> nose_tip = face.landmarks[30]
-        >>> x, y, z = nose_tip.round(-1).tolist()
-        >>> x, y, z > 0
-        (160.0, 130.0, True)
+        >>> nose_tip.round(-1).tolist()
+        [160.0, 250.0, 40.0]
         >>> pitch, yaw, roll = face.pose
-        >>> yaw > 20  # the nose points to the left of the image
-        True
+        >>> round(yaw, -1)  # the nose points to the left of the image
+        40.0
     """
 
     landmarks: NDArray[np.float64]

@@ -1,4 +1,4 @@
-"""Networks in ONNX Runtime on the CPU. Of the package only this file and the measurements import onnxruntime."""
+"""Networks in ONNX Runtime on the CPU: no other module runs networks with it, but for the benchmark."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -97,11 +97,11 @@ def load_checkpoint(path: Path, face_model: Path | None = None) -> tuple[Network
         >>> from dhm_cli import load_checkpoint
         >>> model, metadata = load_checkpoint(Path("dhm_cli/weights/fast.safetensors"))
         >>> metadata["arch"], model.config.input_size
-        ('fast', 112)
+        ('fast', 120)
         >>> with torch.no_grad():
-        ...     output = model(torch.zeros(1, 3, 112, 112))  # RGB, -1 to 1
+        ...     output = model(torch.zeros(1, 3, 120, 120))  # RGB, -1 to 1
         >>> output.landmarks.shape  # face, step, landmark, x y z
-        torch.Size([1, 3, 68, 3])
+        torch.Size([1, 4, 68, 3])
     """
     tensors, metadata = read_tensors(path)
     if not {"arch", "config"} <= metadata.keys() or "mean_shape" not in tensors:
