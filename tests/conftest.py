@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 from dummy_network import write_dummy_network
+from example_photos import ASTRONAUT
 from numpy.typing import NDArray
-from photos import ASTRONAUT
 
 from dhm_cli.io.images import read_image
 

@@ -8,7 +8,7 @@ import typer
 from dhm_cli.morphable.location import DEFAULT_FACE_MODEL, existing_face_model
 
 if TYPE_CHECKING:
-    from dhm_cli.inference.aligner import AlignmentReport
+    from dhm_cli.inference.results import AlignmentReport
 
 # Photos listed by name in a warning.
 _LISTED = 20
@@ -90,8 +90,8 @@ def align(
     from tqdm import tqdm
 
     from dhm_cli.errors import InputError
-    from dhm_cli.inference.aligner import align_files
-    from dhm_cli.inference.landmark_csv import BAD_BOX, UNREADABLE, partial_path
+    from dhm_cli.inference.photos import align_files
+    from dhm_cli.inference.results import BAD_BOX, UNREADABLE, partial_path
 
     if model is not None and weights is not None:
         raise InputError("--model and --weights: one at a time", "leave out --model to use your own network")
@@ -130,7 +130,7 @@ def align(
 
 
 def _print_report(report: "AlignmentReport", out: Path, boxes: Path | None) -> None:
-    from dhm_cli.inference.landmark_csv import BAD_BOX, NO_FACE, UNREADABLE
+    from dhm_cli.inference.results import BAD_BOX, NO_FACE, UNREADABLE
 
     unreadable, without = report.with_status(UNREADABLE), report.with_status(NO_FACE)
     _warn("cannot be read", [f"{result.path}: {result.reason}" for result in unreadable])

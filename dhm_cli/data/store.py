@@ -160,6 +160,23 @@ class FaceStore:
     Raises:
         InputError: no such file, or a folder.
         FormatError: the file is damaged, something else, or a store of another version.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from dhm_cli import FaceStore
+        >>> from dhm_cli.morphable.toy import toy_face_model
+        >>> from dhm_cli.preparation.options import PrepareOptions
+        >>> from dhm_cli.preparation.prepare import prepare_folder
+        >>> options = PrepareOptions(table=Path("sample_data/faces.csv"))
+        >>> with tempfile.TemporaryDirectory() as out:  # what `dhm prepare` does
+        ...     report = prepare_folder(Path("sample_data/faces"), toy_face_model(), Path(out), options)
+        ...     store = FaceStore(report.store)
+        ...     (image,) = store.images([0])
+        >>> len(store), store.labels.landmarks.shape
+        (16, (16, 68, 3))
+        >>> store.labels.in_split("val").tolist(), image.shape
+        ([1, 5, 9, 13], (112, 112, 3))
     """
 
     def __init__(self, path: Path) -> None:

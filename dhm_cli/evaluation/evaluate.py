@@ -20,7 +20,8 @@ from dhm_cli.evaluation.report import Report, ReportFolder, assemble
 from dhm_cli.evaluation.scores import Method, Scoring, difference, score
 from dhm_cli.geometry.landmarks import bounding_box
 from dhm_cli.geometry.pose import estimate_pose
-from dhm_cli.inference.engines import embedded_name, load_engine
+from dhm_cli.inference.engines import load_engine
+from dhm_cli.inference.weights import embedded_name
 from dhm_cli.runtime.hashing import short_hash
 from dhm_cli.runtime.progress import Progress
 from dhm_cli.runtime.threads import available_cores

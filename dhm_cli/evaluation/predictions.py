@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from dhm_cli.datasets.folders import readable, split_suffix, survey, walk
 from dhm_cli.errors import InputError
 from dhm_cli.geometry.landmarks import NUM_LANDMARKS
-from dhm_cli.inference.landmark_csv import BAD_BOX, NO_FACE, UNREADABLE
+from dhm_cli.inference.results import BAD_BOX, NO_FACE, UNREADABLE
 from dhm_cli.io.images import read_bytes
 from dhm_cli.io.pts import FARTHEST, read_pts
 

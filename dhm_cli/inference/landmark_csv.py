@@ -7,17 +7,16 @@ was cut off leaves the partial table, from which the next run can go on.
 import csv
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dhm_cli.errors import InputError
 from dhm_cli.geometry.landmarks import NUM_LANDMARKS
-
-OK, NO_FACE, UNREADABLE, BAD_BOX = "ok", "no_face", "unreadable", "bad_box"
+from dhm_cli.inference.aligner import Face
+from dhm_cli.inference.results import OK, PhotoResult, partial_path
 
 COLUMNS: tuple[str, ...] = (
     *("path", "face", "status", "score", "left", "top", "width", "height", "pitch", "yaw", "roll"),
@@ -27,48 +26,15 @@ COLUMNS: tuple[str, ...] = (
 Row = list[str]
 
 
-def face_row(
-    path: str,
-    face: int,
-    score: float,
-    box: tuple[float, float, float, float],
-    pose: tuple[float, float, float],
-    landmarks: NDArray[np.floating],
-) -> Row:
-    """Row of a face that was aligned.
-
-    Args:
-        path: the photo.
-        face: index of the face in its photo, from 0.
-        score: the detector's score, NaN where there was none (left empty).
-        box: left, top, width, height, photo pixels.
-        pose: pitch, yaw, roll, degrees.
-        landmarks: (68, 3), 0-based photo pixels.
-    """
-    numbers = [*box, *pose, *np.asarray(landmarks, dtype=np.float64).T.ravel().tolist()]
-    return [path, str(face), OK, "" if np.isnan(score) else f"{score:.3f}", *(f"{value:.3f}" for value in numbers)]
-
-
-def empty_row(path: str, status: str) -> Row:
-    """Row of a photo without a face (`NO_FACE`) or that cannot be read (`UNREADABLE`), or of a `BAD_BOX`."""
-    return [path, "", status] + [""] * (len(COLUMNS) - 3)
-
-
-def partial_path(out: Path) -> Path:
-    """Where the rows are until the table is finished."""
-    return out.with_name(out.name + ".partial")
-
-
 class LandmarkTable:
-    """A table being written.
+    """A table being written, a `Writer`.
 
     Args:
         out: the finished table; its folder is made when missing.
         resume: keep the photos that an interrupted run has finished; without such a run, start anew.
 
     Attributes:
-        finished: status of each photo kept from the interrupted run, by path.
-        faces: number of faces of each of those photos.
+        finished: what became of each photo kept from the interrupted run, by path.
 
     Raises:
         InputError: `out` cannot be written, or an interrupted run would be lost because `resume` is not set.
@@ -76,8 +42,7 @@ class LandmarkTable:
 
     def __init__(self, out: Path, resume: bool = False) -> None:
         self.out = out
-        self.finished: dict[str, str] = {}
-        self.faces: dict[str, int] = {}
+        self.finished: dict[str, PhotoResult] = {}
         self._partial = partial_path(out)
         self._written = False
         try:
@@ -98,9 +63,9 @@ class LandmarkTable:
             if self._partial.is_file():
                 for rows in _finished_photos(self._partial):
                     file.write(_lines(rows))
-                    statuses = [row[2] for row in rows]
-                    self.finished[rows[0][0]] = next((status for status in statuses if status != OK), OK)
-                    self.faces[rows[0][0]] = statuses.count(OK)
+                    path, statuses = rows[0][0], [row[2] for row in rows]
+                    status = next((status for status in statuses if status != OK), OK)
+                    self.finished[path] = PhotoResult(path, status, statuses.count(OK))
         if self.finished and not resume:
             fresh.unlink()
             raise InputError(
@@ -109,11 +74,21 @@ class LandmarkTable:
             )
         os.replace(fresh, self._partial)
 
-    def write(self, rows: list[Row]) -> None:
-        """Add the rows of one photo, all or, when the machine stops at the wrong moment, in part (see `_salvage`)."""
+    def write(self, result: PhotoResult, faces: Sequence[Face]) -> None:
+        """Add the rows of one photo: all, or only some of them when the machine stops just then (see `_salvage`).
+
+        Args:
+            result: what became of the photo.
+            faces: its faces, a row each. A photo without a face has one row of its status; a useless box has a row too.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
         self._written = True
+        rows = [_face_row(result.path, number, face) for number, face in enumerate(faces)]
+        rows += [_empty_row(result.path, result.status) for _ in result.problems]
         try:
-            self._file.write(_lines(rows))
+            self._file.write(_lines(rows or [_empty_row(result.path, result.status)]))
             self._file.flush()
         except OSError as error:
             hint = "make room, then go on with --resume"
@@ -129,10 +104,22 @@ class LandmarkTable:
             raise InputError(f"{self.out}: cannot be written: {error.strerror or error}", hint=hint) from error
 
     def close(self) -> None:
-        """Leave the table partial, or remove it when it holds no photo."""
+        """End the writing: the table stays partial, and goes away when it holds no photo."""
         self._file.close()
         if not self._written and not self.finished:
             self._partial.unlink(missing_ok=True)
+
+
+def _face_row(path: str, number: int, face: Face) -> Row:
+    """Row of a face that was aligned: score empty where the box was given, numbers with three decimals."""
+    numbers = [*face.box, *face.pose, *face.landmarks.T.ravel().tolist()]
+    score = "" if np.isnan(face.score) else f"{face.score:.3f}"
+    return [path, str(number), OK, score, *(f"{value:.3f}" for value in numbers)]
+
+
+def _empty_row(path: str, status: str) -> Row:
+    """Row of a photo without a face, of one that cannot be read, or of a useless box."""
+    return [path, "", status] + [""] * (len(COLUMNS) - 3)
 
 
 def _open(path: Path, mode: str) -> TextIO:

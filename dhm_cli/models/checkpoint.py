@@ -92,6 +92,18 @@ def load_checkpoint(path: Path, face_model: Path | None = None) -> tuple[Network
     Raises:
         InputError: no such file, an unknown architecture, or a face model that is missing or another one.
         FormatError: a foreign or partial file, or settings out of range; the message names the settings or tensors.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import torch
+        >>> from dhm_cli import load_checkpoint
+        >>> model, metadata = load_checkpoint(Path("dhm_cli/weights/fast.safetensors"))
+        >>> metadata["arch"], model.config.input_size
+        ('fast', 120)
+        >>> with torch.no_grad():
+        ...     output = model(torch.zeros(1, 3, 120, 120))  # RGB, -1 to 1
+        >>> output.landmarks.shape  # face, step, landmark, x y z
+        torch.Size([1, 4, 68, 3])
     """
     tensors, metadata = read_tensors(path)
     if not {"arch", "config"} <= metadata.keys() or "mean_shape" not in tensors:

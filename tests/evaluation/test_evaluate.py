@@ -21,8 +21,10 @@ from dhm_cli.evaluation.evaluate import evaluate as run_evaluation
 from dhm_cli.evaluation.scores import Scoring
 from dhm_cli.geometry.crop import crop_matrix, extract_crop
 from dhm_cli.geometry.landmarks import face_size
+from dhm_cli.inference.aligner import Face
 from dhm_cli.inference.engines import Engine, OnnxEngine
-from dhm_cli.inference.landmark_csv import COLUMNS, face_row
+from dhm_cli.inference.landmark_csv import LandmarkTable
+from dhm_cli.inference.results import OK, PhotoResult
 from dhm_cli.metrics.landmark_error import normalised_mean_error
 from dhm_cli.models.checkpoint import save_checkpoint
 from dhm_cli.morphable.face_model import FaceModel
@@ -153,8 +155,10 @@ def test_the_truth_as_predictions_of_every_kind(store: Path, landmarks: NDArray[
     for name, points in zip(NAMES, landmarks[..., :2] + 1.0, strict=True):
         text = "\n".join(f"{x} {y}" for x, y in points)
         (tmp_path / "d" / name).with_suffix(".pts").write_text(f"version: 1\nn_points: 68\n{{\n{text}\n}}\n")
-    rows = [face_row(f"photos/{n}", 0, 0.9, (0, 0, 1, 1), (0, 0, 0), p) for n, p in zip(NAMES, landmarks, strict=True)]
-    (tmp_path / "e.csv").write_text("\n".join(",".join(row) for row in [COLUMNS, *rows]))
+    table = LandmarkTable(tmp_path / "e.csv")
+    for name, points in zip(NAMES, landmarks, strict=True):
+        table.write(PhotoResult(f"photos/{name}", OK, 1), [Face(points, (0, 0, 1, 1), 0.9, (0, 0, 0))])
+    table.finish()
     for kind in ("a.npy", "b.npz", "c.json", "d", "e.csv"):
         report = evaluate(options(store, predictions=tmp_path / kind))
         # The table has three digits after the point.

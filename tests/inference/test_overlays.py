@@ -1,0 +1,106 @@
+"""Copies of photos with landmarks: where they go, and what cannot be drawn."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from example_photos import ASTRONAUT, encode, read_table, write_album
+from numpy.typing import NDArray
+
+from dhm_cli.errors import InputError
+from dhm_cli.inference.photos import align_files
+from dhm_cli.inference.results import OK
+from dhm_cli.io.images import read_image
+
+BLACK = np.zeros((400, 500, 3), np.uint8)
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Path:
+    return write_album(tmp_path / "album")
+
+
+def test_overlays_mirror_the_folders(album: Path, dummy_network: Path, tmp_path: Path) -> None:
+    drawn = tmp_path / "drawn"
+    align_files([album], tmp_path / "out.csv", overlay_dir=drawn, device="cpu", weights=dummy_network)
+    names = ["a.png.jpg", "b.jpg", "trip, 1/Zoë und Söhne.PNG.jpg", "trip, 1/a.png.jpg"]
+    assert sorted(str(path.relative_to(drawn)) for path in drawn.rglob("*.jpg")) == sorted(names)
+    photo, overlay = read_image(album / "a.png").astype(int), read_image(drawn / "a.png.jpg").astype(int)
+    difference = np.abs(photo - overlay).max(axis=2)
+    assert (difference[60:190, 160:300] > 60).sum() > 300
+    assert difference[250:].mean() < 6
+    np.testing.assert_allclose(read_image(drawn / "b.jpg"), 128, atol=2)
+
+
+def test_overlays_never_touch_the_photos(album: Path, dummy_network: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link to the album"
+    link.symlink_to(album, target_is_directory=True)
+    for folder in (album, album.parent, link):
+        with pytest.raises(InputError, match="lies in the folder for overlays"):
+            align_files([album], tmp_path / "out.csv", overlay_dir=folder, device="cpu", weights=dummy_network)
+    for name in ("soft link.jpg", "hard link.jpg"):
+        drawn = tmp_path / name[:4]
+        drawn.mkdir()
+        if name.startswith("soft"):
+            (drawn / "b.jpg").symlink_to(album / "b.jpg")
+        else:
+            os.link(album / "b.jpg", drawn / "b.jpg")
+        with pytest.raises(InputError, match="would overwrite a photo"):
+            align_files([album], tmp_path / "out.csv", overlay_dir=drawn, device="cpu", weights=dummy_network)
+    assert not (tmp_path / "out.csv.partial").exists()
+
+
+def test_overlays_of_photos_on_several_drives(
+    album: Path, dummy_network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(paths: list[str]) -> str:
+        raise ValueError("Paths don't have the same drive")
+
+    monkeypatch.setattr("os.path.commonpath", refuse)
+    with pytest.raises(InputError, match="several drives"):
+        align_files([album], tmp_path / "out.csv", overlay_dir=tmp_path / "d", device="cpu", weights=dummy_network)
+
+
+def test_an_overlay_that_cannot_be_made_costs_no_landmarks(dummy_network: Path, tmp_path: Path) -> None:
+    folder, drawn = tmp_path / "odd", tmp_path / "drawn"
+    folder.mkdir()
+    long = "n" * 250 + ".png"  # with .jpg too long for a file name
+    for name in ("a.png", long):
+        (folder / name).write_bytes(ASTRONAUT.read_bytes())
+    (folder / "wide.png").write_bytes(encode(np.zeros((16, 66_000, 3), np.uint8), ".png"))
+    boxes = tmp_path / "boxes.csv"
+    rows = ["a.png,180,70,90,106", f"{long},180,70,90,106", "wide.png,65000,2,12,12"]
+    boxes.write_text("\n".join(["path,left,top,width,height", *rows]))
+    out = tmp_path / "out.csv"
+    report = align_files([folder], out, boxes_csv=boxes, overlay_dir=drawn, device="cpu", weights=dummy_network)
+    assert [row["status"] for row in read_table(out)] == [OK] * 3
+    assert [path.name for path in drawn.iterdir()] == ["a.png.jpg"]
+    assert [result.overlay_problem for result in report.results] == [
+        "",
+        f"{long}.jpg is too long for a file name",
+        "a JPEG cannot hold 66000 x 16 pixels",
+    ]
+
+
+def test_a_folder_for_overlays_that_cannot_be_written_stops_the_run(
+    album: Path, dummy_network: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    options = {"device": "cpu", "weights": dummy_network}
+    with pytest.raises(InputError, match="cannot be written") as caught:
+        align_files([album], tmp_path / "out.csv", overlay_dir=tmp_path / "file", **options)
+    assert "--overlay" in caught.value.hint
+
+
+def test_a_drawing_that_fails_costs_no_landmarks(
+    album: Path, dummy_network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(image: NDArray[np.uint8], faces: object) -> NDArray[np.uint8]:
+        raise MemoryError
+
+    monkeypatch.setattr("dhm_cli.inference.overlays.draw_landmarks", fail)
+    options = {"device": "cpu", "weights": dummy_network}
+    report = align_files([album], tmp_path / "out.csv", overlay_dir=tmp_path / "drawn", **options)
+    assert report.faces == 4
+    assert report.results[0].overlay_problem == "not enough memory"
