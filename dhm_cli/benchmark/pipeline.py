@@ -80,7 +80,7 @@ def open_aligner(network: "MeasuredNetwork", engine: str, runner: Runner, thread
     from dhm_cli import Aligner  # by the front door of the package, as users do
 
     if engine == "onnxruntime" and network.onnx_file is not None:
-        return Aligner("cpu", threads, weights=network.onnx_file)
+        return Aligner("cpu", threads, model=network.onnx_file)
     aligner = Aligner("cpu", threads)
     aligner.engine = RunnerEngine(network, runner)
     return aligner

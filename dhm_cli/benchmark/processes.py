@@ -112,7 +112,7 @@ def work(photo: str, weights: dict[str, str | None], core: int, seconds: float) 
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, [core])
     cv2.setNumThreads(1)
-    aligner = Aligner(str(weights["device"]), 1, weights=weights["weights"], face_model=weights["face_model"])
+    aligner = Aligner(str(weights["device"]), 1, model=weights["weights"], face_model=weights["face_model"])
     for _ in range(_WARM_UP_PHOTOS):
         aligner.align(read_image(photo))
     print("ready", flush=True)  # noqa: T201 (to the process that started this one)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dhm_cli.errors import InputError
+from dhm_cli.errors import DhmError, InputError
 from dhm_cli.geometry.crop import Square, landmark_crop_square
 from dhm_cli.geometry.pose import estimate_pose
 from dhm_cli.inference.boxes import Box
@@ -56,7 +56,7 @@ class Aligner:
         min_score: least score of a detected face, 0 to 1; not used by a `detector` of your own.
         refine: how many more times to crop around the landmarks found so far and look again; None for once after
             detection, which makes up for a box that sits badly, and not at all in a given box.
-        weights: a file written by dhm, or "fast" or "fast-x2", which come with the package; None for "fast".
+        model: a network: a file written by dhm, or "fast" or "fast-x2", which come with the package; None for "fast".
         face_model: file of the face model, as `dhm prepare` wrote it; read for networks that regress its parameters
             and for no others.
         detector: finds the faces; None for the first of `detection.DETECTORS`.
@@ -78,20 +78,31 @@ class Aligner:
         threads: int | None = None,
         min_score: float = MIN_SCORE,
         refine: int | None = None,
-        weights: str | os.PathLike[str] | None = None,
+        model: str | os.PathLike[str] | None = None,
         face_model: str | os.PathLike[str] | None = None,
         detector: Detector | None = None,
+        **retired: object,
     ) -> None:
+        if retired:
+            raise InputError(f"Aligner has no {', '.join(retired)}", hint="a network is named by model=")
+        check_number("--min-score", min_score, float)
         if not 0.0 < min_score <= 1.0:
             raise InputError(
                 f"--min-score: expected a score above 0 and up to 1, found {min_score}",
                 hint=f"the default is {MIN_SCORE}; a lower one finds more faces and more false alarms",
             )
+        check_number("--refine", refine, int)
+        check_number("--threads", threads, int, least=1)
         if refine is not None and refine < 0:
             raise InputError(f"--refine: expected 0 or more passes, found {refine}", hint="1 is enough for most boxes")
         self.refine = refine
-        self.engine = load_engine(device, weights, threads, face_model)
+        self._settings = (device, threads, min_score, refine, model, face_model, detector)
+        self.engine = load_engine(device, model, threads, face_model)
         self.detector = load_detector(min_score=min_score) if detector is None else detector
+
+    def __reduce__(self) -> tuple[type["Aligner"], tuple[object, ...]]:
+        """To another process it goes as its settings, and is loaded again there."""
+        return Aligner, self._settings
 
     def align(self, image: NDArray[np.uint8], boxes: Sequence[Sequence[float]] | None = None) -> list[Face]:
         """Find the landmarks of every face in a photo.
@@ -108,6 +119,7 @@ class Aligner:
         Raises:
             InputError: wrong shape or type of the image; a box that is empty, lies outside the photo or is more than
                 ten times as large.
+            DhmError: the network answered something that is no number.
 
         Example:
             >>> import numpy as np
@@ -125,21 +137,38 @@ class Aligner:
             squares = [crop_square_from_box(face) for face in found]
             given = [((face.left, face.top, face.width, face.height), face.score) for face in found]
         else:
+            if isinstance(boxes, str) or not hasattr(boxes, "__iter__"):
+                raise InputError(f"expected a list of boxes, found {boxes!r}", hint=_BOX_HINT)
             checked = [_checked_box(box, image) for box in boxes]
             squares = [_square_from_given_box(box) for box in checked]
             given = [(box, float("nan")) for box in checked]
         if not squares:
             return []
         photos = [image] * len(squares)
-        landmarks = landmarks_in_squares(self.engine, photos, squares)
+        landmarks = self._look(photos, squares)
         for _ in range((1 if boxes is None else 0) if self.refine is None else self.refine):
-            landmarks = landmarks_in_squares(self.engine, photos, [landmark_crop_square(face) for face in landmarks])
+            landmarks = self._look(photos, [landmark_crop_square(face) for face in landmarks])
         landmarks[..., 2] -= landmarks[..., 2].mean(axis=1, keepdims=True)
         angles = np.degrees(estimate_pose(landmarks, self.engine.mean_shape))
         return [
             Face(points, box, score, (float(pitch), float(yaw), float(roll)))
             for points, (box, score), (pitch, yaw, roll) in zip(landmarks, given, angles, strict=True)
         ]
+
+    def _look(self, photos: Sequence[NDArray[np.uint8]], squares: Sequence[Square]) -> NDArray[np.float64]:
+        landmarks = landmarks_in_squares(self.engine, photos, squares)
+        if not np.isfinite(landmarks).all():
+            raise DhmError("the network answered something that is no number", "export or train it again")
+        return landmarks
+
+
+def check_number(name: str, value: object, kind: type[int] | type[float], least: int | None = None) -> None:
+    """Raise an InputError unless an option is a number of a kind; None stands for its default."""
+    fits = isinstance(value, int if kind is int else (int, float, np.integer, np.floating))
+    if value is not None and (not fits or isinstance(value, bool)):
+        raise InputError(f"{name}: expected {'a whole number' if kind is int else 'a number'}, found {value!r}")
+    if least is not None and isinstance(value, int) and value < least:
+        raise InputError(f"{name}: expected {least} or more, found {value}")
 
 
 def _checked_image(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -152,9 +181,13 @@ def _checked_image(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _checked_box(box: Sequence[float], image: NDArray[np.uint8]) -> Box:
-    if len(box) != 4 or not np.isfinite(box).all():
-        raise InputError(f"expected a box (left, top, width, height), found {tuple(box)}", hint=_BOX_HINT)
-    left, top, width, height = (float(value) for value in box)
+    try:
+        numbers = [] if isinstance(box, str) else [float(value) for value in box]
+    except (TypeError, ValueError):
+        numbers = []
+    if len(numbers) != 4 or not np.isfinite(numbers).all():
+        raise InputError(f"expected a box (left, top, width, height), found {box!r}", hint=_BOX_HINT)
+    left, top, width, height = numbers
     rows, columns = image.shape[:2]
     if width <= 0 or height <= 0:
         raise InputError(

@@ -1,13 +1,15 @@
 """The table that `dhm align` writes: one row per face, photo by photo, safe against interruption.
 
 Rows go to `<out>.partial`, one photo at a time, and the file takes its final name when all photos are done. A run that
-was cut off leaves the partial table, from which the next run can go on.
+was cut off leaves the partial table, from which the next run can go on. Standard output, a pipe or a device gets the
+rows as they come.
 """
 
 import csv
 import io
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TextIO, cast
 
@@ -17,6 +19,9 @@ from dhm_cli.errors import InputError
 from dhm_cli.geometry.landmarks import NUM_LANDMARKS
 from dhm_cli.inference.aligner import Face
 from dhm_cli.inference.results import OK, PhotoResult, partial_path
+from dhm_cli.runtime.atomic import move_into_place
+from dhm_cli.runtime.lock import claim, release
+from dhm_cli.runtime.outputs import open_stream
 
 COLUMNS: tuple[str, ...] = (
     *("path", "face", "status", "score", "left", "top", "width", "height", "pitch", "yaw", "roll"),
@@ -24,31 +29,37 @@ COLUMNS: tuple[str, ...] = (
 )
 
 Row = list[str]
+_ELSEWHERE = "choose another --out"
 
 
 class LandmarkTable:
     """A table being written, a `Writer`.
 
     Args:
-        out: the finished table; its folder is made when missing.
+        out: the finished table; its folder is made when missing, a link is followed.
         resume: keep the photos that an interrupted run has finished; without such a run, start anew.
 
     Attributes:
         finished: what became of each photo kept from the interrupted run, by path.
 
     Raises:
-        InputError: `out` cannot be written, or an interrupted run would be lost because `resume` is not set.
+        InputError: `out` cannot be written, another process writes it, or an interrupted run would be lost because
+            `resume` is not set.
     """
 
     def __init__(self, out: Path, resume: bool = False) -> None:
-        self.out = out
+        self.out = Path(os.path.realpath(out))
         self.finished: dict[str, PhotoResult] = {}
-        self._partial = partial_path(out)
+        self._partial = partial_path(self.out)
         self._written = False
         try:
             if out.is_dir():
                 raise InputError(f"{out}: is a folder", hint=f"name a file, such as {out / 'landmarks.csv'}")
-            out.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = claim(
+                self.out.with_name(f".{self.out.name}.lock"),
+                f"{out}: another dhm align is writing this table",
+                "wait for it, or choose another --out",
+            )
             self._salvage(resume)
             self._file = _open(self._partial, "a")
         except OSError as error:
@@ -57,7 +68,12 @@ class LandmarkTable:
 
     def _salvage(self, resume: bool) -> None:
         """Start the partial table: a header and the rows of every photo that an interrupted run surely finished."""
-        fresh = self._partial.with_name(self._partial.name + ".new")
+        if self._partial.is_file() and not is_table(self._partial):
+            raise InputError(
+                f"{self._partial}: in the way, and not of an interrupted run",
+                hint="move it away, or choose another --out",
+            )
+        fresh = self._partial.with_name(f".{self._partial.name}.new")
         with _open(fresh, "w") as file:
             file.write(_lines([list(COLUMNS)]))
             if self._partial.is_file():
@@ -85,10 +101,8 @@ class LandmarkTable:
             InputError: the file cannot be written.
         """
         self._written = True
-        rows = [_face_row(result.path, number, face) for number, face in enumerate(faces)]
-        rows += [_empty_row(result.path, result.status) for _ in result.problems]
         try:
-            self._file.write(_lines(rows or [_empty_row(result.path, result.status)]))
+            self._file.write(_lines(_rows(result, faces)))
             self._file.flush()
         except OSError as error:
             hint = "make room, then go on with --resume"
@@ -96,18 +110,80 @@ class LandmarkTable:
 
     def finish(self) -> None:
         """Give the table its name, replacing an older one in a single step."""
-        self._file.close()
         try:
-            os.replace(self._partial, self.out)
+            self._file.close()
+            move_into_place(self._partial, self.out)
         except OSError as error:
-            hint = f"the whole table is in {self._partial}"
+            hint = f"the table is in {self._partial}; make room, then go on with --resume"
             raise InputError(f"{self.out}: cannot be written: {error.strerror or error}", hint=hint) from error
 
     def close(self) -> None:
         """End the writing: the table stays partial, and goes away when it holds no photo."""
-        self._file.close()
+        with suppress(OSError):  # of a full disk, which was told already
+            self._file.close()
         if not self._written and not self.finished:
             self._partial.unlink(missing_ok=True)
+        release(self._lock)
+
+
+class LandmarkStream:
+    """A table that goes to standard output, a pipe or a device as it comes, a `Writer`; it cannot be resumed.
+
+    Args:
+        out: for which `outputs.is_stream` holds.
+        resume: refused.
+
+    Raises:
+        InputError: `resume` is set, or `out` cannot be opened.
+    """
+
+    def __init__(self, out: Path, resume: bool = False) -> None:
+        self.finished: dict[str, PhotoResult] = {}
+        if resume:
+            raise InputError(f"{out}: what went into a stream is gone", hint="leave out --resume")
+        self._open = ExitStack()
+        self._out = out
+        try:
+            self._stream = self._open.enter_context(open_stream(out))
+        except OSError as error:
+            raise InputError(f"{out}: cannot be written: {error.strerror or error}", hint=_ELSEWHERE) from error
+        self._send([list(COLUMNS)])
+
+    def write(self, result: PhotoResult, faces: Sequence[Face]) -> None:
+        """Send the rows of one photo; see `LandmarkTable.write`."""
+        self._send(_rows(result, faces))
+
+    def finish(self) -> None:
+        """Nothing is left to do."""
+
+    def close(self) -> None:
+        """Close the stream; standard output stays open."""
+        self._open.close()
+
+    def _send(self, rows: list[Row]) -> None:
+        try:
+            self._stream.write(_lines(rows).encode("utf-8", "surrogateescape"))
+            self._stream.flush()
+        except BrokenPipeError:  # the reader went away: the command ends quietly
+            raise
+        except OSError as error:
+            raise InputError(f"{self._out}: cannot be written: {error.strerror or error}", hint=_ELSEWHERE) from error
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file is a table of `dhm align`, finished or not, or holds nothing."""
+    try:
+        with _open(path, "r") as file:
+            start = file.read(len(",".join(COLUMNS)))
+    except OSError:
+        return False
+    return ",".join(COLUMNS).startswith(start)  # a crash may have cut off the header
+
+
+def _rows(result: PhotoResult, faces: Sequence[Face]) -> list[Row]:
+    rows = [_face_row(result.path, number, face) for number, face in enumerate(faces)]
+    rows += [_empty_row(result.path, result.status) for _ in result.problems]
+    return rows or [_empty_row(result.path, result.status)]
 
 
 def _face_row(path: str, number: int, face: Face) -> Row:
@@ -129,7 +205,10 @@ def _open(path: Path, mode: str) -> TextIO:
 
 def _lines(rows: list[Row]) -> str:
     text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    plain, quoted = (csv.writer(text, lineterminator="\n", quoting=how) for how in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL))
+    for row in rows:
+        # Readers take a lone carriage return, as in macOS's "Icon\r", for the end of a line unless it is quoted.
+        (quoted if "\r" in row[0] else plain).writerow(row)
     return text.getvalue()
 
 

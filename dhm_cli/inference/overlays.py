@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,8 +13,12 @@ from numpy.typing import NDArray
 from dhm_cli.drawing.faces import draw_landmarks
 from dhm_cli.errors import InputError
 from dhm_cli.inference.results import reason_of
+from dhm_cli.runtime.atomic import written_atomically
 
 _QUALITY = 92
+# A comment right behind the start of the JPEG, by which an overlay is known again.
+_START, _NOTE = b"\xff\xd8", b"dhm overlay"
+_MARK = b"\xff\xfe" + (len(_NOTE) + 2).to_bytes(2, "big") + _NOTE
 # A JPEG holds no more.
 _LONGEST_SIDE = 65_500
 
@@ -23,7 +28,7 @@ def overlay_paths(photos: Sequence[Path], folder: Path) -> dict[Path, Path]:
 
     Raises:
         InputError: a photo lies inside `folder`, so it might be taken for an overlay and an overlay for a photo in the
-            next run; an overlay would overwrite a photo, by way of a link; the photos lie on several drives.
+            next run; the photos lie on several drives.
     """
     target = _real_folder(folder)
     parents = {parent: _real_folder(parent) for parent in {photo.parent for photo in photos}}
@@ -40,15 +45,23 @@ def overlay_paths(photos: Sequence[Path], folder: Path) -> dict[Path, Path]:
             "the photos lie on several drives, so their overlays cannot go to one folder",
             hint="align each drive's photos in a run of their own, or leave out --overlay",
         ) from error
-    overlays = {photo: folder / _overlay_name(os.path.relpath(place, root)) for photo, place in places.items()}
-    originals = {_identity(photo) for photo in photos} - {None}
-    for photo, overlay in overlays.items():
-        if _identity(overlay) in originals:
-            raise InputError(
-                f"the overlay of {photo} would overwrite a photo, because {overlay} is a link to one",
-                hint="choose another folder for --overlay",
-            )
-    return overlays
+    names = _names([os.path.relpath(place, root) for place in places.values()])
+    return {photo: folder / name for photo, name in zip(places, names, strict=True)}
+
+
+def _names(photos: Sequence[str]) -> list[str]:
+    """A name for the overlay of each photo: `a.png` gives `a.jpg`; where that is not its own, `a.png.jpg` and so on."""
+    simple = [os.path.splitext(name)[0] + ".jpg" for name in photos]
+    count = Counter(map(os.path.normcase, simple))
+    names, taken = [], set()
+    for photo, name in zip(photos, simple, strict=True):
+        is_jpeg = os.path.splitext(photo)[1].lower() in (".jpg", ".jpeg")
+        name = name if count[os.path.normcase(name)] == 1 else photo if is_jpeg else f"{photo}.jpg"
+        while os.path.normcase(name) in taken:
+            name = f"{os.path.splitext(name)[0]}_.jpg"
+        taken.add(os.path.normcase(name))
+        names.append(name)
+    return names
 
 
 def _real_folder(folder: Path) -> Path:
@@ -56,29 +69,24 @@ def _real_folder(folder: Path) -> Path:
     return Path(os.path.normcase(os.path.realpath(folder)))
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
-    """What tells a file from all others, whatever its names; None where there is none."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
-def _overlay_name(name: str) -> str:
-    return name if name.lower().endswith((".jpg", ".jpeg")) else name + ".jpg"
-
-
-def save_overlay(path: Path, image: NDArray[np.uint8], landmarks: Sequence[NDArray[np.float64]]) -> str:
+def save_overlay(
+    path: Path, image: NDArray[np.uint8], landmarks: Sequence[NDArray[np.float64]], force: bool = False
+) -> str:
     """Draw and save the overlay of one photo; returns why that is impossible for this photo, else ''.
+
+    A link, a folder, and a file that is no overlay of dhm are left alone; `force` replaces the file.
 
     Raises:
         InputError: the file cannot be written, so the next photo's will not fare better.
     """
+    if path.is_symlink() or path.is_dir():
+        return f"{path} is a {'link' if path.is_symlink() else 'folder'}, which is left alone"
+    if path.exists() and not force and not _is_overlay(path):
+        return f"{path} exists and is not an overlay of dhm; --force replaces it"
     if max(image.shape[:2]) > _LONGEST_SIDE:
         return f"a JPEG cannot hold {image.shape[1]} x {image.shape[0]} pixels"
     try:
-        drawing = draw_landmarks(image, landmarks)
+        drawing = draw_landmarks(image, landmarks, numbered=True)
         bgr = cv2.cvtColor(drawing, cv2.COLOR_RGB2BGR)
         encoded, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     except (cv2.error, MemoryError) as error:
@@ -86,13 +94,23 @@ def save_overlay(path: Path, image: NDArray[np.uint8], landmarks: Sequence[NDArr
     if not encoded:
         return "it cannot be encoded as a JPEG"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data.tobytes())
+        with written_atomically(path) as partial:
+            partial.write_bytes(_START + _MARK + data.tobytes()[len(_START) :])
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             return f"{path.name} is too long for a file name"
+        if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
+            return f"{path}: a file and a folder are in each other's way"
         raise InputError(
             f"{path}: cannot be written: {error.strerror or error}",
             hint="make room or choose another folder for --overlay, then go on with --resume",
         ) from error
     return ""
+
+
+def _is_overlay(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_START + _MARK)) == _START + _MARK
+    except OSError:
+        return False

@@ -1,9 +1,10 @@
 """What became of each photo of a run of `dhm align`."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from dhm_cli.errors import InputError
+from dhm_cli.errors import DhmError
 
 OK, NO_FACE, UNREADABLE, BAD_BOX = "ok", "no_face", "unreadable", "bad_box"
 
@@ -41,12 +42,16 @@ class AlignmentReport:
         kept: how many of them were taken over from an interrupted run.
         unused_boxes: paths in the boxes file that name none of the photos.
         seconds: duration, loading not included.
+        unsearched: folders that could not be searched, each with the reason.
+        not_read: files of kinds that are not read, by suffix.
     """
 
     results: tuple[PhotoResult, ...]
     kept: int
     unused_boxes: tuple[str, ...]
     seconds: float
+    unsearched: tuple[str, ...] = ()
+    not_read: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def faces(self) -> int:
@@ -70,6 +75,6 @@ def reason_of(error: Exception, path: str) -> str:
         error: a DhmError of this file, an error of OpenCV, or a MemoryError.
         path: the file, left out of the reason.
     """
-    if isinstance(error, InputError):
+    if isinstance(error, DhmError):
         return error.message.removeprefix(f"{path}: ")
     return "not enough memory" if isinstance(error, MemoryError) else " ".join(str(error).split())

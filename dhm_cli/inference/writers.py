@@ -1,12 +1,14 @@
 """What `dhm align` can write. A new kind of output is a file with a `Writer`, and a line of `WRITERS`."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+from dhm_cli.errors import InputError
 from dhm_cli.inference.aligner import Face
-from dhm_cli.inference.landmark_csv import LandmarkTable
+from dhm_cli.inference.landmark_csv import LandmarkStream, LandmarkTable, is_table
 from dhm_cli.inference.results import PhotoResult
+from dhm_cli.runtime.outputs import check_output, is_stream
 
 
 class Writer(Protocol):
@@ -46,19 +48,38 @@ class Writer(Protocol):
         ...
 
 
-# By the ending of the output's name, in lower case.
-WRITERS: dict[str, Callable[[Path, bool], Writer]] = {".csv": LandmarkTable}
+class Kind(NamedTuple):
+    """One kind of output: how it is opened as a file and as a stream, and whether an existing file is of it."""
+
+    open: Callable[[Path, bool], Writer]
+    stream: Callable[[Path, bool], Writer]
+    is_ours: Callable[[Path], bool]
 
 
-def open_writer(out: Path, resume: bool = False) -> Writer:
+# By the ending of the output's name, in lower case. The first is what streams get.
+WRITERS: dict[str, Kind] = {".csv": Kind(LandmarkTable, LandmarkStream, is_table)}
+
+
+def open_writer(out: Path, resume: bool = False, inputs: Iterable[Path] = (), force: bool = False) -> Writer:
     """Open the writer of an output.
 
     Args:
-        out: the output; a name with an ending that is not in `WRITERS` becomes a CSV table.
+        out: the output; its ending says of which kind it is. Standard output (`-`), pipes and devices get the first
+            kind.
         resume: go on with an interrupted run, where there is one.
+        inputs: what is read, and so must not be written.
+        force: replace a file that dhm did not write.
 
     Raises:
-        InputError: see `Writer`.
+        InputError: an ending that is not in `WRITERS`, an output that would destroy something; see also `Writer`.
     """
-    kinds = (writer for ending, writer in WRITERS.items() if out.name.lower().endswith(ending))
-    return next(kinds, LandmarkTable)(out, resume)
+    if is_stream(out):
+        return next(iter(WRITERS.values())).stream(out, resume)
+    kind = next((kind for ending, kind in WRITERS.items() if out.name.lower().endswith(ending)), None)
+    if kind is None:
+        known = " or ".join(WRITERS)
+        raise InputError(
+            f"{out}: no such kind of output", f"name a file that ends in {known}, or - for standard output"
+        )
+    check_output(out, "--out", "a table of dhm align", kind.is_ours, inputs, force)
+    return kind.open(out, resume)

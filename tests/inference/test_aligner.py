@@ -25,7 +25,7 @@ BLACK = np.zeros((400, 500, 3), np.uint8)
 
 @pytest.fixture(scope="module")
 def aligner(dummy_network: Path) -> Aligner:
-    return Aligner("cpu", weights=dummy_network)
+    return Aligner("cpu", model=dummy_network)
 
 
 def test_a_given_box_is_squared_and_enlarged(aligner: Aligner) -> None:
@@ -41,7 +41,7 @@ def test_a_given_box_is_squared_and_enlarged(aligner: Aligner) -> None:
 
 
 def test_refining_crops_around_the_landmarks(dummy_network: Path) -> None:
-    aligner = Aligner("cpu", weights=dummy_network, refine=1)
+    aligner = Aligner("cpu", model=dummy_network, refine=1)
     first = answer_in_black(np.array([140.0, 110.0]), 120 * math.sqrt(2))
     low, high = first[:, :2].min(axis=0), first[:, :2].max(axis=0)
     expected = answer_in_black((low + high) / 2, (high - low).max() * math.sqrt(2))
@@ -74,7 +74,7 @@ def test_detected_face(aligner: Aligner, dummy_network: Path, astronaut: NDArray
     faces = aligner.align(astronaut)
     assert len(faces) == 1
     face = faces[0]
-    once = Aligner("cpu", weights=dummy_network, refine=1).align(astronaut)[0]
+    once = Aligner("cpu", model=dummy_network, refine=1).align(astronaut)[0]
     np.testing.assert_array_equal(face.landmarks, once.landmarks)
     assert 0.8 < face.score <= 1.0
     left, top, width, height = face.box
@@ -142,7 +142,7 @@ class Corners:
 
 
 def test_a_detector_of_ones_own(dummy_network: Path) -> None:
-    aligner = Aligner("cpu", weights=dummy_network, refine=0, detector=Corners())
+    aligner = Aligner("cpu", model=dummy_network, refine=0, detector=Corners())
     faces = aligner.align(BLACK)
     assert [face.box for face in faces] == [(380.0, 0.0, 120.0, 120.0), (0.0, 0.0, 100.0, 100.0)]
     assert [face.score for face in faces] == [0.75, 0.5]

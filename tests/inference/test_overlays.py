@@ -23,7 +23,7 @@ def album(tmp_path: Path) -> Path:
 
 def test_overlays_mirror_the_folders(album: Path, dummy_network: Path, tmp_path: Path) -> None:
     drawn = tmp_path / "drawn"
-    align_files([album], tmp_path / "out.csv", overlay_dir=drawn, device="cpu", weights=dummy_network)
+    align_files([album], tmp_path / "out.csv", overlay_dir=drawn, device="cpu", model=dummy_network)
     names = ["a.png.jpg", "b.jpg", "trip, 1/Zoë und Söhne.PNG.jpg", "trip, 1/a.png.jpg"]
     assert sorted(str(path.relative_to(drawn)) for path in drawn.rglob("*.jpg")) == sorted(names)
     photo, overlay = read_image(album / "a.png").astype(int), read_image(drawn / "a.png.jpg").astype(int)
@@ -38,7 +38,7 @@ def test_overlays_never_touch_the_photos(album: Path, dummy_network: Path, tmp_p
     link.symlink_to(album, target_is_directory=True)
     for folder in (album, album.parent, link):
         with pytest.raises(InputError, match="lies in the folder for overlays"):
-            align_files([album], tmp_path / "out.csv", overlay_dir=folder, device="cpu", weights=dummy_network)
+            align_files([album], tmp_path / "out.csv", overlay_dir=folder, device="cpu", model=dummy_network)
     for name in ("soft link.jpg", "hard link.jpg"):
         drawn = tmp_path / name[:4]
         drawn.mkdir()
@@ -47,7 +47,7 @@ def test_overlays_never_touch_the_photos(album: Path, dummy_network: Path, tmp_p
         else:
             os.link(album / "b.jpg", drawn / "b.jpg")
         with pytest.raises(InputError, match="would overwrite a photo"):
-            align_files([album], tmp_path / "out.csv", overlay_dir=drawn, device="cpu", weights=dummy_network)
+            align_files([album], tmp_path / "out.csv", overlay_dir=drawn, device="cpu", model=dummy_network)
     assert not (tmp_path / "out.csv.partial").exists()
 
 
@@ -59,7 +59,7 @@ def test_overlays_of_photos_on_several_drives(
 
     monkeypatch.setattr("os.path.commonpath", refuse)
     with pytest.raises(InputError, match="several drives"):
-        align_files([album], tmp_path / "out.csv", overlay_dir=tmp_path / "d", device="cpu", weights=dummy_network)
+        align_files([album], tmp_path / "out.csv", overlay_dir=tmp_path / "d", device="cpu", model=dummy_network)
 
 
 def test_an_overlay_that_cannot_be_made_costs_no_landmarks(dummy_network: Path, tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_an_overlay_that_cannot_be_made_costs_no_landmarks(dummy_network: Path, 
     rows = ["a.png,180,70,90,106", f"{long},180,70,90,106", "wide.png,65000,2,12,12"]
     boxes.write_text("\n".join(["path,left,top,width,height", *rows]))
     out = tmp_path / "out.csv"
-    report = align_files([folder], out, boxes_csv=boxes, overlay_dir=drawn, device="cpu", weights=dummy_network)
+    report = align_files([folder], out, boxes_csv=boxes, overlay_dir=drawn, device="cpu", model=dummy_network)
     assert [row["status"] for row in read_table(out)] == [OK] * 3
     assert [path.name for path in drawn.iterdir()] == ["a.png.jpg"]
     assert [result.overlay_problem for result in report.results] == [

@@ -35,7 +35,7 @@ def album(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def aligner(dummy_network: Path) -> Aligner:
-    return Aligner("cpu", weights=dummy_network)
+    return Aligner("cpu", model=dummy_network)
 
 
 def variants(astronaut: NDArray[np.uint8]) -> dict[str, bytes]:
@@ -58,7 +58,7 @@ def test_the_same_photo_in_many_files(
     folder.mkdir()
     for name, data in variants(astronaut).items():
         (folder / name).write_bytes(data)
-    align_files([folder], tmp_path / "out.csv", device="cpu", weights=dummy_network)
+    align_files([folder], tmp_path / "out.csv", device="cpu", model=dummy_network)
     rows = read_table(tmp_path / "out.csv")
     assert len(rows) == 12
     expected = aligner.align(astronaut)[0]
@@ -72,7 +72,7 @@ def test_table(album: Path, aligner: Aligner, dummy_network: Path, tmp_path: Pat
     out = tmp_path / "landmarks.csv"
     seen: list[tuple[int, int]] = []
     report = align_files(
-        [album], out, device="cpu", weights=dummy_network, progress=lambda done, total: seen.append((done, total))
+        [album], out, device="cpu", model=dummy_network, progress=lambda done, total: seen.append((done, total))
     )
     rows = read_table(out)
     names = ["a.png", "b.jpg", "c.png", "trip, 1/Zoë und Söhne.PNG", "trip, 1/a.png", "trip, 1/a.png"]
@@ -106,7 +106,7 @@ def test_want_of_memory_is_a_matter_of_one_photo(
             return self._run(outputs, inputs)
 
     monkeypatch.setattr(yunet, "onnx_session", lambda model, name: Session(onnx_session(model, name)))
-    report = align_files([album], tmp_path / "out.csv", device="cpu", weights=dummy_network)
+    report = align_files([album], tmp_path / "out.csv", device="cpu", model=dummy_network)
     assert [result.status for result in report.results] == [OK, UNREADABLE, UNREADABLE, OK, UNREADABLE]
     reasons = [result.reason for result in report.results]
     assert reasons == ["", "not enough memory", "truncated PNG", "", "not enough memory"]
@@ -118,7 +118,7 @@ def test_threads_do_not_change_the_table(album: Path, dummy_network: Path, tmp_p
     try:
         cv2.setNumThreads(3)
         for out, threads in zip(outs, (1, 4), strict=True):
-            align_files([album], out, device="cpu", weights=dummy_network, threads=threads)
+            align_files([album], out, device="cpu", model=dummy_network, threads=threads)
         assert cv2.getNumThreads() == 3
     finally:
         cv2.setNumThreads(before)
@@ -128,17 +128,17 @@ def test_threads_do_not_change_the_table(album: Path, dummy_network: Path, tmp_p
 @pytest.mark.parametrize("after", [1, 3, 5])
 def test_interruption_and_resume(album: Path, dummy_network: Path, tmp_path: Path, after: int) -> None:
     whole, out = tmp_path / "whole.csv", tmp_path / "landmarks.csv"
-    expected = align_files([album], whole, device="cpu", weights=dummy_network)
+    expected = align_files([album], whole, device="cpu", model=dummy_network)
 
     def stop(done: int, total: int) -> None:
         if done == after:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        align_files([album], out, device="cpu", weights=dummy_network, progress=stop)
+        align_files([album], out, device="cpu", model=dummy_network, progress=stop)
     assert partial_path(out).is_file()
     assert not out.exists()
-    report = align_files([album], out, device="cpu", weights=dummy_network, resume=True)
+    report = align_files([album], out, device="cpu", model=dummy_network, resume=True)
     assert report.kept == after - 1  # the last photo may have been torn, so it is done again
     assert out.read_bytes() == whole.read_bytes()
     assert not partial_path(out).exists()
@@ -164,7 +164,7 @@ def test_only_a_few_photos_are_in_the_making(
             time.sleep(0.05)
         lead.append(len(read) - done)
 
-    align_files([folder], tmp_path / "out.csv", device="cpu", weights=dummy_network, threads=2, progress=dawdle)
+    align_files([folder], tmp_path / "out.csv", device="cpu", model=dummy_network, threads=2, progress=dawdle)
     assert len(read) == 60
     assert 4 <= max(lead) <= 8
 
@@ -173,7 +173,7 @@ def test_given_boxes(album: Path, dummy_network: Path, tmp_path: Path) -> None:
     boxes, out = tmp_path / "boxes.csv", tmp_path / "landmarks.csv"
     rows = [f"{album}/b.jpg,110,55,90,80", "b.jpg,50,20,60,60", f"{album}/c.png,1,1,9,9", "gone.jpg,1,1,9,9"]
     boxes.write_text("\n".join(["path,left,top,width,height", *rows]))
-    report = align_files([album], out, boxes_csv=boxes, device="cpu", weights=dummy_network)
+    report = align_files([album], out, boxes_csv=boxes, device="cpu", model=dummy_network)
     table = read_table(out)
     found = [(Path(row["path"]).name, row["status"], row["face"], row["score"], row["left"]) for row in table]
     assert found[:3] == [
@@ -194,7 +194,7 @@ def test_a_box_outside_its_photo_takes_nothing_down_with_it(album: Path, dummy_n
     lines = [f"{album}/b.jpg,{box}" for box in ("300,20,100,90", "100,20,90,90", "0,0,1e9,1")]
     boxes.write_text("\n".join(["path,left,top,width,height", *lines]))
     out = tmp_path / "out.csv"
-    report = align_files([album / "b.jpg"], out, boxes_csv=boxes, device="cpu", weights=dummy_network)
+    report = align_files([album / "b.jpg"], out, boxes_csv=boxes, device="cpu", model=dummy_network)
     (result,) = report.with_status(BAD_BOX)
     assert result.faces == 1
     assert re.search(r"box left 300.* outside its 300 x 200", result.reason)
@@ -217,7 +217,7 @@ def test_one_odd_photo_does_not_end_the_run(
         return align(self, image)
 
     monkeypatch.setattr(Aligner, "align", fail_on_grey)
-    report = align_files([album], tmp_path / "out.csv", device="cpu", weights=dummy_network)
+    report = align_files([album], tmp_path / "out.csv", device="cpu", model=dummy_network)
     statuses = [result.status for result in report.results]
     assert statuses == [OK, UNREADABLE, UNREADABLE, OK, OK]
     assert report.results[1].reason in ("(-215) ssize.area() > 0", "not enough memory")
@@ -243,9 +243,9 @@ def test_memory_is_kept_by_runs_only(
 ) -> None:
     calls: list[bool] = []
     monkeypatch.setattr("dhm_cli.inference.photos._keep_freed_memory", lambda: calls.append(True))
-    Aligner("cpu", weights=dummy_network)
+    Aligner("cpu", model=dummy_network)
     assert not calls
-    align_files([album / "a.png"], tmp_path / "out.csv", device="cpu", weights=dummy_network)
+    align_files([album / "a.png"], tmp_path / "out.csv", device="cpu", model=dummy_network)
     assert len(calls) == 1
 
 
@@ -256,7 +256,7 @@ def test_a_file_name_that_is_not_text(tmp_path: Path, dummy_network: Path) -> No
     except OSError:
         pytest.skip("this file system keeps no such names")
     out = tmp_path / "out.csv"
-    report = align_files([path], out, overlay_dir=tmp_path / "drawn", device="cpu", weights=dummy_network)
+    report = align_files([path], out, overlay_dir=tmp_path / "drawn", device="cpu", model=dummy_network)
     assert report.faces == 1
     assert read_table(out)[0]["path"] == path
 
@@ -265,5 +265,5 @@ def test_the_boxes_file_is_not_overwritten(album: Path, dummy_network: Path, tmp
     table = tmp_path / "landmarks.csv"
     table.write_text(f"path,left,top,width,height\n{album}/b.jpg,100,20,90,90\n")
     with pytest.raises(InputError, match="is the boxes file too"):
-        align_files([album], table, boxes_csv=table, device="cpu", weights=dummy_network)
+        align_files([album], table, boxes_csv=table, device="cpu", model=dummy_network)
     assert table.read_text().startswith("path,left")

@@ -57,7 +57,7 @@ def test_the_ending_chooses(tmp_path: Path, diaries: list[Diary]) -> None:
 
 def test_a_writer_is_handed_photos_and_faces(tmp_path: Path, dummy_network: Path, diaries: list[Diary]) -> None:
     write_album(tmp_path / "album")
-    report = align_files([tmp_path / "album"], tmp_path / "out.diary", device="cpu", weights=dummy_network)
+    report = align_files([tmp_path / "album"], tmp_path / "out.diary", device="cpu", model=dummy_network)
     (diary,) = diaries
     assert diary.ends == ["finish", "close"]
     results = [result for result, _ in diary.written]
@@ -71,7 +71,7 @@ def test_a_writer_is_handed_photos_and_faces(tmp_path: Path, dummy_network: Path
 def test_a_writer_says_what_is_done(tmp_path: Path, dummy_network: Path, diaries: list[Diary]) -> None:
     write_album(tmp_path / "album")
     out = tmp_path / "out.diary"
-    report = align_files([tmp_path / "album"], out, device="cpu", weights=dummy_network, resume=True)
+    report = align_files([tmp_path / "album"], out, device="cpu", model=dummy_network, resume=True)
     assert (report.kept, report.faces) == (1, 7 + 3)
     assert len(diaries[0].written) == 4
 
