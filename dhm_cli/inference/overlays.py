@@ -19,20 +19,18 @@ _LONGEST_SIDE = 65_500
 
 
 def overlay_paths(photos: Sequence[Path], folder: Path) -> dict[Path, Path]:
-    """Where each photo's overlay goes: the photos' folder structure below the deepest folder that holds them all.
+    """Where each photo's overlay goes: the photos' folder structure, from the deepest folder that holds them all.
+
+    Args:
+        photos: the photos.
+        folder: the folder for overlays.
 
     Raises:
-        InputError: a photo lies inside `folder`, so it might be taken for an overlay and an overlay for a photo in the
-            next run; an overlay would overwrite a photo, by way of a link; the photos lie on several drives.
+        InputError: a photo lies inside `folder`, where the next run could not tell photos from overlays; an overlay
+            would overwrite a photo, by way of a link; the photos lie on several drives.
     """
-    target = _real_folder(folder)
-    parents = {parent: _real_folder(parent) for parent in {photo.parent for photo in photos}}
+    _check_no_photo_in(folder, photos)
     places = {photo: os.path.abspath(photo) for photo in photos}
-    for photo in photos:
-        if parents[photo.parent].is_relative_to(target):
-            raise InputError(
-                f"{photo} lies in the folder for overlays, {folder}", hint="choose another folder for --overlay"
-            )
     try:
         root = os.path.commonpath([os.path.dirname(place) for place in places.values()])
     except ValueError as error:
@@ -51,13 +49,23 @@ def overlay_paths(photos: Sequence[Path], folder: Path) -> dict[Path, Path]:
     return overlays
 
 
+def _check_no_photo_in(folder: Path, photos: Sequence[Path]) -> None:
+    target = _real_folder(folder)
+    parents = {parent: _real_folder(parent) for parent in {photo.parent for photo in photos}}
+    for photo in photos:
+        if parents[photo.parent].is_relative_to(target):
+            raise InputError(
+                f"{photo} lies in the folder for overlays, {folder}", hint="choose another folder for --overlay"
+            )
+
+
 def _real_folder(folder: Path) -> Path:
-    """The folder without links and, where the system does not tell them apart, without capitals."""
+    """The folder with links resolved and, where the system ignores case, in lower case."""
     return Path(os.path.normcase(os.path.realpath(folder)))
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """What tells a file from all others, whatever its names; None where there is none."""
+    """What a file has in common with itself under other names, device and inode; None where there is no file."""
     try:
         status = path.stat()
     except OSError:
@@ -70,10 +78,18 @@ def _overlay_name(name: str) -> str:
 
 
 def save_overlay(path: Path, image: NDArray[np.uint8], landmarks: Sequence[NDArray[np.float64]]) -> str:
-    """Draw and save the overlay of one photo; returns why that is impossible for this photo, else ''.
+    """Draw and save the overlay of one photo.
+
+    Args:
+        path: the JPEG to write; its folder is made.
+        image: (H, W, 3) uint8 RGB.
+        landmarks: of each face, (68, 3), photo pixels.
+
+    Returns:
+        Why this photo can have no overlay; empty when it has one.
 
     Raises:
-        InputError: the file cannot be written, so the next photo's will not fare better.
+        InputError: the file cannot be written, and those of the next photos cannot either.
     """
     if max(image.shape[:2]) > _LONGEST_SIDE:
         return f"a JPEG cannot hold {image.shape[1]} x {image.shape[0]} pixels"
