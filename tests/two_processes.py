@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 from real_processes import dhm
 
-from dhm_cli.config.networks import DhmConfig, FastDhmConfig, TrainConfig
-from dhm_cli.config.recipes import RunSettings
+from dhm_cli.config.networks import DhmConfig, FastDhmConfig
+from dhm_cli.config.run import RunSettings
+from dhm_cli.config.training import TrainConfig
 from dhm_cli.data.store import FaceStore
 from dhm_cli.errors import InputError
 from dhm_cli.models.checkpoint import write_tensors

@@ -5,6 +5,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,6 +14,7 @@ import typer
 from dhm_cli.cli.lines import say
 from dhm_cli.cli.progress import shown_on
 from dhm_cli.cli.tables import print_table
+from dhm_cli.errors import InputError
 from dhm_cli.morphable.location import DEFAULT_FACE_MODEL, existing_face_model
 
 if TYPE_CHECKING:
@@ -27,17 +29,19 @@ _EXCLUDED = 40
 
 
 def evaluate(
-    checkpoint: Annotated[
-        Path | None,
-        typer.Argument(
-            help="A network of dhm, .safetensors or .onnx, or fast or fast-x2, which come with the package. Default: "
-            "fast.",
-            show_default=False,
-        ),
-    ] = None,
+    networks: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
     data: Annotated[
         Path, typer.Option(help="The faces to score on, a store of dhm prepare (FILE.h5).", rich_help_panel=_TRUTH)
     ] = ...,  # type: ignore[assignment]
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="A network: a file of dhm (.safetensors, .onnx), or fast or fast-x2, which come with the package. "
+            "Default: fast.",
+            show_default=False,
+            rich_help_panel=_METHOD,
+        ),
+    ] = None,
     predictions: Annotated[
         Path | None,
         typer.Option(
@@ -136,6 +140,26 @@ def evaluate(
             rich_help_panel=_NUMBERS,
         ),
     ] = None,
+    json_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--json",
+            help="Write the numbers to this JSON file; - is standard output, and all else goes to standard error.",
+            show_default=False,
+            rich_help_panel=_NUMBERS,
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace files that dhm did not write.", rich_help_panel=_NUMBERS)
+    ] = False,
+    published: Annotated[
+        bool,
+        typer.Option(
+            "--published",
+            help="Show the published rows on AFLW2000-3D although these are other faces.",
+            rich_help_panel=_NUMBERS,
+        ),
+    ] = False,
     device: Annotated[
         Literal["auto", "cpu", "cuda"],
         typer.Option(
@@ -162,6 +186,8 @@ def evaluate(
     Numbers are percent of the face size, sqrt(w*h) of the true points' box; the definition of every one is in the
     report.
     """
+    if networks:
+        raise InputError(f"{networks[0]}: a network is named by an option", f"pass --model {networks[0]}")
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the threads share the work by faces, not within one
     from dhm_cli.runtime.interruption import deferred_interrupts
 
@@ -170,12 +196,15 @@ def evaluate(
 
         from dhm_cli.evaluation.evaluate import EvaluationOptions
         from dhm_cli.evaluation.evaluate import evaluate as run
+        from dhm_cli.evaluation.report import is_report, json_text
         from dhm_cli.evaluation.scores import Scoring
+        from dhm_cli.runtime.atomic import written_atomically
+        from dhm_cli.runtime.outputs import STDOUT, check_output
     if interrupted.is_set():
         raise KeyboardInterrupt
     options = EvaluationOptions(
         data=data,
-        checkpoint=checkpoint,
+        model=model,
         predictions=predictions,
         name=name,
         against=against or (),
@@ -189,7 +218,11 @@ def evaluate(
         threads=threads,
         face_model=face_model or existing_face_model(data),
         command=shlex.join(["dhm", *sys.argv[1:]]),
+        show_published=published,
     )
+    if json_file is not None:
+        inputs = [path for path in (data, predictions, Path(model or "")) if path is not None]
+        check_output(json_file, "--json", "a report of dhm evaluate", is_report, inputs, force)
     with tqdm(unit=" faces", disable=None, leave=False) as bar:
         numbers: list[Report] = []
         try:
@@ -202,9 +235,13 @@ def evaluate(
         finally:  # the numbers, even where the report could not be written
             bar.close()
             for found in numbers:
-                _print(found)
+                with redirect_stdout(sys.stderr) if json_file == STDOUT else nullcontext():
+                    _print(found)
+                if json_file is not None:
+                    with written_atomically(json_file) as partial:
+                        partial.write_text(json_text(found), encoding="utf-8")
     if report is not None:
-        typer.echo(f"report: {report / 'report.html'}")
+        typer.echo(f"report: {report / 'report.html'}", err=json_file == STDOUT)
 
 
 def _print(report: "Report") -> None:
@@ -217,6 +254,9 @@ def _print(report: "Report") -> None:
     for caveat in report.caveats:
         say(f"warning: {caveat}", indent="  ", err=True)
     _print_headline(report)
+    if report.other_origin:
+        shown = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in report.other_origin.nme.items())
+        say(f"the same labels read {report.other_origin.origin}-based: {shown}", indent="  ")
     for other in report.against:
         _print_comparison(report, other)
     _print_published(report)
@@ -297,10 +337,12 @@ def _interval(ends: Sequence[float]) -> str:
 def _print_published(report: "Report") -> None:
     published, labels = report.published, report.label_set
     typer.echo()
-    if not published["comparable"]:
+    if not (published["comparable"] or report.show_published):
         say(f"Published rows on AFLW2000-3D are not comparable with this run: {published['why_not']}.")
         return
     nme = [_number(report.numbers.headline.values[name]) for name in _BINS[:4]]
+    if not published["comparable"]:
+        say(f"NOT comparable with this run: {published['why_not']}.")
     rows = [[f"{report.name}, this run", *nme, "", "", ""]]
     for row in published["rows"]:
         if row[labels]:

@@ -150,7 +150,7 @@ def comparison_tile(
     image: NDArray[np.uint8],
     truth: NDArray[np.floating],
     predicted: NDArray[np.floating],
-    caption: str,
+    caption: str | None,
     size: int = 200,
 ) -> NDArray[np.uint8]:
     """One face for a gallery: truth as white curves, prediction as orange curves and dots, a caption below.
@@ -162,11 +162,11 @@ def comparison_tile(
         image: (H, W, 3) uint8 RGB.
         truth: (68, 2 or 3), image pixels; z is ignored.
         predicted: (68, 2 or 3), image pixels; nothing is drawn of a face with NaN, which the method did not find.
-        caption: printed in small letters, about 35 characters; what is not ASCII becomes a question mark.
+        caption: printed in small letters, about 35 characters, what is not ASCII a question mark; None for none.
         size: side of the picture, pixels.
 
     Returns:
-        (size + 14, size, 3) uint8 RGB.
+        (size + 14, size, 3) uint8 RGB, without a caption (size, size, 3).
     """
     truth, predicted = np.asarray(truth, np.float64)[:, :2], np.asarray(predicted, np.float64)[:, :2]
     faces = [(truth, TRUTH_COLOUR, 0.0)]
@@ -179,7 +179,7 @@ def comparison_tile(
     for points, colour, radius in faces:
         _draw_outlined(canvas, transform_landmarks(points, matrix), colour, radius)
     _mark_edges(canvas, transform_landmarks(faces[-1][0], matrix))
-    return _with_caption(canvas, caption)
+    return canvas if caption is None else _with_caption(canvas, caption)
 
 
 def _draw_outlined(

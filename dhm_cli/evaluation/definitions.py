@@ -70,6 +70,8 @@ def definitions(label_set: str, protocol: str, refine: int | None, scoring: Scor
         "order of the store, of a store's labels and image sizes",
         "noise_floor": "the re-annotated points scored against the original ones, by the normaliser of the original "
         "ones",
+        "other_origin": "nme against the re-annotated labels with their pixels counted from the other number, 0 or 1, "
+        "since their file does not say from which",
         "labels": _LABELS[label_set],
         "protocol": _PROTOCOLS[protocol] + passes,
     }

@@ -1,6 +1,7 @@
 """`dhm evaluate`: score a network, or any method's points, on the faces of a store."""
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,7 +37,7 @@ class EvaluationOptions:
 
     Attributes:
         data: a store of `dhm prepare`.
-        checkpoint: network, .onnx or .safetensors; None for the one that comes with the package.
+        model: a network, .onnx or .safetensors, or the name of one that comes with the package; None for the first.
         predictions: a method's points (`io.predictions`), in place of a network.
         name: of the method, for tables; None for one made of the file's name.
         against: other networks or predictions, each FILE or NAME=FILE.
@@ -51,10 +52,11 @@ class EvaluationOptions:
         threads: that work on the faces; None for one per CPU core at hand.
         face_model: for networks that regress its parameters.
         command: the command line, for the report.
+        show_published: show the published rows although they cannot be compared.
     """
 
     data: Path
-    checkpoint: Path | None = None
+    model: str | os.PathLike[str] | None = None
     predictions: Path | None = None
     name: str | None = None
     against: Sequence[str] = ()
@@ -68,6 +70,7 @@ class EvaluationOptions:
     threads: int | None = None
     face_model: Path | None = None
     command: str = ""
+    show_published: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,7 @@ def evaluate(
     comparisons = [difference(scores[0], other, truth, options.scoring) for other in scores[1:]]
     protocol = options.protocol or ("predictions" if options.predictions else "paper")
     refine = _refine(options) if sources[0].is_network else None
-    report = assemble(truth, methods, scores, comparisons, protocol, refine, options.command)
+    report = assemble(truth, methods, scores, comparisons, protocol, refine, options.command, options.show_published)
     ready(report)
     if folder is not None:
         progress("report", 0, len(truth))
@@ -131,19 +134,20 @@ def evaluate(
 
 def _sources(options: EvaluationOptions) -> list[_Source]:
     """The method, then those it is compared with."""
+    model = None if options.model is None else Path(options.model)
     if options.predictions is not None:
-        if options.checkpoint is not None:
+        if options.model is not None:
             raise InputError("a network and --predictions: one at a time", "compare two with --against")
         if options.protocol == "jitter":
             raise InputError("--protocol jitter: moves the boxes of a network", "leave it out with --predictions")
         if options.predictions.suffix.lower() in NETWORKS:
-            raise InputError(f"{options.predictions}: a network", "give it as CHECKPOINT, without --predictions")
-    elif not _Source(None, options.checkpoint).is_network:
-        hint = f"for a method's points write --predictions {options.checkpoint}"
-        raise InputError(f"{options.checkpoint}: not a network, which ends in {' or '.join(NETWORKS)}", hint)
+            raise InputError(f"{options.predictions}: a network", "give it as --model, without --predictions")
+    elif not _Source(None, model).is_network:
+        hint = f"for a method's points write --predictions {model}"
+        raise InputError(f"{model}: not a network, which ends in {' or '.join(NETWORKS)}", hint)
     if options.protocol is not None:
         check_choice("--protocol", options.protocol, PROTOCOLS)
-    sources = [_Source(options.name, options.predictions or options.checkpoint), *map(_other, options.against)]
+    sources = [_Source(options.name, options.predictions or model), *map(_other, options.against)]
     if options.refine is not None and not any(source.is_network for source in sources):
         raise InputError(f"--refine {options.refine}: is for networks", "leave it out with --predictions")
     return sources

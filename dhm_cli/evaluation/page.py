@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from dhm_cli.errors import FormatError, InputError
+from dhm_cli.evaluation.gallery import Section
 from dhm_cli.geometry.landmarks import GROUPS
 from dhm_cli.metrics.headline import HEADLINE, HeadlineNumber
 from dhm_cli.metrics.landmark_error import YAW_BINS
@@ -21,14 +22,22 @@ _MINUS = "\N{MINUS SIGN}"
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def write_page(path: Path, report: Mapping[str, Any], pictures: Mapping[str, Path]) -> None:
+def write_page(
+    path: Path,
+    report: Mapping[str, Any],
+    pictures: Mapping[str, Path],
+    gallery: Sequence[Section] = (),
+    show_published: bool = False,
+) -> None:
     """Write the page of a report, atomically.
 
     Args:
         path: the HTML file; its folder is made.
         report: the content of `report.json` (schema version 1). Everything in it is escaped; None and NaN become a
             dash.
-        pictures: PNG files by name: "ced", "yaw", "landmarks", "gallery", "robustness"; what is not there is left out.
+        pictures: PNG files by name: "ced", "yaw", "landmarks", "robustness"; what is not there is left out.
+        gallery: faces to look at.
+        show_published: show the published rows although they cannot be compared.
 
     Raises:
         InputError: a picture is missing.
@@ -41,9 +50,11 @@ def write_page(path: Path, report: Mapping[str, Any], pictures: Mapping[str, Pat
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "signed": signed, "interval": interval, "count": _count}
+    environment.filters |= {"number": number, "signed": signed, "interval": interval, "count": _count, "jpeg": _jpeg}
     text = environment.get_template(_TEMPLATE).render(
         r=report,
+        gallery=gallery,
+        show_published=show_published,
         pictures={name: _embedded(picture) for name, picture in pictures.items()},
         bins=tuple(YAW_BINS),
         five=[number.name for number in HEADLINE if number.place[0] == "nme"],
@@ -89,6 +100,10 @@ def _at(numbers: Mapping[str, Any], number: HeadlineNumber) -> Any:
 
 def _count(value: int | None) -> str:
     return _NONE if value is None else f"{value:,}"
+
+
+def _jpeg(data: bytes) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
 
 
 def _embedded(path: Path) -> dict[str, Any]:

@@ -13,15 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dhm_cli.drawing.charts import save_ced, save_error_by_yaw, save_landmark_errors, save_robustness
-from dhm_cli.drawing.faces import comparison_tile, gallery_sheet, save_png
 from dhm_cli.errors import InputError
 from dhm_cli.evaluation.caveats import caveats
 from dhm_cli.evaluation.definitions import definitions
+from dhm_cli.evaluation.gallery import gallery
 from dhm_cli.evaluation.ground_truth import GroundTruth
 from dhm_cli.evaluation.page import write_page
-from dhm_cli.evaluation.scores import Comparison, Method, Numbers, Score, noise_floor
+from dhm_cli.evaluation.scores import Comparison, Method, Numbers, OtherOrigin, Score, noise_floor, other_origin
 from dhm_cli.metrics.headline import AUC_THRESHOLDS
-from dhm_cli.metrics.landmark_error import NORMALISERS, YAW_BINS, in_yaw_bin
+from dhm_cli.metrics.landmark_error import NORMALISERS
 from dhm_cli.metrics.published import published_results
 from dhm_cli.runtime.atomic import written_atomically
 from dhm_cli.runtime.environment import environment
@@ -30,8 +30,6 @@ from dhm_cli.version import __version__
 SCHEMA, SCHEMA_VERSION = "dhm-evaluation", 1
 # Characters of a name in a chart.
 _LEGEND = 32
-# Faces of each section of the gallery, in a row of it; a tile's side, pixels.
-_SHOWN, _COLUMNS, _TILE = 24, 12, 150
 # Error axis of the CED, in units of the threshold of the failure rate.
 _CED_REACH = 5 / 3
 
@@ -73,6 +71,8 @@ class Report:
         published: see `metrics.published`.
         definitions: one sentence for each number.
         environment: versions, machine, command line.
+        other_origin: re-annotated labels read with pixels counted from the other number: `scores.other_origin`.
+        show_published: show the published rows although they cannot be compared.
     """
 
     method: Mapping[str, Any]
@@ -87,6 +87,8 @@ class Report:
     published: dict[str, Any]
     definitions: dict[str, str]
     environment: dict[str, Any]
+    other_origin: OtherOrigin | None = None
+    show_published: bool = False
 
     @property
     def name(self) -> str:
@@ -118,6 +120,7 @@ class Report:
                 for other in self.against
             ],
             "noise_floor": self.noise_floor,
+            "other_origin": None if self.other_origin is None else asdict(self.other_origin),
             "published": self.published,
             "definitions": self.definitions,
             "environment": self.environment,
@@ -132,6 +135,7 @@ def assemble(
     protocol: str,
     refine: int | None,
     command: str,
+    show_published: bool = False,
 ) -> Report:
     """Put a report together.
 
@@ -143,6 +147,7 @@ def assemble(
         protocol: one of `protocols.PROTOCOLS`, or "predictions".
         refine: passes after the first, None where the method is no network of ours.
         command: the command line.
+        show_published: show the published rows although they cannot be compared.
     """
     scoring, note = scores[0].numbers.scoring, truth.benchmark_problem()
     problem = note or _comparison_problem(scores[0].numbers, protocol, refine)
@@ -169,6 +174,8 @@ def assemble(
         published=published_results(not problem, problem),
         definitions=definitions(truth.label_set, protocol, refine, scoring),
         environment={**environment(), "command": command},
+        other_origin=other_origin(methods[0], truth, scoring),
+        show_published=show_published,
     )
 
 
@@ -183,6 +190,19 @@ def _comparison_problem(numbers: Numbers, protocol: str, refine: int | None) -> 
         passes = f" and {refine} refining passes" if refine else ""
         return f"the published rows are for one crop by the true box, these for the protocol {protocol}{passes}"
     return ""
+
+
+def json_text(report: Report) -> str:
+    """The content of `report.json`, null in place of NaN."""
+    return json.dumps(_without_nan(report.to_json()), indent=1, allow_nan=False) + "\n"
+
+
+def is_report(path: Path) -> bool:
+    """Whether a file is a JSON report of an evaluation."""
+    try:
+        return bool(json.loads(path.read_text(encoding="utf-8"))["schema"] == SCHEMA)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 class ReportFolder:
@@ -216,10 +236,10 @@ class ReportFolder:
         self._write_predictions(truth, methods[0])
         self._write_faces(truth, methods, scores)
         pictures = self._draw(report, truth, methods, scores)
-        clean = _without_nan(report.to_json())
         with written_atomically(self.path / "report.json") as partial:
-            partial.write_text(json.dumps(clean, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        write_page(self.path / "report.html", clean, pictures)
+            partial.write_text(json_text(report), encoding="utf-8")
+        faces = gallery(truth, methods[0], scores[0])
+        write_page(self.path / "report.html", _without_nan(report.to_json()), pictures, faces, report.show_published)
         for number in range(len(methods)):
             self.unfinished(number).unlink(missing_ok=True)
 
@@ -253,13 +273,12 @@ class ReportFolder:
         by_yaw = {name: score.nme for name, score in zip(names, scores, strict=True)}
         skip = numbers.scoring.skip_missing
         errors = {name: nme[~np.isnan(nme)] if skip else nme for name, nme in by_yaw.items()}
-        pictures = {name: self.path / f"{name}.png" for name in ("ced", "yaw", "landmarks", "gallery")}
+        pictures = {name: self.path / f"{name}.png" for name in ("ced", "yaw", "landmarks")}
         limit = max(_CED_REACH * threshold, *AUC_THRESHOLDS)
         title = f"{truth.store.path.name}, {numbers.n:,} faces"
         save_ced(pictures["ced"], errors, threshold, limit, title, unit)
         save_error_by_yaw(pictures["yaw"], by_yaw, truth.faces.yaw, unit)
         save_landmark_errors(pictures["landmarks"], _mean_face(truth), np.array(numbers.landmarks), unit)
-        save_png(pictures["gallery"], _gallery(truth, methods[0], scores[0]))
         if numbers.robustness:
             pictures["robustness"] = self.path / "robustness.png"
             save_robustness(pictures["robustness"], [asdict(row) for row in numbers.robustness], unit)
@@ -276,31 +295,6 @@ def _mean_face(truth: GroundTruth) -> NDArray[np.float64]:
     from dhm_cli.morphable.mean_shape import mean_frontal_shape  # with torch, which only the picture needs
 
     return mean_frontal_shape(truth.faces.landmarks, truth.faces.parameters).double().numpy()
-
-
-def _gallery(truth: GroundTruth, method: Method, score: Score) -> NDArray[np.uint8]:
-    """Faces drawn by lot from each yaw bin and the worst, with truth and prediction, and some that were not found."""
-    found = ~np.isnan(score.nme)
-    rng = np.random.default_rng(0)
-    sections = []
-    for name in YAW_BINS:
-        faces = np.flatnonzero(found & in_yaw_bin(truth.faces.yaw, name))
-        drawn = np.sort(rng.permutation(faces)[:_SHOWN])
-        sections.append((f"yaw {name}, drawn by lot", drawn[np.argsort(score.nme[drawn], kind="stable")]))
-    worst = np.argsort(np.where(found, -score.nme, np.inf), kind="stable")[: min(_SHOWN, int(found.sum()))]
-    sections += [("largest error", worst), ("not found", np.flatnonzero(~found)[:_SHOWN])]
-    return gallery_sheet([(title, _tiles(truth, method, score, faces)) for title, faces in sections], _COLUMNS)
-
-
-def _tiles(truth: GroundTruth, method: Method, score: Score, faces: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
-    tiles, landmarks = [], truth.landmarks
-    for face in faces:
-        name = str(truth.faces.names[face]).rpartition("/")[2]
-        error = "" if np.isnan(score.nme[face]) else f"{score.nme[face]:.2f} %  "
-        caption = f"{error}{truth.faces.yaw[face]:+.0f} deg  {name}"
-        image = truth.store.images(truth.rows[face : face + 1])[0]
-        tiles.append(comparison_tile(image, landmarks[face], method.landmarks[face], caption, _TILE))
-    return tiles
 
 
 def _cell(value: float) -> str:

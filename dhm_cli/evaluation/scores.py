@@ -441,3 +441,24 @@ def noise_floor(truth: GroundTruth, scoring: Scoring) -> dict[str, float] | None
         return None
     nme = normalised_mean_error(faces.reannotated, faces.landmarks, scoring.normaliser)
     return {**nme_by_yaw(nme, faces.yaw), "failure_rate": failure_rate(nme, scoring.threshold)}
+
+
+@dataclass(frozen=True)
+class OtherOrigin:
+    """NME by yaw against re-annotated points whose pixels are counted from `origin`, not from the store's number."""
+
+    origin: int
+    nme: dict[str, float]
+
+
+def other_origin(method: Method, truth: GroundTruth, scoring: Scoring) -> OtherOrigin | None:
+    """How a method stands if the re-annotated labels of AFLW2000-3D count their pixels from the other number, 0 or 1.
+
+    Their file does not say. None for other labels.
+    """
+    if truth.label_set != "reannotated":
+        return None
+    stored = int(truth.store.attributes.get("reannotated_origin", 1))  # before it was recorded, 1 was subtracted
+    other = 1 - stored
+    nme = normalised_mean_error(method.landmarks, truth.landmarks + (stored - other), scoring.normaliser)
+    return OtherOrigin(other, nme_by_yaw(nme, truth.faces.yaw, method.found))

@@ -16,9 +16,9 @@ from dhm_cli.export.parity import ExportReport, check_parity, compare, compariso
 from dhm_cli.export.storage import quantised, store_half
 from dhm_cli.inference.weights import FORMAT_VERSION, METADATA_KEY
 from dhm_cli.models.checkpoint import load_checkpoint, read_tensors, write_tensors
-from dhm_cli.models.folded import inference_network
+from dhm_cli.models.interface import Network
 from dhm_cli.models.onnx_graph import onnx_graph
-from dhm_cli.models.registry import Network
+from dhm_cli.models.registry import inference_network
 from dhm_cli.runtime.atomic import written_atomically
 
 # Faces whose values set the ranges of int8, spread over the train split.

@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dhm_cli.config.recipes import RunSettings
+from dhm_cli.config.run import RunSettings
 from dhm_cli.data.batches import Faces, load_faces
 from dhm_cli.data.store import FaceStore
 from dhm_cli.errors import InputError
 from dhm_cli.models.checkpoint import load_weights, read_tensors
-from dhm_cli.models.registry import Network, build_model
+from dhm_cli.models.interface import Network
+from dhm_cli.models.registry import build_model
 from dhm_cli.morphable import location
 from dhm_cli.morphable.face_model import FaceModel
 from dhm_cli.morphable.mean_shape import mean_frontal_shape

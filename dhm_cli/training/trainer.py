@@ -11,15 +11,14 @@ from typing import cast
 import torch
 from torch import nn
 
-from dhm_cli.config.networks import DhmConfig
-from dhm_cli.config.recipes import RunSettings
+from dhm_cli.config.run import RunSettings
 from dhm_cli.config.toml import write_toml
 from dhm_cli.data.batches import Batch, TrainBatches
 from dhm_cli.data.overlap import split_overlap
 from dhm_cli.data.store import FaceStore
 from dhm_cli.errors import InputError
-from dhm_cli.models.interface import image_tensor
-from dhm_cli.models.registry import Network, float32_bytes, needs_face_model
+from dhm_cli.models.interface import Network, image_tensor
+from dhm_cli.models.registry import float32_bytes
 from dhm_cli.runtime.interruption import deferred_interrupts
 from dhm_cli.training.distributed import Processes
 from dhm_cli.training.divergence import raise_divergence
@@ -164,12 +163,7 @@ class Trainer:
             self._folder.forget_after(self.step)
 
     def _trained_network(self) -> nn.Module:
-        network = self.settings.network
-        if isinstance(network, DhmConfig):  # with one step nothing goes through W_hh
-            unused = network.recurrence == "rnn" and network.steps == 1
-        else:
-            unused = network.uncertainty and self.config.loss != "likelihood"
-        wrapped = self._processes.wrapped(self.model, unused)
+        wrapped = self._processes.wrapped(self.model, bool(self.model.unused_parameters(self.config.loss)))
         return cast(nn.Module, torch.compile(wrapped)) if self._options.compile else wrapped
 
     def _count(self) -> dict[str, int]:
@@ -315,7 +309,7 @@ def _network_and_objective(
 ) -> tuple[Network, Objective]:
     """The network before its first step and the loss that it is to minimise, on the process's device."""
     network, device = settings.network, processes.device
-    face_model = find_face_model(stores, options.face_model) if needs_face_model(network) else None
+    face_model = find_face_model(stores, options.face_model) if network.needs_face_model else None
     teacher = None
     if options.teacher is not None:
         teacher = Teacher(options.teacher, options.face_model or face_model_beside(stores))

@@ -52,7 +52,9 @@ def test_the_network_that_comes_with_the_package(here: Path) -> None:
 
 
 def test_report(here: Path, dummy_network: Path) -> None:
-    result = dhm(dummy_network, "--data", "faces.h5", "--report", "out", "--against", "truth.npz", "--threshold", 5)
+    result = dhm(
+        "--model", dummy_network, "--data", "faces.h5", "--report", "out", "--against", "truth.npz", "--threshold", 5
+    )
     assert result.exit_code == 0, result.output
     assert "report: out/report.html" in result.stdout
     assert "dummy minus truth, by paired bootstrap" in result.stdout
@@ -60,6 +62,50 @@ def test_report(here: Path, dummy_network: Path) -> None:
     report = json.loads(Path("out/report.json").read_text())
     assert report["failure_rate"]["threshold"] == 5.0
     assert "failures beyond 5 %" in result.stdout
+
+
+def test_json_to_a_file_and_to_standard_output(here: Path) -> None:
+    to_file = dhm("--predictions", "truth.npz", "--data", "faces.h5", "--replicates", 100, "--json", "out.json")
+    assert to_file.exit_code == 0, to_file.output
+    result = dhm("--predictions", "truth.npz", "--data", "faces.h5", "--replicates", 100, "--json", "-")
+    found = json.loads(result.stdout)
+    assert found["nme"]["mean_of_bins"] == pytest.approx(0.0, abs=1e-4)
+    assert "mean of bins" in result.stderr
+    saved = json.loads(Path("out.json").read_text())
+    for report in (found, saved):
+        report.pop("environment")
+    assert found == saved
+    again = dhm("--predictions", "truth.npz", "--data", "faces.h5", "--replicates", 100, "--json", "out.json")
+    assert again.exit_code == 0, again.output
+
+
+def test_published_rows_only_where_they_can_be_compared_or_on_demand(here: Path) -> None:
+    plain = ("--predictions", "truth.npz", "--data", "faces.h5", "--replicates", 100)
+    result = dhm(*plain, "--report", "out", "--published")
+    assert "NOT comparable with this run" in result.stdout
+    assert "Fast DHM x2" in result.stdout
+    assert "Fast DHM x2" in Path("out/report.html").read_text()
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    dhm(*plain, "--report", "out")
+    page = Path("out/report.html").read_text()
+    assert "cannot be compared with this evaluation" in page
+    assert "Fast DHM x2" not in page
+
+
+def test_reannotated_labels_are_read_with_both_origins(here: Path, toy_model: FaceModel) -> None:
+    """The store's number, here recorded as 0, and the other one: shifted by a pixel."""
+    labels = make_labels(toy_model)
+    second = labels.landmarks[..., :2]
+    write_scored_store(Path("two.h5"), make_labels(toy_model, reannotated=second), reannotated_origin=0)
+    np.savez("shifted.npz", names=labels.names, landmarks=second - 1)
+    more = ("--data", "two.h5", "--labels", "reannotated", "--replicates", 100, "--json", "out.json")
+    result = dhm("--predictions", "shifted.npz", *more)
+    assert result.exit_code == 0, result.output
+    report = json.loads(Path("out.json").read_text())
+    assert report["nme"]["mean_of_images"] > 0.5
+    assert report["other_origin"]["origin"] == 1
+    assert report["other_origin"]["nme"]["mean_of_images"] == pytest.approx(0.0, abs=1e-4)
+    assert "the same labels read 1-based: 0-30 0.00" in folded(result.stdout)
 
 
 def test_missing_faces_are_said(here: Path) -> None:
@@ -118,7 +164,7 @@ def test_the_numbers_are_printed_even_where_the_report_cannot_be_written(
 
 
 def test_jitter_prints_a_robustness_table(here: Path, dummy_network: Path) -> None:
-    result = dhm(dummy_network, "--data", "faces.h5", "--protocol", "jitter", "--replicates", 100)
+    result = dhm("--model", dummy_network, "--data", "faces.h5", "--protocol", "jitter", "--replicates", 100)
     assert result.exit_code == 0, result.output
     assert "boxes off by up to" in result.stdout
     assert "30 %" in result.stdout
@@ -137,7 +183,10 @@ def test_jitter_prints_a_robustness_table(here: Path, dummy_network: Path) -> No
         (("--data", "faces.h5", "--split", "train"), ("no train faces, only test 8",)),
         (("--data", "faces.h5", "--predictions", "faces.h5"), ("faces.h5",)),
         (("--data", "faces.h5", "--predictions", "absent.json"), ("absent.json",)),
-        (("truth.npz", "--data", "faces.h5"), ("truth.npz: not a network", "--predictions truth.npz")),
+        (("fast-x2", "--data", "faces.h5"), ("a network is named by an option", "--model fast-x2")),
+        (("--data", "faces.h5", "--json", "faces.h5"), ("faces.h5: is read by this command too",)),
+        (("--data", "faces.h5", "--json", "truth.npz"), ("truth.npz: exists and is not a report", "--force")),
+        (("--model", "truth.npz", "--data", "faces.h5"), ("truth.npz: not a network", "--predictions truth.npz")),
     ],
 )
 def test_bad_input_names_the_file_and_the_next_step(

@@ -144,7 +144,9 @@ def test_resume_of_a_run_of_an_older_version(small: Path, monkeypatch: pytest.Mo
     dhm("train", "--out", "run", "--resume", "--workers", "0")
     assert weights("run") == weights("whole")
     folder.config.write_text(folder.config.read_text().replace("[training]\n", "[training]\nmirror_weight = 0.5\n"))
-    assert "training.mirror_weight: no such setting" in dhm("train", "--out", "run", "--resume", expect=1)
+    assert "training.mirror_weight is 0.5: this setting was removed" in dhm(
+        "train", "--out", "run", "--resume", expect=1
+    )
 
 
 def test_resume_in_the_default_folder(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:

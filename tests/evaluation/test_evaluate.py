@@ -33,7 +33,6 @@ QUICK = Scoring(replicates=100)
 FILES = [
     "ced.png",
     "faces.csv",
-    "gallery.png",
     "landmarks.png",
     "predictions.npz",
     "report.html",
@@ -69,7 +68,7 @@ def save(path: Path, landmarks: NDArray[np.floating], names: tuple[str, ...] = N
 def test_a_network_and_its_report(store: Path, dummy_network: Path, tmp_path: Path) -> None:
     stages: list[tuple[str, int, int]] = []
     report = evaluate(
-        options(store, checkpoint=dummy_network, report=tmp_path / "out", command="dhm evaluate"),
+        options(store, model=dummy_network, report=tmp_path / "out", command="dhm evaluate"),
         lambda *step: stages.append(step),
     )
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == FILES
@@ -100,14 +99,14 @@ def test_a_network_and_its_report(store: Path, dummy_network: Path, tmp_path: Pa
     assert read["nme"]["mean_of_bins"] == pytest.approx(report["nme"]["mean_of_bins"])
     assert stages[-3][1:] == (8, 8)
     assert [stage for stage, _, _ in stages[-2:]] == ["scoring", "report"]
-    for picture in ("ced", "yaw", "landmarks", "gallery"):
+    for picture in ("ced", "yaw", "landmarks"):
         image = cv2.imread(str(tmp_path / "out" / f"{picture}.png"))
         assert image is not None
         assert image.std() > 5
 
 
 def test_the_numbers_are_those_of_the_network(store: Path, dummy_network: Path, landmarks: NDArray[np.float32]) -> None:
-    report = evaluate(options(store, checkpoint=dummy_network))
+    report = evaluate(options(store, model=dummy_network))
     # By hand: the network answers with its mean shape in the middle of the crop, moved right by the crop's mean grey.
     engine: Engine = OnnxEngine(dummy_network)
     low, high = (end.astype(np.float64) for end in (landmarks[..., :2].min(axis=1), landmarks[..., :2].max(axis=1)))
@@ -123,7 +122,7 @@ def test_the_numbers_are_those_of_the_network(store: Path, dummy_network: Path, 
 
 
 def test_its_own_predictions_score_the_same(store: Path, dummy_network: Path, tmp_path: Path) -> None:
-    first = evaluate(options(store, checkpoint=dummy_network, report=tmp_path / "a"))
+    first = evaluate(options(store, model=dummy_network, report=tmp_path / "a"))
     second = evaluate(options(store, predictions=tmp_path / "a" / "predictions.npz", report=tmp_path / "b"))
     for name in (
         "nme",
@@ -216,7 +215,7 @@ def test_a_network_against_predictions(store: Path, landmarks: NDArray[np.float3
 
 
 def test_jitter_has_a_curve_and_a_picture_of_it(store: Path, dummy_network: Path, tmp_path: Path) -> None:
-    report = evaluate(options(store, checkpoint=dummy_network, protocol="jitter", report=tmp_path))
+    report = evaluate(options(store, model=dummy_network, protocol="jitter", report=tmp_path))
     assert (tmp_path / "robustness.png").exists()
     assert len(report["robustness"]) == 18
     (headline,) = (row for row in report["robustness"] if row["kind"] == "both" and row["level"] == pytest.approx(10))
@@ -241,17 +240,17 @@ def test_a_stopped_evaluation_goes_on(
     store: Path, dummy_network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prediction, "_PIECE", 3)
-    whole = evaluate(options(store, checkpoint=dummy_network))
+    whole = evaluate(options(store, model=dummy_network))
 
     def stop(stage: str, done: int, total: int) -> None:
         if done == 6:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        evaluate(options(store, checkpoint=dummy_network, report=tmp_path), stop)
+        evaluate(options(store, model=dummy_network, report=tmp_path), stop)
     assert [path.name for path in tmp_path.iterdir()] == ["unfinished-0.npz"]
     steps: list[int] = []
-    report = evaluate(options(store, checkpoint=dummy_network, report=tmp_path), lambda _, done, __: steps.append(done))
+    report = evaluate(options(store, model=dummy_network, report=tmp_path), lambda _, done, __: steps.append(done))
     assert steps[:2] == [6, 8]
     assert report["nme"] == whole["nme"]
     assert sorted(path.name for path in tmp_path.iterdir()) == FILES
@@ -260,11 +259,11 @@ def test_a_stopped_evaluation_goes_on(
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({"checkpoint": "a.onnx", "predictions": "b.csv"}, "one at a time"),
+        ({"model": "a.onnx", "predictions": "b.csv"}, "one at a time"),
         ({"predictions": "b.onnx"}, r"b\.onnx: a network"),
         ({"predictions": "b.csv", "protocol": "jitter"}, "moves the boxes of a network"),
-        ({"checkpoint": "b.csv"}, r"b\.csv: not a network"),
-        ({"checkpoint": "absent.onnx"}, r"absent\.onnx: cannot be read"),
+        ({"model": "b.csv"}, r"b\.csv: not a network"),
+        ({"model": "absent.onnx"}, r"absent\.onnx: cannot be read"),
         ({"predictions": "absent.csv"}, r"absent\.csv"),
         ({"protocol": "easy"}, "--protocol easy"),
         ({"against": ["absent.csv"]}, r"--against absent\.csv: no such file"),
@@ -275,7 +274,7 @@ def test_a_stopped_evaluation_goes_on(
     ],
 )
 def test_what_cannot_be_evaluated(store: Path, more: dict[str, Any], words: str) -> None:
-    paths = {key: Path(value) if key in ("checkpoint", "predictions") else value for key, value in more.items()}
+    paths = {key: Path(value) if key in ("model", "predictions") else value for key, value in more.items()}
     with pytest.raises(InputError, match=words) as caught:
         evaluate(options(store, **paths))
     assert caught.value.hint

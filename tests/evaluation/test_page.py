@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from dhm_cli.errors import FormatError, InputError
+from dhm_cli.evaluation.gallery import Section, Tile
 from dhm_cli.evaluation.page import interval, number, signed, write_page
 
 FIVE = ("0-30", "30-60", "60-90", "mean_of_bins", "mean_of_images")
@@ -232,7 +233,7 @@ class Page(HTMLParser):
 @pytest.fixture
 def pictures(tmp_path: Path) -> dict[str, Path]:
     result = {}
-    for k, name in enumerate(("ced", "yaw", "landmarks", "gallery", "robustness")):
+    for k, name in enumerate(("ced", "yaw", "landmarks", "robustness")):
         result[name] = tmp_path / f"{name}.png"
         cv2.imwrite(str(result[name]), np.full((30 + k, 50, 3), 40 * k, np.uint8))
     return result
@@ -240,7 +241,7 @@ def pictures(tmp_path: Path) -> dict[str, Path]:
 
 def show(folder: Path, report: dict[str, Any], pictures: dict[str, Path]) -> Page:
     path = folder / "out" / "report.html"
-    write_page(path, report, pictures)
+    write_page(path, report, pictures, show_published=True)
     assert [p.name for p in path.parent.iterdir()] == ["report.html"]
     return Page(path.read_text(encoding="utf-8"))
 
@@ -444,3 +445,23 @@ def test_how_numbers_are_printed() -> None:
     assert number(-62.25, 1) == "−62.2"  # noqa: RUF001
     assert interval([-0.4, 1.0]) == "[−0.40, 1.00]"  # noqa: RUF001
     assert [interval(ends) for ends in (None, [None, None], [float("nan"), 1.0])] == ["–"] * 3  # noqa: RUF001
+
+
+def test_the_gallery_has_whole_names_and_pictures_inside(tmp_path: Path) -> None:
+    tiles = [Tile("sub/whole name <of> a face.jpg", 41.0, 7.25, b"jpeg"), Tile("lost", 3.0, float("nan"), b"")]
+    write_page(tmp_path / "report.html", make_report(), {}, [Section("largest error", tiles)])
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    text = Page(page).text
+    for words in ("largest error", "7.25 %", "+41°", "sub/whole name <of> a face.jpg", "+3°", "lost"):
+        assert words in text, words
+    assert "data:image/jpeg;base64,anBlZw==" in page
+
+
+def test_published_rows_are_left_out_where_they_cannot_be_compared(tmp_path: Path) -> None:
+    report = make_report()
+    for comparable in (False, True):
+        report["published"]["comparable"] = comparable
+        write_page(tmp_path / "report.html", report, {})
+        text = Page((tmp_path / "report.html").read_text(encoding="utf-8")).text
+        assert ("Printed results" in text) == comparable
+        assert ("cannot be compared with this evaluation" in text) != comparable

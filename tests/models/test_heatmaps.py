@@ -159,8 +159,7 @@ def separate_landmarks() -> Tensor:
     )
 
 
-@pytest.mark.parametrize("sigma", [1.0, 1.6])
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("sigma", "memory_format"), [(1.0, torch.contiguous_format), (1.6, torch.channels_last)])
 def test_gradcheck_in_positions_and_values(sigma: float, memory_format: torch.memory_format) -> None:
     landmarks = separate_landmarks().requires_grad_()
     assert torch.autograd.gradcheck(lambda s: draw_heatmap(s, 16, sigma, memory_format=memory_format), (landmarks,))

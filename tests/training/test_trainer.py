@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 import torch
 
-from dhm_cli.config.networks import DhmConfig, FastDhmConfig, TrainConfig
-from dhm_cli.config.recipes import RunSettings, resolve
+from dhm_cli.config.networks import DhmConfig, FastDhmConfig
+from dhm_cli.config.run import RunSettings, resolve
 from dhm_cli.config.toml import read_toml
+from dhm_cli.config.training import TrainConfig
 from dhm_cli.data.store import FaceStore, write_store
 from dhm_cli.errors import DhmError, FormatError, InputError
 from dhm_cli.metrics.landmark_error import nme_by_yaw, normalised_mean_error
