@@ -143,14 +143,14 @@ def _print_report(report: "AlignmentReport", out: Path, boxes: Path | None) -> N
     from dhm_cli.runtime.outputs import is_stream
 
     unreadable, without = report.with_status(UNREADABLE), report.with_status(NO_FACE)
-    _warn("cannot be read", [f"{result.path}: {result.reason}" for result in unreadable])
+    _warn("unreadable", [f"{result.path}: {result.reason}" for result in unreadable])
     if boxes is not None:
         bad = report.with_status(BAD_BOX)
         _warn(f"with a useless box in {boxes}", [f"{result.path}: {result.reason}" for result in bad])
-        _warn(f"have no box in {boxes}", [result.path for result in without])
-        _warn(f"of {boxes} name none of the photos", list(report.unused_boxes), "path")
+        _warn(f"without a box in {boxes}", [result.path for result in without])
+        _warn(f"of {boxes} without a photo", list(report.unused_boxes), "path")
     undrawn = [result for result in report.results if result.overlay_problem]
-    _warn("have no overlay", [f"{result.path}: {result.overlay_problem}" for result in undrawn])
+    _warn("without an overlay", [f"{result.path}: {result.overlay_problem}" for result in undrawn])
     photos = len(report.results)
     rate = (photos - report.kept) / max(report.seconds, 1e-6)
     kept = f" ({report.kept} of them from the interrupted run)" if report.kept else ""

@@ -54,8 +54,8 @@ class Aligner:
         device: "auto", "cpu" or "cuda"; see `load_engine`.
         threads: CPU threads of the network; None for one.
         min_score: least score of a detected face, 0 to 1; not used by a `detector` of your own.
-        refine: how many more times to crop around the landmarks found so far and look again; None for once after
-            detection, which makes up for a box that sits badly, and not at all in a given box.
+        refine: number of further passes, each on a crop around the landmarks of the pass before; None for one after
+            detection, which makes up for a box that sits badly, and for none in a given box.
         model: a network: a file written by dhm, or "fast" or "fast-x2", which come with the package; None for "fast".
         face_model: file of the face model, as `dhm prepare` wrote it; read for networks that regress its parameters
             and for no others.

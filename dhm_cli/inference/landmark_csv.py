@@ -60,11 +60,17 @@ class LandmarkTable:
                 f"{out}: another dhm align is writing this table",
                 "wait for it, or choose another --out",
             )
+        except OSError as error:
+            raise InputError(f"{out}: cannot be written: {error.strerror or error}", hint=_ELSEWHERE) from error
+        try:
             self._salvage(resume)
             self._file = _open(self._partial, "a")
+        except InputError:
+            release(self._lock)
+            raise
         except OSError as error:
-            hint = "choose another place for --out"
-            raise InputError(f"{out}: cannot be written: {error.strerror or error}", hint=hint) from error
+            release(self._lock)
+            raise InputError(f"{out}: cannot be written: {error.strerror or error}", hint=_ELSEWHERE) from error
 
     def _salvage(self, resume: bool) -> None:
         """Start the partial table: a header and the rows of every photo that an interrupted run surely finished."""
@@ -116,6 +122,7 @@ class LandmarkTable:
         except OSError as error:
             hint = f"the table is in {self._partial}; make room, then go on with --resume"
             raise InputError(f"{self.out}: cannot be written: {error.strerror or error}", hint=hint) from error
+        self.close()
 
     def close(self) -> None:
         """End the writing: the table stays partial, and goes away when it holds no photo."""

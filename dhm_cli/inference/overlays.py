@@ -24,20 +24,18 @@ _LONGEST_SIDE = 65_500
 
 
 def overlay_paths(photos: Sequence[Path], folder: Path) -> dict[Path, Path]:
-    """Where each photo's overlay goes: the photos' folder structure below the deepest folder that holds them all.
+    """Where each photo's overlay goes: the photos' folder structure, from the deepest folder that holds them all.
+
+    Args:
+        photos: the photos.
+        folder: the folder for overlays.
 
     Raises:
         InputError: a photo lies inside `folder`, so it might be taken for an overlay and an overlay for a photo in the
             next run; the photos lie on several drives.
     """
-    target = _real_folder(folder)
-    parents = {parent: _real_folder(parent) for parent in {photo.parent for photo in photos}}
+    _check_no_photo_in(folder, photos)
     places = {photo: os.path.abspath(photo) for photo in photos}
-    for photo in photos:
-        if parents[photo.parent].is_relative_to(target):
-            raise InputError(
-                f"{photo} lies in the folder for overlays, {folder}", hint="choose another folder for --overlay"
-            )
     try:
         root = os.path.commonpath([os.path.dirname(place) for place in places.values()])
     except ValueError as error:
@@ -64,8 +62,18 @@ def _names(photos: Sequence[str]) -> list[str]:
     return names
 
 
+def _check_no_photo_in(folder: Path, photos: Sequence[Path]) -> None:
+    target = _real_folder(folder)
+    parents = {parent: _real_folder(parent) for parent in {photo.parent for photo in photos}}
+    for photo in photos:
+        if parents[photo.parent].is_relative_to(target):
+            raise InputError(
+                f"{photo} lies in the folder for overlays, {folder}", hint="choose another folder for --overlay"
+            )
+
+
 def _real_folder(folder: Path) -> Path:
-    """The folder without links and, where the system does not tell them apart, without capitals."""
+    """The folder with links resolved and, where the system ignores case, in lower case."""
     return Path(os.path.normcase(os.path.realpath(folder)))
 
 
@@ -77,7 +85,7 @@ def save_overlay(
     A link, a folder, and a file that is no overlay of dhm are left alone; `force` replaces the file.
 
     Raises:
-        InputError: the file cannot be written, so the next photo's will not fare better.
+        InputError: the file cannot be written, and those of the next photos cannot either.
     """
     if path.is_symlink() or path.is_dir():
         return f"{path} is a {'link' if path.is_symlink() else 'folder'}, which is left alone"

@@ -40,6 +40,8 @@ def claim(file: Path, problem: str, hint: str) -> IO[str]:
 
 
 def release(lock: IO[str]) -> None:
-    """Give up a lock of `claim` and remove its file, which this process holds alone."""
+    """Give up a lock of `claim` and remove its file, which this process holds alone; a second time does nothing."""
+    if lock.closed:
+        return
     Path(lock.name).unlink(missing_ok=True)
     lock.close()

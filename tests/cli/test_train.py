@@ -68,7 +68,7 @@ def test_prepare_train_export_align(workplace: Path, monkeypatch: pytest.MonkeyP
     for picture in (folder.learning_curve, folder.sample(1), folder.sample(2)):
         assert cv2.imread(str(picture)).std() > 10
     assert "MB" in dhm("export", "runs/fast/best.safetensors")
-    dhm("align", SAMPLE_DATA / "photos" / "astronaut.png", "--weights", "runs/fast/best.onnx")
+    dhm("align", SAMPLE_DATA / "photos" / "astronaut.png", "--model", "runs/fast/best.onnx")
     assert len(Path("landmarks.csv").read_text().splitlines()) == 2
 
     again = dhm("train", "--arch", "fast", "--steps", "2", expect=1)

@@ -1,6 +1,7 @@
 """A photo in, landmarks out: geometry of the crops, detected and given boxes, what is refused."""
 
 import math
+import pickle
 from pathlib import Path
 
 import cv2
@@ -53,7 +54,7 @@ def test_a_network_with_a_face_model(tmp_path: Path) -> None:
     model = make_model("dhm").eval()
     save_checkpoint(tmp_path / "dhm.safetensors", model, "dhm", {})
     toy_face_model().save(tmp_path / "face_model.h5")
-    options = {"device": "cpu", "weights": tmp_path / "dhm.safetensors", "face_model": tmp_path / "face_model.h5"}
+    options = {"device": "cpu", "model": tmp_path / "dhm.safetensors", "face_model": tmp_path / "face_model.h5"}
     (face,) = Aligner(**options).align(BLACK, [(100.0, 50.0, 80.0, 120.0)])
     size, side = model.config.input_size, 120 * math.sqrt(2)
     with torch.no_grad():
@@ -130,7 +131,7 @@ def test_wrong_boxes(aligner: Aligner, box: tuple[float, ...]) -> None:
 @pytest.mark.parametrize("options", [{"min_score": 0.0}, {"min_score": 1.5}, {"refine": -1}, {"device": "tpu"}])
 def test_wrong_options(dummy_network: Path, options: dict[str, float]) -> None:
     with pytest.raises(InputError, match=str(next(iter(options.values())))):
-        Aligner(**{"device": "cpu", "weights": dummy_network, **options})
+        Aligner(**{"device": "cpu", "model": dummy_network, **options})
 
 
 class Corners:
@@ -155,3 +156,35 @@ def test_public_names() -> None:
     assert dhm_cli.Face.__name__ == "Face"
     with pytest.raises(AttributeError):
         _ = dhm_cli.Alinger
+
+
+def test_an_aligner_travels_to_another_process_by_its_settings(
+    dummy_network: Path, astronaut: NDArray[np.uint8]
+) -> None:
+    aligner = Aligner("cpu", model=dummy_network, refine=2, min_score=0.7)
+    again = pickle.loads(pickle.dumps(aligner))
+    assert again.refine == 2
+    np.testing.assert_array_equal(again.align(astronaut)[0].landmarks, aligner.align(astronaut)[0].landmarks)
+
+
+@pytest.mark.parametrize(
+    "boxes", ["abcd", [None], ["1,2,3,4"], [1, 2, 3, 4], [[1, 2, 3]], [[1, 2, 3, "x"]], 7, [[1, 2, 3, float("nan")]]]
+)
+def test_boxes_that_are_none_are_refused_in_words(
+    dummy_network: Path, astronaut: NDArray[np.uint8], boxes: object
+) -> None:
+    """They used to end in TypeErrors."""
+    with pytest.raises(InputError, match=r"expected a (list of boxes|box)"):
+        Aligner("cpu", model=dummy_network).align(astronaut, boxes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("options", [{"refine": 1.5}, {"refine": "1"}, {"threads": 0}, {"min_score": "high"}])
+def test_options_of_the_wrong_kind_are_refused_in_words(dummy_network: Path, options: dict[str, object]) -> None:
+    with pytest.raises(InputError, match=f"--{next(iter(options)).replace('_', '-')}: expected"):
+        Aligner("cpu", model=dummy_network, **options)  # type: ignore[arg-type]
+
+
+def test_the_old_name_of_the_network_is_refused(dummy_network: Path) -> None:
+    with pytest.raises(InputError, match="weights") as caught:
+        Aligner("cpu", weights=dummy_network)
+    assert "model=" in caught.value.hint

@@ -155,9 +155,13 @@ def test_nothing_to_resume(tmp_path: Path) -> None:
     LandmarkTable(out).close()  # interrupted before the first photo
     assert list(tmp_path.iterdir()) == []
     partial_path(out).write_bytes(b"path,face")  # cut off in the header
-    assert LandmarkTable(out).finished == {}
+    table = LandmarkTable(out)
+    assert table.finished == {}
+    table.close()
     partial_path(out).write_text("something else\n")
-    assert LandmarkTable(out, resume=True).finished == {}
+    with pytest.raises(InputError, match="in the way, and not of an interrupted run"):
+        LandmarkTable(out, resume=True)
+    assert partial_path(out).read_text() == "something else\n"
 
 
 def test_places_that_cannot_be_written(tmp_path: Path) -> None:
@@ -169,3 +173,19 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be written: File name too long") as caught:
         LandmarkTable(tmp_path / ("a" * 300))
     assert "--out" in caught.value.hint
+
+
+def test_a_carriage_return_in_a_name_breaks_no_row(tmp_path: Path) -> None:
+    """macOS has files called "Icon\\r"."""
+    path = "photos/Icon\r.jpg"
+    table = LandmarkTable(tmp_path / "out.csv")
+    for name in ("a.jpg", path, "b.jpg"):
+        table.write(PhotoResult(name, NO_FACE), [])
+    table.close()
+    again = LandmarkTable(tmp_path / "out.csv", resume=True)
+    assert list(again.finished) == ["a.jpg", path]
+    again.write(PhotoResult("b.jpg", NO_FACE), [])
+    again.finish()
+    again.close()
+    with (tmp_path / "out.csv").open(newline="") as file:
+        assert [row[0] for row in csv.reader(file)][1:] == ["a.jpg", path, "b.jpg"]

@@ -9,6 +9,7 @@ from example_photos import ASTRONAUT, encode, read_table, write_album
 from numpy.typing import NDArray
 
 from dhm_cli.errors import InputError
+from dhm_cli.inference.overlays import overlay_paths
 from dhm_cli.inference.photos import align_files
 from dhm_cli.inference.results import OK
 from dhm_cli.io.images import read_image
@@ -24,9 +25,9 @@ def album(tmp_path: Path) -> Path:
 def test_overlays_mirror_the_folders(album: Path, dummy_network: Path, tmp_path: Path) -> None:
     drawn = tmp_path / "drawn"
     align_files([album], tmp_path / "out.csv", overlay_dir=drawn, device="cpu", model=dummy_network)
-    names = ["a.png.jpg", "b.jpg", "trip, 1/Zoë und Söhne.PNG.jpg", "trip, 1/a.png.jpg"]
+    names = ["a.jpg", "b.jpg", "trip, 1/Zoë und Söhne.jpg", "trip, 1/a.jpg"]
     assert sorted(str(path.relative_to(drawn)) for path in drawn.rglob("*.jpg")) == sorted(names)
-    photo, overlay = read_image(album / "a.png").astype(int), read_image(drawn / "a.png.jpg").astype(int)
+    photo, overlay = read_image(album / "a.png").astype(int), read_image(drawn / "a.jpg").astype(int)
     difference = np.abs(photo - overlay).max(axis=2)
     assert (difference[60:190, 160:300] > 60).sum() > 300
     assert difference[250:].mean() < 6
@@ -39,16 +40,51 @@ def test_overlays_never_touch_the_photos(album: Path, dummy_network: Path, tmp_p
     for folder in (album, album.parent, link):
         with pytest.raises(InputError, match="lies in the folder for overlays"):
             align_files([album], tmp_path / "out.csv", overlay_dir=folder, device="cpu", model=dummy_network)
-    for name in ("soft link.jpg", "hard link.jpg"):
-        drawn = tmp_path / name[:4]
-        drawn.mkdir()
-        if name.startswith("soft"):
-            (drawn / "b.jpg").symlink_to(album / "b.jpg")
-        else:
-            os.link(album / "b.jpg", drawn / "b.jpg")
-        with pytest.raises(InputError, match="would overwrite a photo"):
-            align_files([album], tmp_path / "out.csv", overlay_dir=drawn, device="cpu", model=dummy_network)
     assert not (tmp_path / "out.csv.partial").exists()
+
+
+@pytest.mark.parametrize("way", ["soft link", "hard link", "link elsewhere", "file of somebody", "folder"])
+def test_what_lies_in_the_way_of_an_overlay_is_left_alone(
+    album: Path, dummy_network: Path, tmp_path: Path, way: str
+) -> None:
+    """A link used to be followed and what it leads to overwritten; a folder ended the run for good."""
+    drawn, other = tmp_path / "drawn", tmp_path / "thesis.txt"
+    drawn.mkdir()
+    other.write_text("years of work")
+    place, before = drawn / "b.jpg", (album / "b.jpg").read_bytes()
+    if way == "soft link":
+        place.symlink_to(album / "b.jpg")
+    elif way == "hard link":
+        os.link(album / "b.jpg", place)
+    elif way == "link elsewhere":
+        place.symlink_to(other)
+    elif way == "file of somebody":
+        place.write_text("not an overlay")
+    else:
+        place.mkdir()
+    for _ in range(2):
+        report = align_files([album], tmp_path / "out.csv", overlay_dir=drawn, device="cpu", model=dummy_network)
+        problems = [result.overlay_problem for result in report.results if result.overlay_problem]
+        assert len(problems) == 1
+        assert "left alone" in problems[0] or "--force replaces it" in problems[0]
+        assert (drawn / "a.jpg").is_file()
+    assert (album / "b.jpg").read_bytes() == before
+    assert other.read_text() == "years of work"
+    if way == "file of somebody":
+        align_files([album], tmp_path / "out.csv", overlay_dir=drawn, device="cpu", model=dummy_network, force=True)
+        assert read_image(place).ndim == 3
+
+
+def test_every_photo_has_an_overlay_of_its_own(dummy_network: Path, tmp_path: Path) -> None:
+    """Of `a.png` and `a.png.jpg` one was lost."""
+    names = ("a.png", "a.jpg", "a.png.jpg", "A.webp", "b.png", "c.d/b.png")
+    for name in names:
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / name).write_bytes(encode(np.zeros((16, 16, 3), np.uint8), ".png"))
+    paths = overlay_paths([tmp_path / "photos" / name for name in names], tmp_path / "drawn")
+    assert len(set(paths.values())) == len(names)
+    shown = [str(path.relative_to(tmp_path / "drawn")) for path in paths.values()]
+    assert shown == ["a.png.jpg", "a.jpg", "a.png_.jpg", "A.jpg", "b.jpg", "c.d/b.jpg"]
 
 
 def test_overlays_of_photos_on_several_drives(
@@ -65,7 +101,7 @@ def test_overlays_of_photos_on_several_drives(
 def test_an_overlay_that_cannot_be_made_costs_no_landmarks(dummy_network: Path, tmp_path: Path) -> None:
     folder, drawn = tmp_path / "odd", tmp_path / "drawn"
     folder.mkdir()
-    long = "n" * 250 + ".png"  # with .jpg too long for a file name
+    long = "n" * 250 + ".png"  # the longest that there may be
     for name in ("a.png", long):
         (folder / name).write_bytes(ASTRONAUT.read_bytes())
     (folder / "wide.png").write_bytes(encode(np.zeros((16, 66_000, 3), np.uint8), ".png"))
@@ -75,10 +111,10 @@ def test_an_overlay_that_cannot_be_made_costs_no_landmarks(dummy_network: Path, 
     out = tmp_path / "out.csv"
     report = align_files([folder], out, boxes_csv=boxes, overlay_dir=drawn, device="cpu", model=dummy_network)
     assert [row["status"] for row in read_table(out)] == [OK] * 3
-    assert [path.name for path in drawn.iterdir()] == ["a.png.jpg"]
+    assert sorted(path.name for path in drawn.iterdir()) == ["a.jpg", "n" * 250 + ".jpg"]
     assert [result.overlay_problem for result in report.results] == [
         "",
-        f"{long}.jpg is too long for a file name",
+        "",
         "a JPEG cannot hold 66000 x 16 pixels",
     ]
 
@@ -87,7 +123,7 @@ def test_a_folder_for_overlays_that_cannot_be_written_stops_the_run(
     album: Path, dummy_network: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
-    options = {"device": "cpu", "weights": dummy_network}
+    options = {"device": "cpu", "model": dummy_network}
     with pytest.raises(InputError, match="cannot be written") as caught:
         align_files([album], tmp_path / "out.csv", overlay_dir=tmp_path / "file", **options)
     assert "--overlay" in caught.value.hint
@@ -96,11 +132,11 @@ def test_a_folder_for_overlays_that_cannot_be_written_stops_the_run(
 def test_a_drawing_that_fails_costs_no_landmarks(
     album: Path, dummy_network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(image: NDArray[np.uint8], faces: object) -> NDArray[np.uint8]:
+    def fail(image: NDArray[np.uint8], faces: object, numbered: bool) -> NDArray[np.uint8]:
         raise MemoryError
 
     monkeypatch.setattr("dhm_cli.inference.overlays.draw_landmarks", fail)
-    options = {"device": "cpu", "weights": dummy_network}
+    options = {"device": "cpu", "model": dummy_network}
     report = align_files([album], tmp_path / "out.csv", overlay_dir=tmp_path / "drawn", **options)
     assert report.faces == 4
     assert report.results[0].overlay_problem == "not enough memory"

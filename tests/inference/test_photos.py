@@ -1,9 +1,13 @@
 """Many photos to one output: tables, given boxes, odd photos, interruption."""
 
 import csv
+import errno
 import math
 import os
 import re
+import subprocess
+import sys
+import threading
 import time
 from pathlib import Path
 
@@ -15,10 +19,12 @@ from example_photos import ASTRONAUT, STORED, encode, exif_segment, read_table, 
 from numpy.typing import NDArray
 from onnxruntime import InferenceSession
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail
+from places import ROOT
 
 from dhm_cli.errors import InputError
 from dhm_cli.inference import yunet
 from dhm_cli.inference.aligner import Aligner, Face
+from dhm_cli.inference.engines import OnnxEngine
 from dhm_cli.inference.landmark_csv import COLUMNS
 from dhm_cli.inference.onnx_session import onnx_session
 from dhm_cli.inference.photos import align_files
@@ -154,7 +160,7 @@ def test_only_a_few_photos_are_in_the_making(
     for k in range(60):
         cv2.imwrite(str(folder / f"{k:02}.png"), np.zeros((8, 8, 3), np.uint8))
     read: list[Path] = []
-    monkeypatch.setattr("dhm_cli.inference.photos.read_image", lambda path: (read.append(path), read_image(path))[1])
+    monkeypatch.setattr("dhm_cli.inference.photos.read_image", lambda path, _: (read.append(path), read_image(path))[1])
     lead: list[int] = []
 
     def dawdle(done: int, total: int) -> None:
@@ -229,7 +235,7 @@ def test_a_face_in_a_panorama(dummy_network: Path, tmp_path: Path) -> None:
     (tmp_path / "wide.png").write_bytes(encode(np.zeros((512, 33_000, 3), np.uint8), ".png"))
     boxes = tmp_path / "boxes.csv"
     boxes.write_text("path,left,top,width,height\nwide.png,32600,100,80,120\n")
-    out, options = tmp_path / "out.csv", {"device": "cpu", "weights": dummy_network}
+    out, options = tmp_path / "out.csv", {"device": "cpu", "model": dummy_network}
     report = align_files([tmp_path / "wide.png"], out, boxes_csv=boxes, **options)
     assert [result.status for result in report.results] == [OK]
     expected = answer_in_black(np.array([32_640.0, 160.0]), 120 * math.sqrt(2))
@@ -264,6 +270,155 @@ def test_a_file_name_that_is_not_text(tmp_path: Path, dummy_network: Path) -> No
 def test_the_boxes_file_is_not_overwritten(album: Path, dummy_network: Path, tmp_path: Path) -> None:
     table = tmp_path / "landmarks.csv"
     table.write_text(f"path,left,top,width,height\n{album}/b.jpg,100,20,90,90\n")
-    with pytest.raises(InputError, match="is the boxes file too"):
+    with pytest.raises(InputError, match="is read by this command too"):
         align_files([album], table, boxes_csv=table, device="cpu", model=dummy_network)
     assert table.read_text().startswith("path,left")
+
+
+# --- nothing is destroyed
+
+
+def test_the_photo_itself_is_no_place_for_the_table(album: Path, dummy_network: Path, tmp_path: Path) -> None:
+    photo = album / "a.png"
+    before = photo.read_bytes()
+    (tmp_path / "link.csv").symlink_to(photo)
+    with pytest.raises(InputError, match="is read by this command too"):
+        align_files([photo], tmp_path / "link.csv", device="cpu", model=dummy_network, force=True)
+    assert photo.read_bytes() == before
+
+
+def test_a_file_that_dhm_did_not_write_is_kept(album: Path, dummy_network: Path, tmp_path: Path) -> None:
+    out = tmp_path / "marks.csv"
+    out.write_text("name,mark\nAda,1\n")
+    with pytest.raises(InputError, match="exists and is not a table of dhm align"):
+        align_files([album], out, device="cpu", model=dummy_network)
+    assert out.read_text().startswith("name,mark")
+    align_files([album], out, device="cpu", model=dummy_network, force=True)
+    align_files([album], out, device="cpu", model=dummy_network)  # its own table is replaced
+    assert len(read_table(out)) == 6
+    assert sorted(os.listdir(tmp_path)) == ["album", "marks.csv"]
+
+
+def test_a_foreign_partial_file_is_kept(album: Path, dummy_network: Path, tmp_path: Path) -> None:
+    (tmp_path / "out.csv.partial").write_text("of somebody else")
+    with pytest.raises(InputError, match=r"out\.csv\.partial: in the way"):
+        align_files([album], tmp_path / "out.csv", device="cpu", model=dummy_network)
+    assert (tmp_path / "out.csv.partial").read_text() == "of somebody else"
+
+
+def test_a_link_is_followed(album: Path, dummy_network: Path, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "out.csv").symlink_to(tmp_path / "real" / "table.csv")
+    align_files([album], tmp_path / "out.csv", device="cpu", model=dummy_network)
+    assert (tmp_path / "out.csv").is_symlink()
+    assert len(read_table(tmp_path / "real" / "table.csv")) == 6
+
+
+def test_a_pipe_gets_the_rows_and_stays_a_pipe(album: Path, dummy_network: Path, tmp_path: Path) -> None:
+    align_files([album], tmp_path / "out.csv", device="cpu", model=dummy_network)
+    os.mkfifo(tmp_path / "pipe")
+    read: list[bytes] = []
+    reader = threading.Thread(target=lambda: read.append((tmp_path / "pipe").read_bytes()))
+    reader.start()
+    align_files([album], tmp_path / "pipe", device="cpu", model=dummy_network)
+    reader.join(timeout=30)
+    assert read == [(tmp_path / "out.csv").read_bytes()]
+    assert (tmp_path / "pipe").is_fifo()
+    with pytest.raises(InputError, match="what went into a stream is gone"):
+        align_files([album], tmp_path / "pipe", device="cpu", model=dummy_network, resume=True)
+
+
+def test_two_runs_on_one_table(album: Path, dummy_network: Path, tmp_path: Path) -> None:
+    """The second used to write into the first one's table."""
+    out = tmp_path / "out.csv"
+    code = (
+        "import sys; from pathlib import Path; from dhm_cli.inference.landmark_csv import LandmarkTable\n"
+        "table = LandmarkTable(Path(sys.argv[1])); print('open', flush=True); sys.stdin.read()"
+    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code, str(out)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"open\n"
+        for resume in (False, True):
+            with pytest.raises(InputError, match="another dhm align is writing this table"):
+                align_files([album], out, device="cpu", model=dummy_network, resume=resume)
+        other.kill()
+    assert len(align_files([album], out, device="cpu", model=dummy_network, resume=True).results) == 5
+    assert sorted(os.listdir(tmp_path)) == ["album", "out.csv"]
+
+
+def test_a_full_disk_names_the_file_and_the_next_step(
+    album: Path, dummy_network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("dhm_cli.inference.landmark_csv.move_into_place", full)
+    with pytest.raises(InputError, match=r"out\.csv: cannot be written: No space left") as caught:
+        align_files([album], tmp_path / "out.csv", device="cpu", model=dummy_network)
+    assert "--resume" in caught.value.hint
+
+
+def test_the_table_is_on_the_disk_before_it_has_its_name(
+    album: Path, dummy_network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (order.append("fsync"), fsync(file))[1])
+    monkeypatch.setattr(os, "replace", lambda a, b: (order.append(Path(b).name), replace(a, b))[1])
+    align_files([album], tmp_path / "out.csv", device="cpu", model=dummy_network)
+    assert order[-2:] == ["fsync", "out.csv"]
+
+
+# --- nothing hangs or dies
+
+
+def test_pipes_and_bombs_among_the_photos_cost_a_row(album: Path, dummy_network: Path, tmp_path: Path) -> None:
+    os.mkfifo(album / "pipe.jpg")
+    (album / "wide.png").write_bytes(encode(np.zeros((300, 400, 3), np.uint8), ".png"))
+    options = {"device": "cpu", "model": dummy_network, "most_pixels": 100_000}
+    small = encode(np.zeros((30, 40, 3), np.uint8), ".png")
+    for name in ("a.png", "b.jpg"):
+        (album / name).write_bytes(small)
+    report = align_files([album / n for n in ("a.png", "pipe.jpg", "wide.png", "b.jpg")], tmp_path / "o.csv", **options)
+    assert [result.status for result in report.results] == [NO_FACE, UNREADABLE, UNREADABLE, NO_FACE]
+    assert report.results[1].problems == ("not a regular file but a pipe",)
+    assert "400 x 300 pixels, more than 0.1 megapixels" in report.results[2].reason
+
+
+def test_a_network_that_answers_no_numbers_costs_a_row(
+    album: Path, dummy_network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It used to end the run with a traceback."""
+    original = OnnxEngine.__call__
+
+    def broken(self: OnnxEngine, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        found = original(self, crops)
+        return found * np.nan if len(crops) == 1 else found
+
+    monkeypatch.setattr(OnnxEngine, "__call__", broken)
+    report = align_files([album], tmp_path / "out.csv", device="cpu", model=dummy_network)
+    assert len(report.results) == 5
+    wrong = [result for result in report.results if "no number" in result.reason]
+    assert [result.status for result in wrong] == [UNREADABLE] * 2
+    assert report.faces == 2  # of the photo with two
+
+
+def test_folders_and_kinds_that_were_passed_over_are_told(
+    album: Path, dummy_network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (album / "phone.heic").touch()
+    (album / "clip.mp4").write_bytes(b"\0\0\0\x18ftypmp42")
+    scan = os.scandir
+
+    def refuse(folder: Path) -> object:
+        if Path(folder).name == "trip, 1":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    report = align_files([album, album / "clip.mp4"], tmp_path / "out.csv", device="cpu", model=dummy_network)
+    assert report.unsearched == (f"{album / 'trip, 1'}: cannot be searched: Permission denied",)
+    assert dict(report.not_read) == {".heic": 1}
+    assert "ffmpeg" in report.results[-1].reason

@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 from example_photos import write_album
 
+from dhm_cli.errors import InputError
 from dhm_cli.inference import writers
 from dhm_cli.inference.aligner import Face
 from dhm_cli.inference.landmark_csv import LandmarkTable
 from dhm_cli.inference.photos import align_files
 from dhm_cli.inference.results import NO_FACE, OK, UNREADABLE, PhotoResult
-from dhm_cli.inference.writers import open_writer
+from dhm_cli.inference.writers import Kind, open_writer
 
 
 class Diary:
@@ -41,17 +42,20 @@ def diaries(monkeypatch: pytest.MonkeyPatch) -> list[Diary]:
         opened.append(Diary(out, resume))
         return opened[-1]
 
-    monkeypatch.setitem(writers.WRITERS, ".diary", open_diary)
+    monkeypatch.setitem(writers.WRITERS, ".diary", Kind(open_diary, open_diary, lambda _: True))
     return opened
 
 
 def test_the_ending_chooses(tmp_path: Path, diaries: list[Diary]) -> None:
     for name in ("a.diary", "b.DIARY"):
         assert open_writer(tmp_path / name) is diaries[-1]
-    for name in ("landmarks.csv", "landmarks", "landmarks.txt"):
-        writer = open_writer(tmp_path / name)
-        assert isinstance(writer, LandmarkTable)
-        writer.close()
+    writer = open_writer(tmp_path / "landmarks.CSV")
+    assert isinstance(writer, LandmarkTable)
+    writer.close()
+    for name in ("landmarks", "landmarks.txt", "landmarks.json", "x.parquet"):
+        with pytest.raises(InputError, match="no such kind of output") as caught:
+            open_writer(tmp_path / name)
+        assert ".csv" in caught.value.hint
     assert len(diaries) == 2
 
 
@@ -82,7 +86,7 @@ def test_a_writer_is_closed_after_an_interruption(tmp_path: Path, dummy_network:
             raise KeyboardInterrupt
 
     write_album(tmp_path / "album")
-    options = {"device": "cpu", "weights": dummy_network}
+    options = {"device": "cpu", "model": dummy_network}
     with pytest.raises(KeyboardInterrupt):
         align_files([tmp_path / "album"], tmp_path / "out.diary", progress=stop, **options)
     assert diaries[0].ends == ["close"]
