@@ -127,4 +127,4 @@ def no_charts(monkeypatch: pytest.MonkeyPatch) -> None:
 
     pixel = cv2.imencode(".png", np.zeros((1, 1), np.uint8))[1].tobytes()
     for chart in ("save_ced", "save_error_by_yaw", "save_landmark_errors"):
-        monkeypatch.setattr(f"dhm_cli.evaluation.report.{chart}", lambda path, *_: path.write_bytes(pixel))
+        monkeypatch.setattr(f"dhm_cli.evaluation.report_folder.{chart}", lambda path, *_: path.write_bytes(pixel))

@@ -9,7 +9,7 @@ from scored_faces import NAMES, make_labels, write_scored_store
 from typer.testing import CliRunner, Result
 
 from dhm_cli.cli.main import app
-from dhm_cli.evaluation.report import ReportFolder
+from dhm_cli.evaluation.report_folder import ReportFolder
 from dhm_cli.morphable.face_model import FaceModel
 
 

@@ -18,7 +18,7 @@ from dhm_cli.errors import InputError
 from dhm_cli.evaluation import network_landmarks as prediction
 from dhm_cli.evaluation.evaluate import EvaluationOptions
 from dhm_cli.evaluation.evaluate import evaluate as run_evaluation
-from dhm_cli.evaluation.scores import Scoring
+from dhm_cli.evaluation.numbers import Scoring
 from dhm_cli.geometry.crop import crop_matrix, extract_crop
 from dhm_cli.geometry.landmarks import face_size
 from dhm_cli.inference.aligner import Face
