@@ -117,3 +117,14 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     monkeypatch.setattr(charts, "_save", keep)
     return figures
+
+
+@pytest.fixture
+def no_charts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The charts of an evaluation's report are a pixel each: for tests of its other files."""
+    import cv2
+    import numpy as np
+
+    pixel = cv2.imencode(".png", np.zeros((1, 1), np.uint8))[1].tobytes()
+    for chart in ("save_ced", "save_error_by_yaw", "save_landmark_errors"):
+        monkeypatch.setattr(f"dhm_cli.evaluation.report_folder.{chart}", lambda path, *_: path.write_bytes(pixel))

@@ -17,7 +17,7 @@ from dhm_cli.data.store import FaceStore
 from dhm_cli.errors import InputError
 from dhm_cli.evaluation.evaluate import EvaluationOptions
 from dhm_cli.evaluation.evaluate import evaluate as run_evaluation
-from dhm_cli.evaluation.scores import Scoring
+from dhm_cli.evaluation.numbers import Scoring
 from dhm_cli.geometry.landmarks import MIRROR
 from dhm_cli.geometry.pose import estimate_pose, matrix_to_euler
 from dhm_cli.io.matlab import read_mat

@@ -18,8 +18,8 @@ from dhm_cli.errors import InputError
 from dhm_cli.morphable.location import DEFAULT_FACE_MODEL, existing_face_model
 
 if TYPE_CHECKING:
+    from dhm_cli.evaluation.numbers import Disturbed, Numbers
     from dhm_cli.evaluation.report import Against, Report
-    from dhm_cli.evaluation.scores import Disturbed, Numbers
     from dhm_cli.metrics.headline import HeadlineNumber
 
 _BINS = ("0-30", "30-60", "60-90", "mean_of_bins", "mean_of_images")
@@ -196,8 +196,8 @@ def evaluate(
 
         from dhm_cli.evaluation.evaluate import EvaluationOptions
         from dhm_cli.evaluation.evaluate import evaluate as run
+        from dhm_cli.evaluation.numbers import Scoring
         from dhm_cli.evaluation.report import is_report, json_text
-        from dhm_cli.evaluation.scores import Scoring
         from dhm_cli.runtime.atomic import written_atomically
         from dhm_cli.runtime.outputs import STDOUT, check_output
     if interrupted.is_set():
@@ -316,7 +316,7 @@ def _print_comparison(report: "Report", other: "Against") -> None:
         value = _number(other.numbers.headline.values[number.name])
         rows.append([_title(number, report.numbers), value, shown, _interval(change.interval), change.verdict])
     typer.echo()
-    say(f"{report.name} minus {other.record['name']}, by paired bootstrap:")
+    say(f"{report.name} minus {other.name}, by paired bootstrap:")
     headers = ("", "the other", "difference", "95 % interval", "verdict")
     print_table(headers, rows, sections=[k for k, number in enumerate(HEADLINE) if number.section_ends])
     say(f"means and median over the {other.comparison.common:,} faces that both found")

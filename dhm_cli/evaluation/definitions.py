@@ -1,6 +1,7 @@
 """What every number of a report means, in one sentence each."""
 
-from dhm_cli.evaluation.scores import POSE_LIMIT, Scoring
+from dhm_cli.evaluation.numbers import Scoring
+from dhm_cli.evaluation.scores import POSE_LIMIT
 from dhm_cli.metrics.bootstrap import FEWEST_IMAGES, LEVEL
 from dhm_cli.metrics.headline import HEADLINE
 

@@ -5,7 +5,6 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +12,14 @@ from numpy.typing import NDArray
 from dhm_cli.errors import InputError
 from dhm_cli.evaluation.ground_truth import GroundTruth, check_choice, load_ground_truth
 from dhm_cli.evaluation.matching import match_predictions
+from dhm_cli.evaluation.method import Method, Origin
 from dhm_cli.evaluation.network_landmarks import predict_faces
+from dhm_cli.evaluation.numbers import Scoring
 from dhm_cli.evaluation.predictions import read_predictions
 from dhm_cli.evaluation.protocols import JITTER_HEADLINE, PROTOCOLS, REFINE, make_protocol
-from dhm_cli.evaluation.report import Report, ReportFolder, assemble
-from dhm_cli.evaluation.scores import Method, Scoring, difference, score
+from dhm_cli.evaluation.report import Report, assemble
+from dhm_cli.evaluation.report_folder import ReportFolder
+from dhm_cli.evaluation.scores import difference, score
 from dhm_cli.geometry.landmarks import bounding_box
 from dhm_cli.geometry.pose import estimate_pose
 from dhm_cli.inference.engines import load_engine
@@ -170,7 +172,7 @@ def _with_own_name(method: Method, taken: Sequence[str]) -> Method:
     name, number = plain, 2
     while name in taken:
         name, number = f"{plain} ({number})", number + 1
-    return replace(method, name=name, record={**method.record, "name": name})
+    return replace(method, name=name)
 
 
 def _refine(options: EvaluationOptions) -> int:
@@ -183,24 +185,25 @@ def _network(
     """Run a network over the faces; what is done is kept in the file `unfinished`."""
     engine = load_engine(options.device, source.file, face_model=options.face_model)
     embedded = embedded_name(source.file)
-    record: dict[str, Any] = {
-        "kind": "network",
-        "file": str(source.file) if embedded is None else f"the network {embedded} that comes with dhm",
-        "hash": engine.weights_hash,
-        "arch": engine.arch,
-        "input_size": engine.input_size,
-        "protocol": options.protocol or "paper",
-        "refine": _refine(options),
-    }
+    protocol_name, refine = options.protocol or "paper", _refine(options)
+    origin = Origin(
+        "network",
+        file=str(source.file) if embedded is None else f"the network {embedded} that comes with dhm",
+        hash=engine.weights_hash,
+        arch=engine.arch,
+        input_size=engine.input_size,
+        protocol=protocol_name,
+        refine=refine,
+    )
     name = source.name or embedded or "/".join(Path(str(source.file)).with_suffix("").parts[-2:])
-    protocol = make_protocol(record["protocol"], truth.faces.landmarks, truth.faces.names)
+    protocol = make_protocol(protocol_name, truth.faces.landmarks, truth.faces.names)
     images = str(truth.store.attributes.get("images_hash"))
-    key = {"network": record, "split": truth.split, "faces": truth.store.fingerprint(), "images": images}
+    key = {"network": origin.to_json(), "split": truth.split, "faces": truth.store.fingerprint(), "images": images}
     kept = Unfinished(unfinished, key)
     threads = options.threads or available_cores()
-    variants = predict_faces(engine, truth, protocol, record["refine"], threads, kept, progress, name)
+    variants = predict_faces(engine, truth, protocol, refine, threads, kept, progress, name)
     landmarks = variants[JITTER_HEADLINE if len(variants) > 1 else 0].astype(np.float64)
-    return Method(name, record, landmarks, _pose(landmarks, engine.mean_shape), variants if len(variants) > 1 else None)
+    return Method(name, origin, landmarks, _pose(landmarks, engine.mean_shape), variants if len(variants) > 1 else None)
 
 
 def _pose(landmarks: NDArray[np.float64], mean_shape: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -225,6 +228,5 @@ def _predictions(source: _Source, truth: GroundTruth) -> Method:
         pose = np.full((len(truth), 3), np.nan)
         pose[found] = read.pose[rows[found]]
     digest = short_hash(landmarks.tobytes())
-    unknown = dict.fromkeys(("arch", "input_size", "protocol", "refine"))
-    record = {"kind": "predictions", "file": str(file), "hash": digest, "unused": len(match.unused), **unknown}
-    return Method(source.name or file.stem, record, landmarks, pose)
+    origin = Origin("predictions", file=str(file), hash=digest, unused=len(match.unused))
+    return Method(source.name or file.stem, origin, landmarks, pose)

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from dhm_cli.drawing.faces import comparison_tile
 from dhm_cli.evaluation.ground_truth import GroundTruth
-from dhm_cli.evaluation.scores import Method, Score
+from dhm_cli.evaluation.method import Method
+from dhm_cli.evaluation.scores import Score
 from dhm_cli.metrics.landmark_error import YAW_BINS, in_yaw_bin
 
 # Faces of each section; a picture's side, pixels; its JPEG quality.

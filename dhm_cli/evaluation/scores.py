@@ -1,19 +1,32 @@
 """All numbers of one method on the faces of a ground truth, and its differences from another method."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dhm_cli.evaluation.ground_truth import GroundTruth
+from dhm_cli.evaluation.method import Method
+from dhm_cli.evaluation.numbers import (
+    Comparison,
+    Depth,
+    Disturbed,
+    Headline,
+    LabelledYaw,
+    Missing,
+    Numbers,
+    OtherOrigin,
+    PoseErrors,
+    Scoring,
+    Visibility,
+    WorstFace,
+)
 from dhm_cli.evaluation.protocols import JITTER_KINDS, JITTERS
 from dhm_cli.geometry.landmarks import GROUPS
 from dhm_cli.geometry.occlusion import self_occluded
 from dhm_cli.geometry.pose import align_rotation, angle_difference, euler_to_matrix, geodesic_angle, matrix_to_euler
-from dhm_cli.metrics.bootstrap import LEVEL, Difference, compare, headline_intervals
-from dhm_cli.metrics.headline import headline, images_of, nested
+from dhm_cli.metrics.bootstrap import compare, headline_intervals
+from dhm_cli.metrics.headline import headline, images_of
 from dhm_cli.metrics.landmark_error import (
     YAW_BINS,
     failure_rate,
@@ -30,213 +43,6 @@ POSE_LIMIT = 99.0
 _WORST = 12
 _NAMED = 100
 _Y_UP = np.array([1.0, -1.0, 1.0])
-
-
-@dataclass(frozen=True, eq=False)
-class Method:
-    """What a method says of N faces.
-
-    Attributes:
-        name: for tables and charts.
-        record: where it comes from, for the report.
-        landmarks: (N, 68, 2 or 3), 0-based image pixels; NaN for a face that was not found.
-        pose: (N, 3), pitch, yaw, roll in degrees, NaN where not given; None where the method gives none.
-        variants: (V, N, 68, 3), landmarks from each of `protocols.JITTERS`; None under other protocols.
-    """
-
-    name: str
-    record: Mapping[str, Any]
-    landmarks: NDArray[np.floating]
-    pose: NDArray[np.float64] | None = None
-    variants: NDArray[np.floating] | None = None
-
-    @property
-    def found(self) -> NDArray[np.bool_]:
-        """Which faces it gave points for, (N,)."""
-        return ~np.isnan(self.landmarks).any(axis=(1, 2))
-
-    def take(self, chosen: NDArray[np.bool_]) -> "Method":
-        """What it says of some of the faces, by mask."""
-        pose = None if self.pose is None else self.pose[chosen]
-        variants = None if self.variants is None else self.variants[:, chosen]
-        return replace(self, landmarks=self.landmarks[chosen], pose=pose, variants=variants)
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """How methods are scored.
-
-    Attributes:
-        normaliser: one of `metrics.NORMALISERS`.
-        threshold: of the failure rate, percent.
-        skip_missing: leave out the faces that a method did not find, instead of counting them as failures.
-        replicates: of the bootstrap.
-        seed: of the bootstrap.
-    """
-
-    normaliser: str = "bbox"
-    threshold: float = 6.0
-    skip_missing: bool = False
-    replicates: int = 2000
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Missing:
-    """Faces that a method gave no points for.
-
-    Attributes:
-        policy: "fail", they are failures, or "skip", they are left out.
-        count: how many; `by_bin` the same by yaw.
-        names: the first of them.
-    """
-
-    policy: str
-    count: int
-    by_bin: dict[str, int]
-    names: list[str]
-
-
-@dataclass(frozen=True)
-class Headline:
-    """The numbers of `metrics.headline.HEADLINE` by name, percent, with the ends of their intervals."""
-
-    values: dict[str, float]
-    intervals: dict[str, tuple[float, float]]
-
-
-@dataclass(frozen=True)
-class LabelledYaw:
-    """The headline of the faces that have a yaw of the dataset's own labels, binned by that; and faces by bin."""
-
-    headline: Headline
-    bins: dict[str, int]
-
-
-@dataclass(frozen=True)
-class Visibility:
-    """NME by yaw of the landmarks on the near side and on the side turned away, and the percentage of the latter."""
-
-    visible: dict[str, float]
-    self_occluded: dict[str, float]
-    share_self_occluded: float
-
-
-@dataclass(frozen=True)
-class Depth:
-    """NME by yaw in x, y and z, and mean absolute error by yaw in z alone, percent."""
-
-    whole: dict[str, float]
-    depth: dict[str, float]
-
-
-@dataclass(frozen=True)
-class PoseErrors:
-    """Absolute errors of the head pose, degrees.
-
-    Attributes:
-        source: "predicted", the pose is the method's own, or "aligned", its points' rotation from the true ones.
-        n: faces.
-        limit: faces turned further are left out, their names are in `excluded`.
-        pitch, yaw, roll, mean, geodesic: means over the faces.
-        median: medians, by the same names but the mean.
-    """
-
-    source: str
-    n: int
-    limit: float
-    excluded: list[str]
-    pitch: float
-    yaw: float
-    roll: float
-    mean: float
-    geodesic: float
-    median: dict[str, float]
-
-
-@dataclass(frozen=True)
-class WorstFace:
-    """A face with one of the largest errors: name, yaw (degrees), NME (percent)."""
-
-    name: str
-    yaw: float
-    nme: float
-
-
-@dataclass(frozen=True)
-class Disturbed:
-    """Numbers under boxes that are off: kind and level (percent of the side), and what became of them, percent."""
-
-    kind: str
-    level: float
-    failure_rate: float
-    mean_of_bins: float
-    mean_of_images: float
-
-
-@dataclass(frozen=True)
-class Numbers:
-    """All numbers of one method.
-
-    Attributes:
-        headline: with intervals.
-        scoring: how it was scored.
-        n: faces that count; `bins` the same by yaw; `measured` those of them with an NME, by yaw and in all.
-        missing: faces without points.
-        by_labelled_yaw: None where the dataset has no yaw of its own.
-        regions: NME by yaw over the points of a region alone.
-        visibility: near side and far side.
-        landmarks: mean error of each, percent.
-        mean_offset: median shift in x and y, pixels.
-        nme_3d: None where points or truth are 2D.
-        pose: None where there is no pose to be had.
-        worst: the largest errors.
-        robustness: None but under the protocol jitter.
-    """
-
-    headline: Headline
-    scoring: Scoring
-    n: int
-    bins: dict[str, int]
-    missing: Missing
-    measured: dict[str, int]
-    by_labelled_yaw: LabelledYaw | None
-    regions: dict[str, dict[str, float]]
-    visibility: Visibility
-    landmarks: list[float]
-    mean_offset: list[float]
-    nme_3d: Depth | None
-    pose: PoseErrors | None
-    worst: list[WorstFace]
-    robustness: list[Disturbed] | None
-
-    def to_json(self) -> dict[str, Any]:
-        """The numbers as `report.json` has them."""
-        s, own = self.scoring, self.by_labelled_yaw
-        intervals = nested({name: list(ends) for name, ends in self.headline.intervals.items()})
-        numbers = nested(self.headline.values)
-        numbers["failure_rate"] = {"threshold": s.threshold, "value": numbers["failure_rate"]}
-        labelled = None
-        if own is not None:
-            ends = nested({name: list(pair) for name, pair in own.headline.intervals.items()})["nme"]
-            labelled = {**nested(own.headline.values)["nme"], "bins": own.bins, "intervals": ends}
-        return {
-            **numbers,
-            "intervals": {"level": LEVEL, "replicates": s.replicates, "seed": s.seed, **intervals},
-            "n": self.n,
-            "bins": self.bins,
-            "missing": asdict(self.missing),
-            "measured": self.measured,
-            "nme_by_labelled_yaw": labelled,
-            "regions": self.regions,
-            "visibility": asdict(self.visibility),
-            "landmarks": self.landmarks,
-            "mean_offset": self.mean_offset,
-            "nme_3d": None if self.nme_3d is None else {**self.nme_3d.whole, "depth": self.nme_3d.depth},
-            "pose": None if self.pose is None else asdict(self.pose),
-            "worst": [asdict(face) for face in self.worst],
-            "robustness": None if self.robustness is None else [asdict(row) for row in self.robustness],
-        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -402,27 +208,6 @@ def _robustness(variants: NDArray[np.floating], truth: GroundTruth, scoring: Sco
     return rows
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """How a method differs from another on the same faces.
-
-    Attributes:
-        common: faces that both found, over which means and medians are.
-        differences: of every headline number, by name.
-    """
-
-    common: int
-    differences: dict[str, Difference]
-
-    def to_json(self) -> dict[str, Any]:
-        """The differences as `report.json` has them."""
-        values = {
-            name: {"value": d.value, "interval": list(d.interval), "verdict": d.verdict}
-            for name, d in self.differences.items()
-        }
-        return {"common": self.common, **nested(values)}
-
-
 def difference(ours: Score, theirs: Score, truth: GroundTruth, scoring: Scoring) -> Comparison:
     """Our numbers minus another method's, by paired bootstrap."""
     both = ~np.isnan(ours.nme) & ~np.isnan(theirs.nme)
@@ -441,14 +226,6 @@ def noise_floor(truth: GroundTruth, scoring: Scoring) -> dict[str, float] | None
         return None
     nme = normalised_mean_error(faces.reannotated, faces.landmarks, scoring.normaliser)
     return {**nme_by_yaw(nme, faces.yaw), "failure_rate": failure_rate(nme, scoring.threshold)}
-
-
-@dataclass(frozen=True)
-class OtherOrigin:
-    """NME by yaw against re-annotated points whose pixels are counted from `origin`, not from the store's number."""
-
-    origin: int
-    nme: dict[str, float]
 
 
 def other_origin(method: Method, truth: GroundTruth, scoring: Scoring) -> OtherOrigin | None:

@@ -1,8 +1,8 @@
 """Intervals of the headline numbers by bootstrap over images, and paired comparisons of two methods; numpy only.
 
 Images are drawn with replacement as often as there are images, and every number is computed again from the drawn ones
-(Efron and Tibshirani 1993). A replicate is an (N,) count of how often each image was drawn, so that all numbers but the
-median are one product of counts with per-image terms.
+(Efron and Tibshirani 1993). A replicate is an (N,) count of how often each image was drawn: `metrics.headline` computes
+every number from such counts.
 """
 
 from collections.abc import Iterator
@@ -101,6 +101,13 @@ def compare(
 
     Returns:
         By the names of `headline`.
+
+    Example:
+        >>> import numpy as np
+        >>> from dhm_cli.metrics.bootstrap import compare
+        >>> theirs = np.random.default_rng(0).uniform(2.0, 6.0, 100)
+        >>> compare(theirs - 0.5, theirs, yaw=np.zeros(100), replicates=100)["mean_of_images"].verdict
+        'better'
     """
     both = ~np.isnan(ours) & ~np.isnan(theirs)
     a, b = (images_of(nme, yaw, threshold, both) for nme in (ours, theirs))

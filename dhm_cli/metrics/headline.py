@@ -261,10 +261,12 @@ def headline(images: Images, counts: NDArray[np.floating] | None = None) -> dict
         5.0
     """
     counts = np.ones((1, len(images.known))) if counts is None else np.asarray(counts, np.float64)
-    means = [(number, number.term(images)) for number in HEADLINE if number.term is not None]
-    sums = counts @ np.stack([part for _, pair in means for part in pair], axis=1)
+    means = [(number, *number.term(images)) for number in HEADLINE if number.term is not None]
+    sums = counts @ np.stack([term for _, term, _ in means], axis=1)
+    weights = counts @ np.stack([weight for _, _, weight in means], axis=1)
     found = {
-        number.name: _ratio(number.scale * sums[:, 2 * k], sums[:, 2 * k + 1]) for k, (number, _) in enumerate(means)
+        number.name: _ratio(number.scale * total, weight)
+        for (number, _, _), total, weight in zip(means, sums.T, weights.T, strict=True)
     }
     for number in HEADLINE:
         if number.rule is not None:

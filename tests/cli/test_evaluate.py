@@ -9,7 +9,7 @@ from scored_faces import NAMES, make_labels, write_scored_store
 from typer.testing import CliRunner, Result
 
 from dhm_cli.cli.main import app
-from dhm_cli.evaluation.report import ReportFolder
+from dhm_cli.evaluation.report_folder import ReportFolder
 from dhm_cli.morphable.face_model import FaceModel
 
 
@@ -79,6 +79,7 @@ def test_json_to_a_file_and_to_standard_output(here: Path) -> None:
     assert again.exit_code == 0, again.output
 
 
+@pytest.mark.usefixtures("no_charts")
 def test_published_rows_only_where_they_can_be_compared_or_on_demand(here: Path) -> None:
     plain = ("--predictions", "truth.npz", "--data", "faces.h5", "--replicates", 100)
     result = dhm(*plain, "--report", "out", "--published")
@@ -139,15 +140,20 @@ def test_nothing_misleads_about_the_other_method_either(here: Path) -> None:
     assert "over the 5 faces that both found" in " ".join(result.stdout.split())
 
 
-@pytest.mark.parametrize("name", ["[/x]", "[bold]x", "a\nb", "n\x1b[31m"])
-def test_names_are_printed_as_they_are(here: Path, name: str) -> None:
-    more = ("--against", f"{name}=truth.npz", "--report", "out", "--replicates", 100)
-    result = dhm("--predictions", "truth.npz", "--data", "faces.h5", "--name", name, *more)
+@pytest.mark.usefixtures("no_charts")
+def test_names_are_printed_as_they_are(here: Path) -> None:
+    names = ["[/x]", "[bold]x", "a\nb", "n\x1b[31m"]
+    own = "".join(names)
+    more = [text for name in (*names, own) for text in ("--against", f"{name}=truth.npz")]
+    arguments = ("--data", "faces.h5", "--name", own, "--report", "out", "--replicates", 100, *more)
+    result = dhm("--predictions", "truth.npz", *arguments)
     assert result.exit_code == 0, result.output
-    shown = name.replace("\n", "?").replace("\x1b", "?")
-    assert f"{shown} on faces.h5" in result.stdout
-    assert f"{shown} (2)" in result.stdout
-    assert json.loads(Path("out/report.json").read_text())["method"]["name"] == shown
+    report = json.loads(Path("out/report.json").read_text())
+    assert report["method"]["name"] == (shown := "[/x][bold]xa?bn?[31m")
+    assert result.stdout.startswith(f"{shown} on faces.h5")
+    others = [other["name"] for other in report["against"]]
+    assert others == ["[/x]", "[bold]x", "a?b", "n?[31m", f"{shown} (2)"]
+    assert all(f"{shown} minus {other}, by paired bootstrap" in folded(result.stdout) for other in others)
 
 
 def test_the_numbers_are_printed_even_where_the_report_cannot_be_written(

@@ -18,7 +18,7 @@ from dhm_cli.errors import InputError
 from dhm_cli.evaluation import network_landmarks as prediction
 from dhm_cli.evaluation.evaluate import EvaluationOptions
 from dhm_cli.evaluation.evaluate import evaluate as run_evaluation
-from dhm_cli.evaluation.scores import Scoring
+from dhm_cli.evaluation.numbers import Scoring
 from dhm_cli.geometry.crop import crop_matrix, extract_crop
 from dhm_cli.geometry.landmarks import face_size
 from dhm_cli.inference.aligner import Face
@@ -121,6 +121,7 @@ def test_the_numbers_are_those_of_the_network(store: Path, dummy_network: Path, 
     assert report["pose"]["source"] == "predicted"
 
 
+@pytest.mark.usefixtures("no_charts")
 def test_its_own_predictions_score_the_same(store: Path, dummy_network: Path, tmp_path: Path) -> None:
     first = evaluate(options(store, model=dummy_network, report=tmp_path / "a"))
     second = evaluate(options(store, predictions=tmp_path / "a" / "predictions.npz", report=tmp_path / "b"))
@@ -167,6 +168,7 @@ def test_the_truth_as_predictions_of_every_kind(store: Path, landmarks: NDArray[
         assert report["auc"]["7"] == pytest.approx(100.0, abs=1e-2)
 
 
+@pytest.mark.usefixtures("no_charts")
 def test_two_methods_beside_each_other(store: Path, landmarks: NDArray[np.float32], tmp_path: Path) -> None:
     size = face_size(landmarks)[:, None]
     ours, theirs = landmarks.copy(), landmarks.copy()
@@ -236,6 +238,7 @@ def test_predictions_of_other_faces_are_counted(store: Path, landmarks: NDArray[
     assert (report["method"]["unused"], report["missing"]["count"]) == (2, 0)
 
 
+@pytest.mark.usefixtures("no_charts")
 def test_a_stopped_evaluation_goes_on(
     store: Path, dummy_network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

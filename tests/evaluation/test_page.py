@@ -15,6 +15,7 @@ import pytest
 from dhm_cli.errors import FormatError, InputError
 from dhm_cli.evaluation.gallery import Section, Tile
 from dhm_cli.evaluation.page import interval, number, signed, write_page
+from dhm_cli.metrics.headline import HEADLINE, nested
 
 FIVE = ("0-30", "30-60", "60-90", "mean_of_bins", "mean_of_images")
 VOID = {"meta", "link", "img", "br"}
@@ -33,12 +34,20 @@ class Numbers:
     def five(self) -> dict[str, float]:
         return {key: self.next() for key in FIVE}
 
+    def headline(self, **rate: float) -> dict[str, Any]:
+        numbers = nested({entry.name: self.next() for entry in HEADLINE})
+        return {**numbers, "failure_rate": {**rate, "value": numbers["failure_rate"]}}
+
     def pair(self) -> list[float]:
         return [self.next(), self.next()]
 
     def difference(self, verdict: str) -> dict[str, Any]:
         low, value, high = self.next(), self.next(), self.next()
         return {"value": -value, "interval": [-high, -low], "verdict": verdict}
+
+
+def verdict(name: str) -> str:
+    return "worse" if name.startswith("auc") else "level" if name in FIVE else "better"
 
 
 def make_report() -> dict[str, Any]:
@@ -50,17 +59,8 @@ def make_report() -> dict[str, Any]:
         "protocol": "detector",
         "refine": 1,
         "missing": {"count": 5},
-        "nme": n.five(),
-        "median": n.next(),
-        "failure_rate": {"value": n.next()},
-        "auc": {"7": n.next(), "8": n.next()},
-        "difference": {
-            "common": 1129,
-            "nme": {key: n.difference("level") for key in FIVE},
-            "median": n.difference("better"),
-            "failure_rate": n.difference("better"),
-            "auc": {"7": n.difference("worse"), "8": n.difference("worse")},
-        },
+        **n.headline(),
+        "difference": {"common": 1129, **nested({e.name: n.difference(verdict(e.name)) for e in HEADLINE})},
     }
     pose = {key: n.next() for key in ("pitch", "yaw", "roll", "mean", "geodesic")}
     row = {
@@ -106,23 +106,17 @@ def make_report() -> dict[str, Any]:
             "by_bin": {"0-30": 52, "30-60": 31, "60-90": 22},
             "names": ["m.jpg"],
         },
-        "nme": n.five(),
+        **n.headline(threshold=4.5),
         "nme_by_labelled_yaw": {
             **n.five(),
             "bins": {"0-30": 613, "30-60": 414, "60-90": 207},
             "intervals": {key: n.pair() for key in FIVE},
         },
-        "median": n.next(),
-        "failure_rate": {"threshold": 4.5, "value": n.next()},
-        "auc": {"7": n.next(), "8": n.next()},
         "intervals": {
             "level": 95.0,
             "replicates": 2017,
             "seed": 3,
-            "nme": {key: n.pair() for key in FIVE},
-            "median": n.pair(),
-            "failure_rate": n.pair(),
-            "auc": {"7": n.pair(), "8": n.pair()},
+            **nested({entry.name: n.pair() for entry in HEADLINE}),
         },
         "regions": {name: n.five() for name in ("jaw", "brows", "nose", "eyes", "mouth")},
         "visibility": {"visible": n.five(), "self_occluded": n.five(), "share_self_occluded": n.next()},

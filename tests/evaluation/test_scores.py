@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from scored_faces import NAMES, YAW, make_labels, write_scored_store
 
 from dhm_cli.evaluation.ground_truth import GroundTruth, load_ground_truth
+from dhm_cli.evaluation.method import Method, Origin
+from dhm_cli.evaluation.numbers import Scoring
 from dhm_cli.evaluation.protocols import JITTERS
-from dhm_cli.evaluation.scores import Method, Scoring, difference, noise_floor, pose_errors, score
+from dhm_cli.evaluation.scores import difference, noise_floor, pose_errors, score
 from dhm_cli.geometry.landmarks import GROUPS, face_size
 from dhm_cli.geometry.occlusion import self_occluded
 from dhm_cli.geometry.pose import euler_to_matrix
@@ -25,7 +27,7 @@ BINS = {"0-30": 2.0, "30-60": 5.75, "60-90": 26.5 / 3, "mean_of_bins": (7.75 + 2
 
 
 def method(landmarks: NDArray[np.floating], pose: NDArray[np.float64] | None = None, **more: Any) -> Method:
-    return Method("ours", {"name": "ours"}, np.asarray(landmarks, np.float64), pose, **more)
+    return Method("ours", Origin("predictions"), np.asarray(landmarks, np.float64), pose, **more)
 
 
 def shifted(truth: GroundTruth, percent: NDArray[np.float64]) -> NDArray[np.float64]:
