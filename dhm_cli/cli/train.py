@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dhm_cli.cli.lines import say, wrapped
+from dhm_cli.cli.tables import print_table
 from dhm_cli.config.networks import DhmConfig, FastDhmConfig
 from dhm_cli.config.run import RunSettings, resolve
 from dhm_cli.config.settings import Settings
@@ -185,8 +187,8 @@ def _train_one(settings: RunSettings, out: Path, options: "RunOptions", processe
     trainer = Trainer(settings, open_stores(settings.data), out, options, processes, resume)
     if processes.is_main:
         for warning in trainer.warnings:
-            typer.echo(f"warning: {warning}", err=True)
-        typer.echo(f"{settings.arch}: {trainer.description}")
+            say(f"warning: {warning}", "  ", err=True)
+        say(f"{settings.arch}: {trainer.description}", "  ")
     with tqdm(
         total=trainer.steps,
         initial=trainer.step,
@@ -201,23 +203,20 @@ def _train_one(settings: RunSettings, out: Path, options: "RunOptions", processe
             bar.set_postfix(loss=f"{progress.loss:.4f}", **speed, refresh=False)
             if progress.validation is not None and processes.is_main:
                 bins = "  ".join(f"{name} {value:.2f}" for name, value in progress.validation.items())
-                bar.write(f"step {progress.step}: validation NME %  {bins}")
+                bar.write(wrapped(f"step {progress.step}: validation NME %  {bins}", "  "))
 
         try:
             trainer.run(show)
         except KeyboardInterrupt:
             bar.close()
             if processes.is_main:
-                typer.echo(f"stopped at step {trainer.step}; continue with: the same command and --resume", err=True)
+                say(f"stopped at step {trainer.step}; continue with: the same command and --resume", "  ", err=True)
             raise
     if processes.is_main:
         typer.echo(f"best network: {RunFolder(out).best}")
 
 
 def _train_ablation(settings_of: Any, out: Path, options: "RunOptions", processes: "Processes") -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     from dhm_cli.training.ablation import compare_runs
     from dhm_cli.training.run_folder import RunFolder
 
@@ -226,8 +225,7 @@ def _train_ablation(settings_of: Any, out: Path, options: "RunOptions", processe
         _train_one(settings_of(arch, folder), folder, options, processes, RunFolder(folder).state.exists())
     if processes.is_main:
         rows = compare_runs({arch: out / arch for arch in _ABLATION}, out)["rows"]
-        table = Table("NME %", *(name.replace("_", " ") for name, value in rows[0].items() if isinstance(value, float)))
-        for row in rows:
-            table.add_row(row["run"], *(f"{value:.2f}" for value in row.values() if isinstance(value, float)))
-        Console().print(table)
+        names = [name for name, value in rows[0].items() if isinstance(value, float)]
+        heads = [name.replace("_of_", " of\n").replace("_", " ") for name in names]
+        print_table(["NME %", *heads], [[row["run"], *(f"{row[name]:.2f}" for name in names)] for row in rows])
         typer.echo(f"comparison: {out / 'ced.png'} and {out / 'comparison.csv'}")

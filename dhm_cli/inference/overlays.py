@@ -32,8 +32,10 @@ def overlay_paths(photos: Sequence[Path], folder: Path) -> dict[Path, Path]:
 
     Raises:
         InputError: a photo lies inside `folder`, so it might be taken for an overlay and an overlay for a photo in the
-            next run; the photos lie on several drives.
+            next run; the photos lie on several drives; `folder` is a file.
     """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is no folder", hint="choose another folder for --overlay")
     _check_no_photo_in(folder, photos)
     places = {photo: os.path.abspath(photo) for photo in photos}
     try:

@@ -158,7 +158,7 @@ class Trainer:
         self._network = self._trained_network()
         if processes.is_main:
             self._folder.claim()
-            write_toml(self._folder.config, settings.to_toml())
+            write_toml(self._folder.config, {**settings.to_toml(), **_named(stores)})
             self._folder.describe({**self._record, "parameters": self._count()}, self.step)
             self._folder.forget_after(self.step)
 
@@ -269,7 +269,7 @@ class Trainer:
             }
             self._folder.add_row(row if validation is None else {**row, "validation": validation})
             if validation is not None:
-                self._folder.draw_learning_curve()
+                self._folder.draw_learning_curve(min(self.config.warmup, self.steps // 10))
         report(TrainProgress(self.step, self._loss, clock.speed, clock.waiting, validation))
         if is_due:
             self._clock = _Clock()
@@ -317,3 +317,9 @@ def _network_and_objective(
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in the annotations
     objective = Objective(settings.training, network.input_size, face_model, teacher).to(device)
     return cast(Network, processes.prepared(model)), objective
+
+
+def _named(stores: list[tuple[FaceStore, float]]) -> dict[str, list[str]]:
+    """The data as a settings file names it, also where it was every store of the default folder."""
+    names = [f"{store.path}" if weight == 1 else f"{store.path}={weight:g}" for store, weight in stores]
+    return {"data": names} if all(name.isprintable() for name in names) else {}  # no TOML file can hold the others

@@ -203,7 +203,7 @@ def test_ctrl_c_keeps_the_finished_photos(here: Path, dummy_network: Path) -> No
     resumed = dhm(*arguments, "--resume")
     assert resumed.exit_code == 0, resumed.output
     # The last photo may have been torn, so it is done again.
-    assert "11 photo (3 of them from the interrupted run), 11 face, " in resumed.stdout
+    assert "11 photos (3 of them from the interrupted run), 11 faces, " in resumed.stdout
     with Path("landmarks.csv").open(newline="") as file:
         paths = [row["path"] for row in csv.DictReader(file)]
     assert paths == sorted(f"photos/{name}" for name in os.listdir("photos"))

@@ -124,7 +124,7 @@ def test_a_folder_for_overlays_that_cannot_be_written_stops_the_run(
 ) -> None:
     (tmp_path / "file").touch()
     options = {"device": "cpu", "model": dummy_network}
-    with pytest.raises(InputError, match="cannot be written") as caught:
+    with pytest.raises(InputError, match="file: is no folder") as caught:
         align_files([album], tmp_path / "out.csv", overlay_dir=tmp_path / "file", **options)
     assert "--overlay" in caught.value.hint
 
