@@ -97,6 +97,10 @@ def prepare(
             show_default=False,
         ),
     ] = None,
+    reannotated_origin: Annotated[
+        int,
+        typer.Option(min=0, max=1, help="Number of the first pixel in --reannotated: 0, or 1 as in MATLAB."),
+    ] = 0,
     yaw_labels: Annotated[
         Path | None,
         typer.Option(
@@ -177,6 +181,7 @@ def prepare(
         prior=prior,
         table=table,
         reannotated=reannotated,
+        reannotated_origin=reannotated_origin,
         yaw_labels=yaw_labels,
         split=split,
         seed=seed,

@@ -62,7 +62,7 @@ def relabel(
     engine = load_engine(device, model, face_model=face_model_beside(jobs[0].store))
     with tqdm(unit="face", smoothing=0.1, disable=None) as bar:
         try:
-            reports = relabel_stores(jobs, engine, out, follow_prior or [], shown_on(bar))
+            reports = relabel_stores(jobs, engine, out, follow_prior or [], shown_on(bar), Path(model).stem)
         except KeyboardInterrupt:
             bar.close()
             typer.echo("stopped; the same command goes on from here", err=True)

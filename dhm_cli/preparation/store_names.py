@@ -35,6 +35,11 @@ def store_path(folder: Path, layout: Layout, out: Path, options: PrepareOptions)
     return out / f"{name}.h5"
 
 
+def dataset_name(folder: Path, layout: Layout, options: PrepareOptions) -> str:
+    """What to call a dataset: its published name where the layout is that of one, else the option's or the folder's."""
+    return layout.title if layout.store else options.name or folder.resolve().name
+
+
 def name_stores(
     folders: Sequence[Path], out: Path, options: PrepareOptions, rename: bool = False
 ) -> tuple[list[tuple[Path, PrepareOptions]], list[DhmError]]:
