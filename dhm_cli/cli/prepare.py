@@ -145,6 +145,9 @@ def prepare(
             metavar="FILE",
         ),
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace files of another kind that have the names of outputs.")
+    ] = False,
 ) -> None:
     """Convert a face model and datasets to HDF5 with 3DMM parameters, fitted where a dataset has none, and check them.
 
@@ -174,8 +177,11 @@ def prepare(
     from dhm_cli.runtime.threads import single_threaded_mathematics
 
     single_threaded_mathematics()
+    from dhm_cli.morphable.face_model import is_face_model
+    from dhm_cli.morphable.location import FACE_MODEL
     from dhm_cli.preparation.options import PrepareOptions
     from dhm_cli.preparation.store_names import name_stores
+    from dhm_cli.runtime.outputs import check_output
 
     options = PrepareOptions(
         format=dataset_format,
@@ -192,12 +198,14 @@ def prepare(
         strict=strict,
         name=name,
     )
-    jobs, failed = name_stores(folders or [], out, options)
+    jobs, failed = name_stores(folders or [], out, options, force=force)
     if folders and not jobs:
         raise failed[0]
+    if bfm is not None:
+        check_output(out / FACE_MODEL, "--out", "a face model of dhm", is_face_model, [bfm], force)
     model = _face_model(bfm, expression, keypoints, out)
     if not folders:
-        jobs = _search(out, options)
+        jobs, failed = _search(out, options, force)
     _convert(jobs, failed, model, out, workers, profile, surface)
 
 
@@ -219,7 +227,9 @@ def _face_model(bfm: Path | None, expression: Path | None, keypoints: Path | Non
     return model
 
 
-def _search(out: Path, options: "PrepareOptions") -> "list[tuple[Path, PrepareOptions]]":
+def _search(
+    out: Path, options: "PrepareOptions", force: bool
+) -> "tuple[list[tuple[Path, PrepareOptions]], list[DhmError]]":
     """The known datasets below the current folder."""
     from dhm_cli.preparation.prepare import find_datasets
     from dhm_cli.preparation.store_names import name_stores
@@ -229,7 +239,7 @@ def _search(out: Path, options: "PrepareOptions") -> "list[tuple[Path, PrepareOp
         say(f"found {layout.title} in {folder}")
     if not found:
         say("no known dataset below this folder; to convert one elsewhere: dhm prepare FOLDER")
-    return name_stores([folder for folder, _ in found], out, options, rename=True)[0]
+    return name_stores([folder for folder, _ in found], out, options, rename=True, force=force)
 
 
 def _convert(

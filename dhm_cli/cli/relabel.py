@@ -43,6 +43,9 @@ def relabel(
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the new stores.")] = Path("relabelled"),
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where the network runs.")] = "auto",
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace files of another kind that have the names of outputs.")
+    ] = False,
 ) -> None:
     """Fit the labels of stores again, with a trained network's landmarks beside the human points (self-training).
 
@@ -53,11 +56,18 @@ def relabel(
     """
     from tqdm import tqdm
 
+    from dhm_cli.data.store import is_store
     from dhm_cli.inference.engines import load_engine
-    from dhm_cli.morphable.location import face_model_beside
+    from dhm_cli.morphable.face_model import is_face_model
+    from dhm_cli.morphable.location import FACE_MODEL, face_model_beside
     from dhm_cli.preparation.relabel import relabel_stores
+    from dhm_cli.runtime.outputs import check_output
 
     jobs = _jobs(stores, trust or [])
+    read = [Path(model), *(job.prior for job in jobs if job.prior)]
+    for job in jobs:
+        check_output(out / job.store.name, "--out", "a store of dhm", is_store, read, force)
+    check_output(out / FACE_MODEL, "--out", "a face model of dhm", is_face_model, read, force)
     engine = load_engine(device, model, face_model=face_model_beside(jobs[0].store))
     with tqdm(unit="face", smoothing=0.1, disable=None) as bar:
         try:

@@ -257,6 +257,15 @@ class FaceStore:
         return image  # type: ignore[return-value]
 
 
+def is_store(path: Path) -> bool:
+    """Whether a file is one that `write_store` wrote, of whatever version; False for a file that is damaged."""
+    try:
+        with open_hdf5(path) as file:
+            return bool(file.attrs.get("format") == FILE_FORMAT)
+    except (OSError, RuntimeError, FormatError):
+        return False
+
+
 def _check_offsets(offsets: NDArray[Any], total: int) -> None:
     """Raise a ValueError where the images' places are none within the bytes that are there."""
     if offsets.ndim != 1 or offsets.dtype.kind not in "iu" or not len(offsets):
