@@ -1,5 +1,7 @@
 """Fixtures that many tests share."""
 
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,3 +130,19 @@ def no_charts(monkeypatch: pytest.MonkeyPatch) -> None:
     pixel = cv2.imencode(".png", np.zeros((1, 1), np.uint8))[1].tobytes()
     for chart in ("save_ced", "save_error_by_yaw", "save_landmark_errors"):
         monkeypatch.setattr(f"dhm_cli.evaluation.report_folder.{chart}", lambda path, *_: path.write_bytes(pixel))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 2 MB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    options = ["-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)]
+    try:
+        done = subprocess.run(["mount", *options], capture_output=True, timeout=30)
+    except FileNotFoundError:
+        pytest.skip("no mount command")
+    if done.returncode:
+        pytest.skip("a small disk cannot be mounted here: not root")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True, timeout=30)

@@ -208,7 +208,7 @@ def test_two_label_sets_of_the_sixteen_faces_disagree_as_worked_out_apart(bfm: F
         groups["0-30" if abs(angle) <= 30 else "30-60" if abs(angle) <= 60 else "60-90"].append(error)
     means = {name: sum(values) / len(values) for name, values in groups.items()}
 
-    settings = PrepareOptions(reannotated=tmp_path / "again.npy")
+    settings = PrepareOptions(reannotated=tmp_path / "again.npy", reannotated_origin=1)
     store = prepare_folder(SHARED_DATA / "aflw2000_format", bfm, tmp_path / "data", settings).store
     names = FaceStore(store).labels.names
     np.savez(tmp_path / "again.npz", names=names, landmarks=np.stack(again).transpose(0, 2, 1) - 1)

@@ -99,5 +99,5 @@ def dhm_with_nan_on_rank_1(*arguments: str) -> None:
 
 def _prepare() -> None:
     torch.set_num_threads(1)
-    run_folder.save_learning_curve = lambda path, rows: None  # longer than these runs
+    run_folder.save_learning_curve = lambda path, rows, warmup: None  # longer than these runs
     distributed._LAST_WORDS = timedelta(seconds=1)  # nothing has to be loaded before they are spoken

@@ -46,7 +46,7 @@ class PointTable:
                 raise ValueError("a single array")
             with data:
                 arrays = {key: np.asarray(data[key]) for key in data.files}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        except Exception as error:  # numpy, zipfile and zlib raise a dozen kinds on damaged files
             raise InputError(f"{path}: not a readable .npz file ({error})", "check the path") from error
         shapes = ((21, 2), (NUM_LANDMARKS, 2), (NUM_LANDMARKS, 3))
         found = [k for k, a in arrays.items() if a.ndim == 3 and a.shape[1:] in shapes]

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from dhm_cli.errors import FormatError, InputError
 from dhm_cli.geometry.landmarks import NUM_LANDMARKS
+from dhm_cli.io.hdf5 import new_hdf5, open_hdf5
 from dhm_cli.morphable.camera import model_image_to_pixels, transform_weak_perspective
 from dhm_cli.morphable.parameters import unpack
 from dhm_cli.morphable.rotation import euler_to_matrix
-from dhm_cli.runtime.atomic import written_atomically
 from dhm_cli.runtime.hashing import short_hash
 
 FILE_FORMAT = "dhm-face-model"
@@ -167,8 +167,12 @@ class FaceModel:
 
         At the top are the rows of the 68 key vertices, in the group `mesh` the dense surface, in the attributes the
         name, the hash, the units and the origin.
+
+        Raises:
+            DhmError: the disk is full, or would be.
         """
-        with written_atomically(path) as partial, h5py.File(partial, "w") as file:
+        arrays = [*self._arrays().values(), *(getattr(self.mesh, name) for name in _MESH if self.mesh is not None)]
+        with new_hdf5(path, sum(array.nbytes for array in arrays)) as file:
             file.attrs.update(format=FILE_FORMAT, version=FILE_VERSION, name=self.name, hash=self.hash(), units=UNITS)
             if self.origin is not None:
                 _write_origin(file.attrs, self.origin)
@@ -195,7 +199,7 @@ class FaceModel:
         if not path.is_file():
             raise InputError(f"{path}: no such face model", hint)
         try:
-            with h5py.File(path, "r") as file:
+            with open_hdf5(path) as file:
                 _check_version(path, file.attrs, hint)
                 rows = {name: torch.from_numpy(file[name][()]) for name in _ROWS}
                 surface = Mesh(**{name: file["mesh"][name][()] for name in _MESH}) if mesh and "mesh" in file else None
@@ -207,9 +211,9 @@ class FaceModel:
 def is_face_model(path: Path) -> bool:
     """Whether a file is one that `FaceModel.save` wrote, of whatever version; False for a file that is damaged."""
     try:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             return bool(file.attrs.get("format") == FILE_FORMAT)
-    except OSError:
+    except (OSError, RuntimeError, FormatError):
         return False
 
 

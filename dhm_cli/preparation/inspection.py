@@ -14,6 +14,7 @@ from dhm_cli.data.store import SPLITS, FaceLabels, FaceStore
 from dhm_cli.drawing.faces import TILE, contact_sheet, face_tile, save_png, spread_over
 from dhm_cli.errors import DhmError, FormatError, InputError
 from dhm_cli.geometry.crop import crop_matrix, landmark_crop_square, transform_landmarks
+from dhm_cli.io.hdf5 import open_hdf5
 from dhm_cli.io.images import decode_image
 from dhm_cli.io.pts import FARTHEST
 from dhm_cli.metrics.landmark_error import YAW_BINS, in_yaw_bin
@@ -117,7 +118,7 @@ def show(path: Path) -> Description:
     if not path.exists():
         raise InputError(f"{path}: no such file", "give a store or a face model that dhm prepare wrote")
     try:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             kind = file.attrs.get("format")
     except OSError as error:
         raise FormatError(f"{path}: not an HDF5 file ({error})", "give a file that dhm prepare wrote") from error
@@ -127,7 +128,7 @@ def show(path: Path) -> Description:
 def _show_model(path: Path) -> Description:
     FaceModel.load(path)
     rows = []
-    with h5py.File(path, "r") as file:
+    with open_hdf5(path) as file:
         rows += [(name, _text(value)) for name, value in sorted(file.attrs.items())]
         file.visititems(
             lambda name, item: rows.append((name, _shape(item))) if isinstance(item, h5py.Dataset) else None

@@ -42,7 +42,7 @@ def make_labeller(folder: Path, layout: Layout, model: FaceModel, out: Path, opt
         rows=rows,
         points=_point_table(options.points, names),
         prior=_point_table(options.prior, names),
-        reannotated=read_reannotated(options.reannotated, names) if options.reannotated else None,
+        reannotated=_reannotated(options, names),
         labelled_yaw=_yaw_labels(options, rows, names),
     )
 
@@ -61,6 +61,12 @@ def _lists_none(table: Path, name: str) -> InputError:
         f"{table}: lists none of the images, such as {name}",
         "name them by their path below the folder, or by file name",
     )
+
+
+def _reannotated(options: PrepareOptions, names: list[str]) -> NDArray[np.float32] | None:
+    if options.reannotated is None:
+        return None
+    return read_reannotated(options.reannotated, names, options.reannotated_origin)
 
 
 def _yaw_labels(options: PrepareOptions, rows: list[FaceRow], names: list[str]) -> NDArray[np.float32] | None:

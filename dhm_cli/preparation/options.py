@@ -19,6 +19,7 @@ class PrepareOptions:
         prior: .npz of approximate points of all 68 landmarks, which pull at low weight beside human ones.
         table: CSV with `name` and optionally `split`, `identity` and `yaw`.
         reannotated: second label set of AFLW2000-3D (`datasets.benchmark_labels.read_reannotated`).
+        reannotated_origin: number of the first pixel in that set, 0 or 1.
         yaw_labels: .npy of the dataset's own yaw labels, degrees, in the order of the sorted names.
         split: split of faces that neither table nor dataset says anything of: train, val, test, or auto (5 % of the
             faces for validation, by identity).
@@ -35,6 +36,7 @@ class PrepareOptions:
     prior: Path | None = None
     table: Path | None = None
     reannotated: Path | None = None
+    reannotated_origin: int = 0
     yaw_labels: Path | None = None
     split: str = "auto"
     seed: int = 0

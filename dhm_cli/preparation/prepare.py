@@ -24,7 +24,7 @@ from dhm_cli.preparation.options import PrepareOptions
 from dhm_cli.preparation.report import REPORT, PrepareReport
 from dhm_cli.preparation.shards import Parts
 from dhm_cli.preparation.splits import assign_splits
-from dhm_cli.preparation.store_names import layout_of, store_path
+from dhm_cli.preparation.store_names import dataset_name, layout_of, store_path
 from dhm_cli.preparation.worst_faces import draw_worst
 from dhm_cli.runtime.hashing import short_hash
 from dhm_cli.runtime.progress import Progress, silent
@@ -113,17 +113,20 @@ def _part_key(labeller: Labeller, options: PrepareOptions) -> Callable[[int, int
 
 def _attributes(folder: Path, labeller: Labeller, options: PrepareOptions, report: PrepareReport) -> dict[str, Any]:
     """What the store records."""
-    return {
+    attributes: dict[str, Any] = {
         "tool": f"dhm {__version__}",
         "command": options.command(folder, labeller.model),
         "source": folder.resolve().name,
-        "dataset": labeller.layout.title,
+        "dataset": dataset_name(folder, labeller.layout, options),
         "layout": labeller.layout.name,
         "face_model": labeller.model.hash(),
         "face_model_name": labeller.model.name,
         "seed": options.seed,
         "left_out": len(report.dropped),
     }
+    if options.reannotated is not None:
+        attributes["reannotated_origin"] = options.reannotated_origin
+    return attributes
 
 
 def _stamp(path: Path | None) -> list[int]:

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,7 @@ def relabel_stores(
     out: Path,
     follow: Sequence[str] = (),
     progress: Progress = silent,
+    engine_name: str = "a network",
 ) -> list[RelabelReport]:
     """Write `<out>/<name>.h5` for every store, with new labels and the old images, and the face model beside them.
 
@@ -88,7 +90,8 @@ def relabel_stores(
         out: folder of the new stores, not that of the old ones.
         follow: parts of the face (`landmarks.GROUPS`) in which labels follow the first prior's convention instead of
             the first store's human points.
-        progress: called with the name of a store, the faces done and the total.
+        progress: called with what is done to which store, the faces done and the total.
+        engine_name: what the network is called, for the record.
 
     Raises:
         InputError: a store or prior is unusable, or would be overwritten.
@@ -101,7 +104,12 @@ def relabel_stores(
     for part in follow:
         followed[GROUPS[part]] = True
     kept = [out / f".{store.path.stem}-network.npz" for store in stores]
-    record = {"network": engine.weights_hash, "follow": sorted(follow)}
+    record = {
+        "network": engine.weights_hash,
+        "name": engine_name,
+        "date": datetime.now(timezone.utc).date().isoformat(),
+        "follow": sorted(follow),
+    }
     priors = [_prior_points(job.prior, store.labels) for job, store in zip(jobs, stores, strict=True)]
     sources = [
         Sources(prior, *_ask_network(engine, store, file, progress))
@@ -206,7 +214,8 @@ def _write(path: Path, store: FaceStore, result: Relabelled, record: dict[str, o
     moved = result.moved[counted]
     made_by_writing = ("format", "version", "splits", "pixels", "crop", "parameters", "contents", "images_hash")
     attributes = {k: v for k, v in store.attributes.items() if k not in made_by_writing}
-    attributes |= {"tool": f"dhm {__version__}", "relabelled": json.dumps({**record, "from": store.fingerprint()})}
+    record = {**record, "from": store.fingerprint(), "store": store.path.name}
+    attributes |= {"tool": f"dhm {__version__}", "relabelled": json.dumps(record)}
     write_store(path, store.encoded_images(np.arange(len(store))), store.sizes, labels, attributes)
     picture = path.with_name(f"{path.stem}-moved.png")
     save_png(picture, _moved_most(store, result))

@@ -13,11 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from dhm_cli.data.store import FaceLabels, FaceStore, write_store
+from dhm_cli.errors import FormatError
+from dhm_cli.io.hdf5 import open_hdf5
 from dhm_cli.runtime.lock import claim
 from dhm_cli.runtime.progress import Progress
 from dhm_cli.runtime.threads import single_threaded_opencv
@@ -97,9 +98,9 @@ class Parts:
     def _is_there(self, number: int) -> bool:
         """Whether a part is whole and made of what is there now."""
         try:
-            with h5py.File(self.paths[number], "r") as file:
+            with open_hdf5(self.paths[number]) as file:
                 return bool(file.attrs.get("key") == self._key(*self._ranges[number]))
-        except OSError:
+        except (OSError, RuntimeError, FormatError):
             return False
 
     def _convert_one(self, number: int) -> None:

@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from dhm_cli.data.store import is_store
 from dhm_cli.datasets.discovery import find_layout
 from dhm_cli.datasets.layout import Layout
 from dhm_cli.errors import DhmError, InputError
 from dhm_cli.morphable.location import FACE_MODEL
 from dhm_cli.preparation.options import PrepareOptions
+from dhm_cli.runtime.outputs import check_output
 
 
 def layout_of(folder: Path, options: PrepareOptions) -> Layout:
@@ -35,8 +37,13 @@ def store_path(folder: Path, layout: Layout, out: Path, options: PrepareOptions)
     return out / f"{name}.h5"
 
 
+def dataset_name(folder: Path, layout: Layout, options: PrepareOptions) -> str:
+    """What to call a dataset: its published name where the layout is that of one, else the option's or the folder's."""
+    return layout.title if layout.store else options.name or folder.resolve().name
+
+
 def name_stores(
-    folders: Sequence[Path], out: Path, options: PrepareOptions, rename: bool = False
+    folders: Sequence[Path], out: Path, options: PrepareOptions, rename: bool = False, force: bool = False
 ) -> tuple[list[tuple[Path, PrepareOptions]], list[DhmError]]:
     """See to it that every dataset gets a store of its own.
 
@@ -44,6 +51,7 @@ def name_stores(
         folders: the datasets.
         out: folder of the stores.
         options: for all of them.
+        force: replace files of another kind.
         rename: give datasets of one name longer ones, instead of refusing them.
 
     Returns:
@@ -60,6 +68,7 @@ def name_stores(
     for folder in folders:
         try:
             own, path = options, store_path(folder, layout_of(folder, options), out, options)
+            check_output(path, "--name or --out", "a store of dhm prepare", is_store, force=force)
         except DhmError as error:
             failed.append(error)
             continue

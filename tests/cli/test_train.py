@@ -82,7 +82,7 @@ def test_prepare_train_export_align(workplace: Path, monkeypatch: pytest.MonkeyP
 def quick_curves() -> Iterator[None]:
     """Most of the time would go into learning curves."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_folder, "save_learning_curve", lambda path, rows: None)
+        patch.setattr(run_folder, "save_learning_curve", lambda path, rows, warmup: None)
         yield
 
 

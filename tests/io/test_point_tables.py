@@ -1,5 +1,6 @@
 """Tables of points and of faces, and what is wrong with some of them."""
 
+import contextlib
 import zipfile
 from pathlib import Path
 
@@ -139,3 +140,14 @@ def test_broken_face_tables(tmp_path: Path, content: bytes) -> None:
 def test_missing_face_table(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a readable CSV"):
         read_face_table(tmp_path / "absent.csv")
+
+
+def test_a_damaged_table_is_an_error_that_names_it(tmp_path: Path) -> None:
+    """A changed byte in the compressed numbers once ended in a zlib.error."""
+    path = tmp_path / "points.npz"
+    np.savez_compressed(path, names=np.array(["a", "b"]), points=np.ones((2, 68, 2)))
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 3):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
+        with contextlib.suppress(InputError):
+            PointTable(path)

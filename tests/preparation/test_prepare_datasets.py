@@ -196,12 +196,15 @@ def test_second_labels_of_aflw2000(
 ) -> None:
     root, truth = aflw
     again = truth[..., :2] + np.arange(4, dtype=np.float32)[:, None, None]
-    np.save(tmp_path / "again.npy", np.moveaxis(again + 1, 1, 2))
+    np.save(tmp_path / "again.npy", np.moveaxis(again + 1, 1, 2))  # 1-based
     np.save(tmp_path / "yaw.npy", np.array([-70.0, -25.0, 0.0, 35.0]))
-    options = PrepareOptions(reannotated=tmp_path / "again.npy", yaw_labels=tmp_path / "yaw.npy")
+    second = tmp_path / "again.npy"
+    options = PrepareOptions(reannotated=second, reannotated_origin=1, yaw_labels=tmp_path / "yaw.npy")
     # A face that cannot be used must not shift the labels of those after it.
     (root / "image00010.jpg").write_bytes(b"")
-    labels = FaceStore(prepare_folder(root, toy_model, tmp_path, options).store).labels
+    store = FaceStore(prepare_folder(root, toy_model, tmp_path, options).store)
+    assert store.attributes["reannotated_origin"] == 1
+    labels = store.labels
     assert labels.reannotated is not None
     assert labels.labelled_yaw is not None
     np.testing.assert_allclose(labels.reannotated, again[[0, 2, 3]], atol=1e-4)

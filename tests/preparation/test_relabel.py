@@ -1,6 +1,7 @@
 """Stores with labels fitted again: what the network is asked, what is written, and that a stopped run goes on."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -162,7 +163,10 @@ def test_stores_are_written_with_new_labels_and_the_old_images(
         for kept in ("dataset", "layout", "face_model", "command", "images_hash"):
             assert new.attributes[kept] == old.attributes[kept]
         assert new.attributes["contents"] == new.fingerprint() != old.fingerprint()
-        assert json.loads(new.attributes["relabelled"]) == {
+        record = json.loads(new.attributes["relabelled"])
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d", record.pop("date"))
+        assert record == {
+            "name": "a network", "store": old.path.name,
             "network": SeeingEngine.weights_hash, "follow": ["jaw"], "trust": trust, "from": old.fingerprint(),
         }  # fmt: skip
         assert (new.labels.names == old.labels.names).all()

@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from dhm_cli.errors import InputError
 from dhm_cli.geometry.landmarks import NUM_LANDMARKS
+from dhm_cli.io.hdf5 import open_hdf5
 from dhm_cli.io.matlab import read_mat
 from dhm_cli.morphable.readers.reader import Reader
 from dhm_cli.morphable.readers.surface import Surface
@@ -49,7 +49,7 @@ def _read_2017(path: Path) -> Surface:
     """
     parts: dict[str, Any] = {}
     try:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             for which in ("shape", "expression"):
                 for name in ("mean", "pcaBasis", "pcaVariance"):
                     parts[f"{which}/model/{name}"] = file[f"{which}/model/{name}"][()]

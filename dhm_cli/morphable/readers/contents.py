@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 
 from dhm_cli.errors import InputError
+from dhm_cli.io.hdf5 import open_hdf5
 from dhm_cli.io.matlab import mat_shapes
 
 Kind = Literal["folder", "MATLAB", "HDF5", "zip", "Exp_Pca.bin", "other"]
@@ -94,7 +95,7 @@ def _other(path: Path, description: str) -> Contents:
 def _look_into_hdf5(path: Path) -> Contents:
     names: list[str] = []
     try:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             top, own_kind = set(file), file.attrs.get("format")
             file.visit(names.append)
     except Exception as error:  # h5py raises half a dozen kinds on damaged files
