@@ -1,6 +1,7 @@
 """The command as a whole: its version, its help, its errors and Ctrl-C."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
