@@ -96,5 +96,5 @@ def test_errors_wrap_and_cannot_act_on_the_terminal(monkeypatch: pytest.MonkeyPa
     assert lines[0] == "error: \\x1b]0;title\\x07/" + "x" * 90 + ".jpg:"
     assert max(len(line) for line in lines if "xxx" not in line) <= 80
     assert "hint: name another" in lines
-    assert "or: dhm align --out a.csv so so" in folded(result.stderr)
+    assert "or: dhm align --out table.csv so so" in folded(result.stderr)
     assert all(line.startswith(("error:", "hint:", "      ")) for line in lines)
