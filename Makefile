@@ -45,8 +45,8 @@ relabel = $(BIN)/dhm relabel --model $(WORK)/$(1)/best.safetensors --out $(WORK)
 	--trust ytf=0.5 $(WORK)/prepared/merl.h5=$(DATA)/aflw_merl68/teacher68.npz \
 	$(WORK)/prepared/extra.h5=$(DATA)/aflw_extra/teacher68.npz $(WORK)/prepared/cfp.h5=$(DATA)/cfp/teacher68.npz \
 	$(WORK)/prepared/lfw.h5=$(DATA)/lfw_extra/teacher68.npz $(WORK)/prepared/ytf.h5
-export = $(BIN)/dhm export $(WORK)/$(1)/best.safetensors --precision float16 --out $(WORK)/$(1).safetensors && \
-	$(BIN)/dhm export $(WORK)/$(1).safetensors --precision float16 --out $(WORK)/$(1).onnx --data $(WORK)/$(2)/merl.h5
+export = $(BIN)/dhm export --model $(WORK)/$(1)/best.safetensors --precision float16 --out $(WORK)/$(1).safetensors && \
+	$(BIN)/dhm export --model $(WORK)/$(1).safetensors --precision float16 --out $(WORK)/$(1).onnx --data $(WORK)/$(2)/merl.h5
 
 train-default: $(VENV)/.installed ## Train the shipped networks: make train-default DATA=folder (hours)
 	$(call prepare,merl,aflw_merl68,faces,--prior $(DATA)/aflw_merl68/teacher68.npz --table $(DATA)/aflw_merl68/faces.csv)

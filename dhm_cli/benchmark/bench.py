@@ -16,7 +16,7 @@ from dhm_cli.benchmark.peak_memory import peak_of_network
 from dhm_cli.benchmark.photo_folder import measure_folder
 from dhm_cli.benchmark.pinning import pinned
 from dhm_cli.benchmark.pipeline import PHOTO, Scene, open_scene
-from dhm_cli.benchmark.plan import FOLDER, BenchmarkOptions, check_options
+from dhm_cli.benchmark.plan import FOLDER, BenchmarkOptions, check_options, with_device
 from dhm_cli.benchmark.processes import measure_processes
 from dhm_cli.benchmark.report import BenchmarkReport, NetworkReport, PhotoReport, reason, save_report
 from dhm_cli.benchmark.runners import Runner, make_runner
@@ -42,6 +42,7 @@ def benchmark(options: BenchmarkOptions, progress: Progress) -> BenchmarkReport:
     Raises:
         DhmError: something in the options cannot be used; nothing was measured then.
     """
+    options = with_device(options)
     check_options(options)
     bench = _Bench(options, progress)
     report = bench.report
@@ -68,7 +69,7 @@ class _Bench:
 
     def __init__(self, options: BenchmarkOptions, progress: Progress) -> None:
         self.options, self.progress = options, progress
-        self.networks = find_networks(options.subjects, options.face_model)
+        self.networks = find_networks(options.models, options.face_model)
         self.scene = open_scene(options.photo or PHOTO)
         self.report = _empty_report(options, self.scene, self.networks)
         self.runners: dict[tuple[str, str], Runner] = {}

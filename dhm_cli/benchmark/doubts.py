@@ -10,6 +10,8 @@ _MOST_CPU = 1.05
 _LEAST_CPU = 0.95
 # A line whose p95 over median is beyond this is not steady.
 _STEADY = 1.5
+# Lines that are named in a doubt, the worst ones.
+_NAMED = 5
 
 
 def doubts(lines: Sequence[Line], threads: int) -> list[str]:
@@ -20,20 +22,30 @@ def doubts(lines: Sequence[Line], threads: int) -> list[str]:
         threads: how many threads the calls were to use.
 
     Returns:
-        One sentence for each kind of doubt, with the lines that it concerns.
+        A sentence for each kind of doubt, and below it the lines that it concerns most, each on a line of its own.
     """
-    kinds: dict[str, list[str]] = {}
+    kinds: dict[str, list[tuple[float, str]]] = {}
     for line in lines:
         name = f"{line.level} {line.engine} batch {line.batch} {line.subject}"
         share = line.timing.cpu_per_wall
         if share is not None and share > threads * _MOST_CPU:
             reason = f"not pinned: more CPU time than {threads} {'thread' if threads == 1 else 'threads'} can use"
-            kinds.setdefault(reason, []).append(f"{name} ({share:.2f})")
+            kinds.setdefault(reason, []).append((share, f"{name} ({share:.2f})"))
         elif share is not None and threads == 1 and share < _LEAST_CPU:
-            reason = "the machine is busy with other work, which took CPU time away from"
-            kinds.setdefault(reason, []).append(f"{name} ({share:.2f})")
+            reason = "the machine is busy: other work took CPU time away"
+            kinds.setdefault(reason, []).append((-share, f"{name} ({share:.2f})"))
         spread = line.timing.p95_ms / line.timing.median_ms
         if spread > _STEADY:
             reason = f"not steady: p95 is more than {_STEADY:g} times the median"
-            kinds.setdefault(reason, []).append(f"{name} ({spread:.1f})")
-    return [f"{reason}: {', '.join(names)}" for reason, names in kinds.items()]
+            kinds.setdefault(reason, []).append((spread, f"{name} ({spread:.1f})"))
+    return [_sentence(reason, found, len(lines)) for reason, found in kinds.items()]
+
+
+def _sentence(reason: str, found: list[tuple[float, str]], total: int) -> str:
+    """What is doubted, of which lines: how far each is off, and its name."""
+    worst = [name for _, name in sorted(found, reverse=True)[:_NAMED]]
+    others = len(found) - len(worst)
+    return "\n".join(
+        [f"{reason}, in {len(found)} of {total} {'line' if total == 1 else 'lines'}:", *worst]
+        + ([f"and {others} more"] if others else [])
+    )

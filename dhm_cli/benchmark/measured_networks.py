@@ -68,7 +68,7 @@ class MeasuredNetwork:
         return np.ascontiguousarray(crops.transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1)
 
     def weights(self, device: str) -> Path | None:
-        """The file that `dhm align --weights` takes on "cpu" or "cuda"; None of random weights."""
+        """The file that `dhm align --model` takes on "cpu" or "cuda"; None of random weights."""
         return self.onnx_file if device == "cpu" and self.onnx_file is not None else self.file
 
     @functools.cached_property

@@ -1,15 +1,20 @@
 """What a benchmark measures, and the checks before it begins."""
 
-from dataclasses import dataclass
+import os
+import tempfile
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dhm_cli.benchmark.pinning import check_threads
+from dhm_cli.benchmark.report import is_report
 from dhm_cli.benchmark.runners import CPU_ENGINES, CUDA_ENGINES, default_engines
+from dhm_cli.drawing.png_mark import is_our_png
 from dhm_cli.errors import DhmError, InputError
 from dhm_cli.inference.engines import cuda_problem
+from dhm_cli.runtime.outputs import check_output, is_stream
 
 NETWORK, CROP, PHOTO_LEVEL, FOLDER = LEVELS = ("network", "crop", "photo", "folder")
-DEFAULT_SUBJECTS = ("fast", "fast-x2")
+DEFAULT_MODELS = ("fast", "fast-x2")
 DEFAULT_RUNS = 300
 # Faces in a call of the network alone: of engines that are measured at several batch sizes, and of the others.
 _BATCHES = {"cpu": (1, 32), "cuda": (1, 32, 256, 1024)}
@@ -23,8 +28,8 @@ class BenchmarkOptions:
     """What to measure.
 
     Attributes:
-        subjects: names of networks, see `find_networks`.
-        device: "cpu" or "cuda".
+        models: names of networks, see `find_networks`.
+        device: "cpu" or "cuda"; "auto" before `with_device`.
         threads: CPU threads of a call; the process is pinned to as many cores.
         engines: of `CPU_ENGINES` or `CUDA_ENGINES`; empty for `default_engines`.
         levels: of `LEVELS`.
@@ -37,10 +42,11 @@ class BenchmarkOptions:
         face_model: for checkpoints that regress its parameters.
         json: where to write the report.
         plot: where to write the chart, PNG.
+        force: replace files that no benchmark wrote.
         command: the command line as it was typed.
     """
 
-    subjects: tuple[str, ...] = DEFAULT_SUBJECTS
+    models: tuple[str, ...] = DEFAULT_MODELS
     device: str = "cpu"
     threads: int = 1
     engines: tuple[str, ...] = ()
@@ -54,6 +60,7 @@ class BenchmarkOptions:
     face_model: Path | None = None
     json: Path | None = None
     plot: Path | None = None
+    force: bool = False
     command: str = ""
 
     @property
@@ -72,11 +79,22 @@ class BenchmarkOptions:
         return self.batches or (_BATCHES if several else _ONE_BATCH)[self.device]
 
 
+def with_device(options: BenchmarkOptions) -> BenchmarkOptions:
+    """The options with "auto" settled: CUDA where torch can use it and all that is named runs there, else the CPU."""
+    if options.device != "auto":
+        return options
+    runs_there = set(options.engines) <= set(CUDA_ENGINES) and not any(
+        Path(name).suffix.lower() == ".onnx" for name in options.models
+    )
+    return replace(options, device="cuda" if runs_there and not cuda_problem() else "cpu")
+
+
 def check_options(options: BenchmarkOptions) -> None:
     """Check the options before anything is loaded.
 
     Raises:
-        InputError: a number out of range, an engine that the device lacks, a file that cannot be written.
+        InputError: a number out of range, an engine that the device lacks, a file that cannot be written or would
+            destroy another.
         DhmError: no CUDA.
     """
     _check_numbers(options)
@@ -91,9 +109,26 @@ def check_options(options: BenchmarkOptions) -> None:
         problem = cuda_problem()
         if problem:
             raise DhmError(f"device cuda cannot be used: {problem}", hint="pass --device cpu")
-    for option, path in (("--json", options.json), ("--plot", options.plot)):
-        if path is not None:
-            _check_writable(option, path)
+    _check_outputs(options)
+
+
+def _check_outputs(options: BenchmarkOptions) -> None:
+    files = (*map(Path, options.models), options.photo, options.face_model, *options.accuracy)
+    inputs = [path for path in files if path is not None]
+    if options.json is not None:
+        check_output(options.json, "--json", "a report of dhm benchmark", is_report, inputs, options.force)
+        _check_writable("--json", options.json)
+    if options.plot is not None:
+        if options.plot.suffix.lower() != ".png" and not is_stream(options.plot) and not options.plot.is_dir():
+            raise InputError(f"--plot {options.plot}: the chart is a PNG", "choose a file name that ends in .png")
+        check_output(options.plot, "--plot", "a picture that dhm drew", is_our_png, inputs, options.force)
+        _check_writable("--plot", options.plot)
+    if options.json is not None and options.plot is not None and _is_same(options.json, options.plot):
+        raise InputError(f"{options.plot}: named by --json and by --plot", "choose two files")
+
+
+def _is_same(first: Path, second: Path) -> bool:
+    return os.path.realpath(first) == os.path.realpath(second)
 
 
 def _check_numbers(options: BenchmarkOptions) -> None:
@@ -117,13 +152,13 @@ def _check_numbers(options: BenchmarkOptions) -> None:
 
 
 def _check_writable(option: str, path: Path) -> None:
-    if path.is_dir():
-        raise InputError(f"{option} {path}: is a folder", "name a file")
-    trial = path.with_name(path.name + ".partial")
+    if is_stream(path):
+        return
+    folder = Path(os.path.realpath(path)).parent
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        trial.touch()
-        trial.unlink()
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise InputError(
             f"{option} {path}: cannot be written: {error.strerror or error}", "choose another folder"

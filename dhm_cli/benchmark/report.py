@@ -145,7 +145,7 @@ class BenchmarkReport:
         folders: the level folder.
         processes: whole photos in several processes at once.
         problems: what could not be measured.
-        warnings: reasons to doubt the lines, one sentence each.
+        warnings: reasons to doubt the lines, each a sentence and the worst lines, one below the other.
         schema: "dhm-benchmark".
         schema_version: of the JSON.
     """
@@ -221,6 +221,18 @@ def save_report(path: Path, report: BenchmarkReport) -> None:
     """Write a report as JSON, atomically."""
     with written_atomically(path) as partial:
         partial.write_text(json.dumps(report_json(report), indent=1) + "\n", encoding="utf-8")
+
+
+def is_report(path: Path) -> bool:
+    """Whether a file is a report of `save_report`, of any version.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    try:
+        return bool(json.loads(path.read_text(encoding="utf-8"))["schema"] == SCHEMA)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return False
 
 
 def _flattened(items: Sequence[tuple[str, Any]]) -> dict[str, Any]:

@@ -3,22 +3,23 @@
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from dhm_cli.cli.lines import say
+from dhm_cli.cli.networks import refuse_names
 from dhm_cli.cli.progress import shown_on
+from dhm_cli.cli.tables import print_table
 from dhm_cli.morphable.location import DEFAULT_FACE_MODEL, existing_face_model
+from dhm_cli.runtime.interruption import INTERRUPTED
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from dhm_cli.benchmark.report import BenchmarkReport, Line
 
 _METHOD, _OUTPUT = "What", "Output"
-# Columns that the tables need, where the output is no terminal that says how many it has.
-_WIDTH = 100
 _TITLES = {
     "network": "The network alone, input in memory, ms",
     "crop": "Crop and network: photo in memory -> landmarks in photo pixels, ms",
@@ -27,15 +28,23 @@ _TITLES = {
 
 
 def benchmark(
-    subjects: Annotated[
+    names: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
+    model: Annotated[
         list[str] | None,
-        typer.Argument(
-            help="Architectures (fast, fast-x2, dhm, dhm-vgg, rhg, 3dcnn, 2drnn, or all), checkpoints (.safetensors), "
-            "ONNX files of dhm. Default: fast and fast-x2. What does not come with the package has random weights.",
+        typer.Option(
+            help="An architecture (fast, fast-x2, dhm, dhm-vgg, rhg, 3dcnn, 2drnn, or all), a checkpoint "
+            "(.safetensors) or an ONNX file of dhm. Repeatable. Default: fast and fast-x2. What does not come with the "
+            "package has random weights.",
             show_default=False,
         ),
     ] = None,
-    device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where networks run.")] = "cpu",
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"],
+        typer.Option(
+            help="Where networks run. auto: on the GPU where torch can use one and all networks and engines named run "
+            "there, else on the CPU."
+        ),
+    ] = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads of a call; the process is pinned to as many cores.")] = 1,
     engine: Annotated[
         list[str] | None,
@@ -101,7 +110,13 @@ def benchmark(
         ),
     ] = None,
     json: Annotated[
-        Path | None, typer.Option("--json", help="Write everything to this file.", rich_help_panel=_OUTPUT)
+        Path | None,
+        typer.Option(
+            "--json",
+            help="Write everything to this file; - is standard output, and all else goes to standard error.",
+            show_default=False,
+            rich_help_panel=_OUTPUT,
+        ),
     ] = None,
     plot: Annotated[
         Path | None,
@@ -120,27 +135,32 @@ def benchmark(
             rich_help_panel=_OUTPUT,
         ),
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace files that dhm did not write.", rich_help_panel=_OUTPUT)
+    ] = False,
 ) -> None:
     """Measure how fast networks are, beside MobileNet-V1 as in 3DDFA, with what they cost.
 
     Examples: dhm benchmark --device cpu --threads 1
 
-    dhm benchmark runs/fast/best.safetensors --level photo --level folder --processes 2 --json speed.json
+    dhm benchmark --model runs/fast/best.safetensors --level photo --level folder --processes 2 --json speed.json
 
-    dhm benchmark all --accuracy report/report.json --plot speed.png
+    dhm benchmark --model all --accuracy report/report.json --plot speed.png
 
     The networks take turns of a few calls, so that a drift of the machine hits all alike. Of every line: the median of
     300 timed calls after a warm-up, p5 and p95, and CPU time over wall time, which is 1 where one thread worked and
     nothing disturbed it. Ratios are to MobileNet-V1 x0.5 in the same run, on the same engine, at the same batch size.
     Ctrl-C keeps what has been measured so far.
     """
+    refuse_names(names)
     from tqdm import tqdm
 
     from dhm_cli.benchmark.bench import benchmark as run
-    from dhm_cli.benchmark.plan import DEFAULT_SUBJECTS, BenchmarkOptions
+    from dhm_cli.benchmark.plan import DEFAULT_MODELS, BenchmarkOptions
+    from dhm_cli.runtime.outputs import STDOUT
 
     options = BenchmarkOptions(
-        subjects=tuple(subjects or DEFAULT_SUBJECTS),
+        models=tuple(model or DEFAULT_MODELS),
         device=device,
         threads=threads,
         engines=tuple(dict.fromkeys(engine or ())),
@@ -154,44 +174,43 @@ def benchmark(
         face_model=face_model or existing_face_model(),
         json=json,
         plot=plot,
+        force=force,
         command=shlex.join(["dhm", *sys.argv[1:]]),
     )
     with tqdm(disable=None, leave=False) as bar:
         report = run(options, shown_on(bar))
-    _print(report)
-    for path in (json, plot):
-        if path is not None:
-            typer.echo(f"wrote {path}")
+    with redirect_stdout(sys.stderr) if STDOUT in (json, plot) else nullcontext():
+        _print(report)
+        for path in (json, plot):
+            if path not in (None, STDOUT):
+                say(f"wrote {path}")
     if report.interrupted:
         typer.echo("interrupted", err=True)
-        raise typer.Exit(130)
+        raise typer.Exit(INTERRUPTED)
 
 
 def _print(report: "BenchmarkReport") -> None:
     """The environment, the networks, a table for each level, and what to doubt."""
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = max(console.width, _WIDTH)
-    console.print(_environment(report), markup=False)
-    console.print(_costs(report))
+    for line in _environment(report):
+        say(line, indent="  ")
+    _print_costs(report)
     for level in dict.fromkeys(line.level for line in report.lines):
-        console.print(_lines(report, level))
+        _print_lines(report, level)
     if report.parts:
-        console.print(_parts(report))
+        _print_parts(report)
     if any(subject.peak_bytes for subject in report.subjects):
-        console.print(_memory(report))
-    for text in (*_folders(report), *_processes(report)):
-        console.print(text, markup=False)
+        _print_memory(report)
+    for line in (*_folders(report), *_processes(report)):
+        say("")
+        say(line, indent="  ")
     for problem in report.problems:
         where = f", {problem.where}" if problem.where else ""
-        typer.echo(f"not measured: {problem.subject}, {problem.engine}{where}: {problem.reason}", err=True)
+        say(f"not measured: {problem.subject}, {problem.engine}{where}: {problem.reason}", indent="  ", err=True)
     for warning in report.warnings:
-        typer.echo(f"warning: {warning}", err=True)
+        say(f"warning: {warning}", indent="  ", err=True)
 
 
-def _environment(report: "BenchmarkReport") -> str:
+def _environment(report: "BenchmarkReport") -> list[str]:
     known, cuda = report.environment, report.cuda
     machine = known["machine"]
     packages = ", ".join(f"{name} {version}" for name, version in known["packages"].items() if version)
@@ -213,116 +232,117 @@ def _environment(report: "BenchmarkReport") -> str:
     size, faces = report.photo.size, report.photo.faces
     more = "" if faces == 1 else ": times of a whole photo are of all of them"
     lines.append(f"photo: {report.photo.file}, {size[0]} x {size[1]}, {_count(faces, 'face')}{more}")
-    return "\n".join(lines)
+    return lines
 
 
 def _count(number: int, noun: str, plural: str = "s") -> str:
     return f"{number:,} {noun}{plural * (number != 1)}"
 
 
-def _table(title: str, *headings: str, texts: int = 1, caption: str | None = None) -> "Table":
-    """A table that stays readable as copied text; the columns after the first `texts` are numbers."""
-    from rich import box
-    from rich.table import Table
+def _print_titled(
+    title: str,
+    headers: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    captions: Sequence[str] = (),
+    sections: Sequence[int] = (),
+) -> None:
+    """A table behind an empty line, with sentences below it."""
+    say("")
+    print_table(headers, rows, title, sections)
+    for caption in captions:
+        say(caption, indent="  ")
 
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", caption=caption)
-    table.caption_justify = "left"
-    for k, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if k < texts else "right", no_wrap=k == 0)
-    return table
 
-
-def _costs(report: "BenchmarkReport") -> "Table":
-    from rich.markup import escape
-
+def _print_costs(report: "BenchmarkReport") -> None:
     notes: dict[str, list[str]] = {}
     for subject in report.subjects:
         if subject.note:
             notes.setdefault(subject.note, []).append(subject.name)
-    caption = (
-        "MACs: of one face. MB on disk: the ONNX file where there is one, else the checkpoint, "
-        "of packaged networks in float16, of the baselines in float32; zlib: that at level 9."
-    )
-    caption += "".join(f"\n{escape(', '.join(names))}: {note}." for note, names in notes.items())
-    headings = ("network", "weights", "input", "params M", "MACs M", "float32 MB", "disk MB", "zlib MB")
-    table = _table("What they cost", *headings, texts=2, caption=caption)
+    captions = [
+        "MACs: of one face. Disk: the ONNX file where there is one, else the checkpoint, of packaged networks in "
+        "float16, of the baselines in float32; zlib: that at level 9.",
+        *(f"{', '.join(names)}: {note}." for note, names in notes.items()),
+    ]
+    headers = ("network", "weights", "input", "params\nM", "MACs\nM", "float32\nMB", "disk\nMB", "zlib\nMB")
+    rows = []
     for subject in report.subjects:
         costs = subject.costs
         counts = (_number(costs.parameters, 1e6, 2), _number(costs.macs, 1e6, 1))
         sizes = [_number(size, 1e6, 2) for size in (costs.float32_bytes, costs.file_bytes, costs.compressed_bytes)]
         kind = "random" if subject.kind == "baseline" else subject.kind
-        table.add_row(escape(subject.name), kind, str(subject.input_size), *counts, *sizes)
-    return table
+        rows.append([subject.name, kind, str(subject.input_size), *counts, *sizes])
+    _print_titled("What they cost", headers, rows, captions)
 
 
-def _memory(report: "BenchmarkReport") -> "Table":
-    from rich.markup import escape
-
+def _print_memory(report: "BenchmarkReport") -> None:
     engines = list(dict.fromkeys(engine for subject in report.subjects for engine in subject.peak_bytes))
-    caption = "of a fresh process that loads only this network and runs it on one face"
-    table = _table("Peak memory, MB", "network", *engines, caption=caption)
-    for subject in report.subjects:
-        peaks = (_number(subject.peak_bytes.get(engine), 1e6, 0) for engine in engines)
-        table.add_row(escape(subject.name), *peaks)
-    return table
+    rows = [
+        [subject.name, *(_number(subject.peak_bytes.get(engine), 1e6, 0) for engine in engines)]
+        for subject in report.subjects
+    ]
+    caption = "Of a fresh process that loads only this network and runs it on one face."
+    _print_titled("Peak memory, MB", ["network", *map(_broken, engines)], rows, [caption])
 
 
-def _lines(report: "BenchmarkReport", level: str) -> "Table":
+def _broken(engine: str) -> str:
+    """The name of an engine as a header of several lines."""
+    return engine.replace("-", "-\n")
+
+
+def _print_lines(report: "BenchmarkReport", level: str) -> None:
     """The lines of a level, in sections by engine and batch size."""
-    from rich.markup import escape
-
     chosen = [line for line in report.lines if line.level == level]
     network, on_cuda = level == "network", report.cuda is not None
-    headings = ["", "median", "p5", "p95", *(["per face", "faces/s"] if network else ["per s"])]
-    headings += ["of limit" if network and on_cuda else "CPU/wall", *(["speed-up"] if network else [])]
-    caption = escape(_runs(chosen))
+    headers = ["", "median", "p5", "p95", *(["per\nface", "faces/s"] if network else ["per s"])]
+    headers += ["of\nlimit" if network and on_cuda else "CPU/\nwall", *(["speed-\nup"] if network else [])]
+    captions = [_runs(chosen)]
     if network:
-        caption = f"speed-up: times faster than {report.reference}, same engine, same batch; {caption}"
+        captions.insert(0, f"speed-up: times faster than {report.reference}, same engine, same batch.")
     if network and on_cuda:
-        caption += "; of limit: FLOP/s over those of a large matrix product in the same run"
-    table = _table(_TITLES[level], *headings, caption=caption)
+        captions.append("of limit: FLOP/s over those of a large matrix product in the same run.")
+    rows: list[list[str]] = []
+    ends: list[int] = []
     section = None
     for line in chosen:
         if (line.engine, line.batch) != section:
-            if section is not None:
-                table.add_section()
+            if rows:
+                ends.append(len(rows) - 1)
             section = line.engine, line.batch
-            table.add_row(f"{line.engine}, batch {line.batch}", style="dim")
+            rows.append([f"{line.engine}, batch {line.batch}", *[""] * (len(headers) - 1)])
         timing = line.timing
         cells = [_milliseconds(value) for value in (timing.median_ms, timing.p5_ms, timing.p95_ms)]
         cells += [_milliseconds(line.ms_per_face)] if network else []
         cells.append(_rate(line.faces_per_s if network else 1000 / timing.median_ms))
         cells.append(_percent(line.share_of_limit) if network and on_cuda else _number(timing.cpu_per_wall, 1, 2))
-        cells += [f"[bold]{_number(line.times_faster, 1, 2)}[/]"] if network else []
-        table.add_row(f"  {escape(line.subject)}", *cells)
-    return table
+        cells += [_number(line.times_faster, 1, 2)] if network else []
+        rows.append([f"  {line.subject}", *cells])
+    _print_titled(_TITLES[level], headers, rows, captions, ends)
 
 
 def _runs(lines: Sequence["Line"]) -> str:
     """How many calls were timed for the lines."""
     most = max(line.timing.runs for line in lines)
-    fewer = [
-        f"{line.subject} {line.engine} batch {line.batch} {line.timing.runs}"
-        for line in lines
-        if line.timing.runs < most
-    ]
-    return f"{most} timed calls a line" + (f", but {', '.join(fewer)}" if fewer else "")
+    fewer: dict[int, list[str]] = {}
+    for line in lines:
+        if line.timing.runs < most:
+            fewer.setdefault(line.timing.runs, []).append(f"{line.subject} {line.engine} batch {line.batch}")
+    return f"{most} timed calls a line" + "".join(
+        f"; {runs} of {', '.join(names)}" for runs, names in sorted(fewer.items(), reverse=True)
+    )
 
 
-def _parts(report: "BenchmarkReport") -> "Table":
+def _print_parts(report: "BenchmarkReport") -> None:
     """The parts of whole photos, a row for each network."""
-    from rich.markup import escape
-
     names = list(dict.fromkeys(part.part for part in report.parts))
-    table = _table("Parts of a whole photo, median ms", "network", "engine", *names, texts=2)
+    rows = []
     for engine, subject in dict.fromkeys((part.engine, part.subject) for part in report.parts):
         own = {
             part.part: part.timing.median_ms
             for part in report.parts
             if (part.engine, part.subject) == (engine, subject)
         }
-        table.add_row(escape(subject), engine, *(_milliseconds(own[n]) if n in own else "-" for n in names))
-    return table
+        rows.append([subject, engine, *(_milliseconds(own[n]) if n in own else "-" for n in names)])
+    _print_titled("Parts of a whole photo, median ms", ("network", "engine", *names), rows)
 
 
 def _folders(report: "BenchmarkReport") -> list[str]:

@@ -5,20 +5,28 @@ from typing import Annotated, Literal
 
 import typer
 
+from dhm_cli.cli.lines import say
+from dhm_cli.cli.networks import refuse_names
+from dhm_cli.cli.tables import print_table
 from dhm_cli.errors import InputError
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="A network of dhm train, .safetensors.")],
+    names: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="The network, a checkpoint of dhm train, .safetensors.", show_default=False)
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
             "--out",
             "-o",
-            help="The ONNX file, or .safetensors for a copy of the checkpoint; default: .onnx beside the checkpoint.",
+            help="The ONNX file, or .safetensors for a copy of the checkpoint; - writes ONNX to standard output. "
+            "Default: .onnx beside the checkpoint.",
             show_default=False,
         ),
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that dhm export did not write.")] = False,
     precision: Annotated[
         Literal["float32", "float16", "int8"],
         typer.Option(
@@ -35,9 +43,9 @@ def export(
         ),
     ] = None,
 ) -> None:
-    """Export a trained network to ONNX, with its pre-processing inside, for dhm align --weights.
+    """Export a trained network to ONNX, with its pre-processing inside, for dhm align --model.
 
-    Example: dhm export runs/fast/best.safetensors --out fast.onnx
+    Example: dhm export --model runs/fast/best.safetensors --out fast.onnx
 
     Batch norm, the constant heat map and the mean shape are folded into the weights, and the file is compared with the
     checkpoint before it is kept.
@@ -45,24 +53,34 @@ def export(
     Networks that regress the parameters of a face model (dhm, dhm-vgg, rhg and 3dcnn without --target landmarks) stay
     .safetensors: an ONNX file would hold the face model, and its licence forbids to pass that on.
     """
-    from dhm_cli.export.export import export_checkpoint, export_onnx
+    refuse_names(names)
+    if model is None:
+        raise InputError("dhm export: no network named", "pass --model FILE, such as runs/fast/best.safetensors")
+    if not model.is_file():
+        raise InputError(f"{model}: no such checkpoint", "train one with: dhm train --arch fast")
+    target = out or model.with_suffix(".onnx")
 
-    if not checkpoint.is_file():
-        raise InputError(f"{checkpoint}: no such checkpoint", "train one with: dhm train --arch fast")
-    target = out or checkpoint.with_suffix(".onnx")
-    if target.is_dir() or target.resolve() == checkpoint.resolve():
-        what = "a folder" if target.is_dir() else "the checkpoint itself"
-        raise InputError(f"--out {target}: is {what}", "choose another file")
-    if target.suffix.lower() == ".safetensors":
-        if data is not None:
-            raise InputError("--data compares ONNX files", "leave it out, or choose a file name that ends in .onnx")
-        report = export_checkpoint(checkpoint, target, precision)
-        agreement = ""
-    else:
-        report = export_onnx(checkpoint, target, precision, data)
-        agreement = f", landmarks within {report.apart:.2g} pixels of the checkpoint's"
-    typer.echo(f"wrote {target} ({report.size / 1e6:.2f} MB, {precision}){agreement}")
+    from dhm_cli.runtime.outputs import STDOUT, check_output, is_stream
+
+    copied = target.suffix.lower() == ".safetensors"
+    if not copied and target.suffix.lower() != ".onnx" and not is_stream(target) and not target.is_dir():
+        raise InputError(f"--out {target}: cannot be told by its ending", "known are .onnx and .safetensors")
+    if copied and data is not None:
+        raise InputError("--data compares ONNX files", "leave it out, or choose a file name that ends in .onnx")
+
+    from dhm_cli.export.export import export_checkpoint, export_onnx, is_network_of_dhm
+
+    inputs = [path for path in (model, data) if path is not None]
+    check_output(target, "--out", "a network that dhm wrote", is_network_of_dhm, inputs, force)
+    report = export_checkpoint(model, target, precision) if copied else export_onnx(model, target, precision, data)
+    to_stdout = target == STDOUT
+    agreement = "" if copied else f", landmarks within {report.apart:.2g} pixels of the checkpoint's"
+    where = "to standard output" if to_stdout else str(target)
+    say(f"wrote {where} ({report.size / 1e6:.2f} MB, {precision}){agreement}", err=to_stdout)
     if report.before and report.after:
-        for name, nme in (("checkpoint", report.before), ("file", report.after)):
-            numbers = "  ".join(f"{bin_name} {value:.3f}" for bin_name, value in nme.items())
-            typer.echo(f"NME %, {name:10}  {numbers}")
+        bins = list(report.before)
+        rows = [
+            [name, *(f"{nme[bin_name]:.3f}" for bin_name in bins)]
+            for name, nme in (("checkpoint", report.before), ("file", report.after))
+        ]
+        print_table(["NME %", *(name.replace("_", " ") for name in bins)], rows, err=to_stdout)

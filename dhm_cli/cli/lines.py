@@ -1,10 +1,16 @@
 """Lines of text for a terminal of 80 columns, or for a pipe."""
 
+import re
 import textwrap
 
 import typer
 
 WIDTH = 80
+# What a reader may want to copy: a command, or an option with its value, and the options and paths behind it.
+_OPTION = r"--?[A-Za-z][\w-]*(?: [^\s-]\S*)?"
+_WHOLE = re.compile(rf"(?:\b(?:dhm [a-z]+|pip install)|(?<!\S){_OPTION})(?: (?:{_OPTION}|\S*[./=]\S*))*")
+# Stands for a blank that must not become a line break; no text that was made printable holds it.
+_GLUE = "\0"
 
 
 def printable(text: str) -> str:
@@ -21,28 +27,36 @@ def _escaped(sign: str) -> str:
     return sign.encode("unicode_escape").decode("ascii")
 
 
-def wrapped(text: str, indent: str = "") -> str:
-    """A text broken between words at 80 columns; names and numbers stay whole.
+def wrapped(text: str, indent: str = "", start: str = "") -> str:
+    """A text broken between words at 80 columns; names, numbers and commands stay whole.
 
     Args:
         text: sentences; its own line breaks stay.
         indent: before every line but the first.
+        start: before the first line; the first word stays beside it.
     """
-    lines = printable(text).split("\n")
-    return "\n".join(
+    glued = _WHOLE.sub(lambda found: found[0].replace(" ", _GLUE), printable(text))
+    lines = [
         textwrap.fill(
-            line, WIDTH, initial_indent="", subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+            line,
+            WIDTH,
+            initial_indent=indent if number else start,
+            subsequent_indent=indent,
+            break_long_words=False,
+            break_on_hyphens=False,
         )
-        for line in lines
-    )
+        for number, line in enumerate(glued.split("\n"))
+    ]
+    return "\n".join(lines).replace(_GLUE, " ")
 
 
-def say(text: str, indent: str = "", err: bool = False) -> None:
+def say(text: str, indent: str = "", err: bool = False, start: str = "") -> None:
     """Print a text, `wrapped`.
 
     Args:
         text: sentences.
         indent: before every line but the first.
         err: to standard error.
+        start: before the first line.
     """
-    typer.echo(wrapped(text, indent), err=err)
+    typer.echo(wrapped(text, indent, start), err=err)

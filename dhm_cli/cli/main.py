@@ -10,10 +10,12 @@ from dhm_cli.cli.align import align
 from dhm_cli.cli.benchmark import benchmark
 from dhm_cli.cli.evaluate import evaluate
 from dhm_cli.cli.export import export
+from dhm_cli.cli.lines import say
 from dhm_cli.cli.prepare import prepare
 from dhm_cli.cli.relabel import relabel
 from dhm_cli.cli.train import train
 from dhm_cli.errors import DhmError
+from dhm_cli.runtime.interruption import INTERRUPTED, whole_imports
 from dhm_cli.version import __version__
 
 
@@ -23,22 +25,26 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run a subcommand: a DhmError ends with exit code 1, Ctrl-C with 130."""
         try:
-            return super().invoke(ctx)
+            with whole_imports():
+                return super().invoke(ctx)
         except DhmError as error:
-            typer.echo(f"error: {error.message}", err=True)
-            if error.hint:
-                typer.echo(f"hint: {error.hint}", err=True)
+            _complain(error.message, error.hint)
             raise typer.Exit(1) from error
         except BrokenPipeError:  # the reader of a pipe went away: typer ends quietly
             raise
         except OSError as error:  # what a disk or a path says: full, not a folder, no permission
             name = f"{error.filename}: " if error.filename else ""
-            typer.echo(f"error: {name}{error.strerror or error}", err=True)
-            typer.echo("hint: check the path, its permissions and the free space", err=True)
+            _complain(f"{name}{error.strerror or error}", "check the path, its permissions and the free space")
             raise typer.Exit(1) from error
         except KeyboardInterrupt as stop:
             typer.echo("interrupted", err=True)
-            raise typer.Exit(130) from stop
+            raise typer.Exit(INTERRUPTED) from stop
+
+
+def _complain(message: str, hint: str) -> None:
+    for start, text in (("error: ", message), ("hint: ", hint)):
+        if text:
+            say(text, indent=" " * len(start), err=True, start=start)
 
 
 app = typer.Typer(
@@ -68,14 +74,15 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+        bool,
+        typer.Option("--version", "-V", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> None:
     """68 three-dimensional facial landmarks from photos, large poses included."""
 
 
 def main() -> None:
-    """Entry point of the command `dhm`."""
+    """Run the command line; `dhm_cli.__main__` calls it."""
     # File names that are not valid text in this locale are printed with their bytes escaped.
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dhm_cli.drawing.png_mark import SOFTWARE
 from dhm_cli.geometry.landmarks import CURVES, GROUPS
 from dhm_cli.metrics.headline import AUC_THRESHOLDS
 from dhm_cli.metrics.landmark_error import NORMALISERS, YAW_BINS, area_under_ced, cumulative_error, failure_rate
@@ -539,5 +540,5 @@ def _style(axes: "Axes", x: str, y: str, title: str) -> None:
 def _save(figure: "Figure", path: Path) -> None:
     with written_atomically(path) as partial, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in letters that matplotlib's font lacks
-        # Without the version of matplotlib that it would note in the file.
-        figure.savefig(partial, format="png", metadata={"Software": None})
+        # In place of the version of matplotlib that it would note in the file.
+        figure.savefig(partial, format="png", metadata={"Software": SOFTWARE})

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dhm_cli.drawing.png_mark import marked
 from dhm_cli.geometry.crop import crop_matrix, extract_crop, landmark_crop_square, transform_landmarks
 from dhm_cli.geometry.landmarks import CURVES, GROUPS, NUM_LANDMARKS, face_size
 from dhm_cli.metrics.landmark_error import normalised_mean_error
@@ -364,7 +365,7 @@ def _to_tile(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def save_png(path: Path, image: NDArray[np.uint8]) -> None:
-    """Write an image (H, W, 3) uint8 RGB as PNG, atomically."""
+    """Write an image (H, W, 3) uint8 RGB as PNG, atomically, with the mark of dhm."""
     data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]
     with written_atomically(path) as partial:
-        partial.write_bytes(data.tobytes())
+        partial.write_bytes(marked(data.tobytes()))

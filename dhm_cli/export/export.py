@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from dhm_cli.data.batches import load_faces, validation_crops
@@ -15,7 +16,7 @@ from dhm_cli.errors import FormatError, InputError
 from dhm_cli.export.parity import ExportReport, check_parity, compare, comparison_faces
 from dhm_cli.export.storage import quantised, store_half
 from dhm_cli.inference.weights import FORMAT_VERSION, METADATA_KEY
-from dhm_cli.models.checkpoint import load_checkpoint, read_tensors, write_tensors
+from dhm_cli.models.checkpoint import is_checkpoint, load_checkpoint, read_tensors, write_tensors
 from dhm_cli.models.interface import Network
 from dhm_cli.models.onnx_graph import onnx_graph
 from dhm_cli.models.registry import inference_network
@@ -32,7 +33,7 @@ def export_onnx(checkpoint: Path, out: Path, precision: str = "float32", data: P
 
     Args:
         checkpoint: a network of `dhm train`.
-        out: the ONNX file; written atomically.
+        out: the ONNX file, written atomically, or a stream, see `runtime.outputs`.
         precision: "float32", "float16" or "int8". "float16" stores the weights in float16 and widens them when the
             file is loaded; the arithmetic is float32. "int8" computes the separable blocks in 8 bits, the rest as
             "float16".
@@ -48,7 +49,7 @@ def export_onnx(checkpoint: Path, out: Path, precision: str = "float32", data: P
         raise InputError(
             f"{checkpoint}: regresses the parameters of a face model, which the ONNX file would have to hold; its "
             "licence forbids to pass it on",
-            f"run the checkpoint itself: dhm align --weights {checkpoint}, or train with --target landmarks",
+            f"run the checkpoint itself: dhm align --model {checkpoint}, or train with --target landmarks",
         )
     model, metadata = load_checkpoint(checkpoint)
     if precision == "int8" and not model.int8_weights:
@@ -93,8 +94,22 @@ def export_checkpoint(checkpoint: Path, out: Path, precision: str = "float32") -
         )
     for name, tensor in tensors.items():
         tensors[name] = tensor.half() if precision == "float16" and name != "mean_shape" else tensor.float()
-    write_tensors(out, tensors, metadata)
-    return ExportReport(out.stat().st_size, 0.0)
+    return ExportReport(write_tensors(out, tensors, metadata), 0.0)
+
+
+def is_network_of_dhm(path: Path) -> bool:
+    """Whether a file is a checkpoint of dhm, or an ONNX file with its metadata.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if is_checkpoint(path):
+        return True
+    try:
+        graph = onnx.load(path, load_external_data=False)
+    except (DecodeError, ValueError):
+        return False
+    return any(entry.key == METADATA_KEY for entry in graph.metadata_props)
 
 
 def _exact_graph(model: Network, arch: str) -> onnx.ModelProto:

@@ -22,13 +22,26 @@ FORMAT_VERSION = 1
 _KEY = "dhm"
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
-    """Write tensors and JSON metadata to a safetensors file, atomically."""
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> int:
+    """Write tensors and JSON metadata to a safetensors file, atomically.
+
+    Returns:
+        Its size, bytes.
+    """
     # Same order for the same content, so that equal weights are equal files.
     ordered = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
     header = {_KEY: json.dumps({"format_version": FORMAT_VERSION, **metadata}, sort_keys=True)}
     with written_atomically(path) as partial:
-        partial.write_bytes(save(ordered, header))
+        return partial.write_bytes(save(ordered, header))
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a file is a network of `save_checkpoint`, as far as its header says."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return "arch" in json.loads((file.metadata() or {}).get(_KEY, "{}"))
+    except (SafetensorError, OSError, ValueError, TypeError):
+        return False
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -40,7 +40,7 @@ class Dhm(Network):
             self.face_model_hash = face_model.hash()
         else:
             self.state = LandmarkState(place_in_crop(self.mean_shape, config.input_size), config.input_size)
-            self.register_load_state_dict_post_hook(lambda module, _: module.start_from_mean_shape())
+            self.register_load_state_dict_post_hook(_start_from_loaded_shape)
         self.update = nn.Linear(config.hidden, self.state.numbers, bias=False)  # W_ho
         self._initialise()
 
@@ -175,3 +175,7 @@ RECURRENCES: dict[str, type[VanillaRecurrence | LstmRecurrence | NoRecurrence]] 
     "lstm": LstmRecurrence,
     "none": NoRecurrence,
 }
+
+
+def _start_from_loaded_shape(network: Dhm, _: object) -> None:  # not a lambda, so that networks can be pickled
+    network.start_from_mean_shape()

@@ -66,7 +66,7 @@ class FastDhm(Network):
         self.scale = nn.Linear(config.head_rank, NUM_LANDMARKS) if config.uncertainty else None
         self.register_buffer("heatmap", torch.zeros(1, 3, config.input_size, config.input_size), persistent=False)
         self.redraw_heatmap()
-        self.register_load_state_dict_post_hook(lambda module, _: module.redraw_heatmap())  # of the shape just loaded
+        self.register_load_state_dict_post_hook(_draw_loaded_shape)
         self._initialise()
 
     @property
@@ -112,3 +112,7 @@ class FastDhm(Network):
         if self.scale is not None:
             nn.init.zeros_(self.scale.weight)
             nn.init.constant_(self.scale.bias, math.log(_FIRST_SCALE))
+
+
+def _draw_loaded_shape(network: FastDhm, _: object) -> None:  # not a lambda, so that networks can be pickled
+    network.redraw_heatmap()

@@ -1,9 +1,16 @@
-"""Ctrl-C and SIGTERM during a training."""
+"""Ctrl-C and SIGTERM: while a command starts, while it works, and during a training."""
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+INTERRUPTED = 130
+# Seconds until an interrupt that fell into an import is told again.
+_AGAIN = 0.02
 
 
 @contextmanager
@@ -20,3 +27,52 @@ def deferred_interrupts() -> Iterator[threading.Event]:
     finally:
         for number, handler in zip(signals, before, strict=True):
             signal.signal(number, handler)
+
+
+def exit_when_interrupted() -> None:
+    """Have Ctrl-C end this process at once, with one word and exit code 130, as long as there is nothing to clean up.
+
+    Where SIGINT is ignored, as in a shell's background, it stays so.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _exit)
+
+
+@contextmanager
+def whole_imports() -> Iterator[None]:
+    """Have Ctrl-C raise KeyboardInterrupt again, but not within an import, which would leave libraries half loaded.
+
+    Only where `exit_when_interrupted` was called before.
+    """
+    if signal.getsignal(signal.SIGINT) is not _exit:
+        yield
+        return
+    signal.signal(signal.SIGINT, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, _exit)
+
+
+def _exit(number: int, frame: FrameType | None) -> None:
+    with suppress(Exception):
+        sys.stdout.flush()
+    with suppress(OSError):
+        os.write(2, b"interrupted\n")
+    os._exit(INTERRUPTED)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    if not _is_importing(frame):
+        raise KeyboardInterrupt
+    timer = threading.Timer(_AGAIN, signal.raise_signal, [number])
+    timer.daemon = True
+    timer.start()
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False

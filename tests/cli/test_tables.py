@@ -55,3 +55,16 @@ def test_sentences_break_between_words_only() -> None:
     assert name in text.split()
     assert max(len(line) for line in text.split("\n") if name not in line) <= 80
     assert all(line.startswith("  ") for line in text.split("\n")[1:])
+
+
+def test_commands_stay_whole() -> None:
+    text = "run it: dhm align --weights runs/dhm/best.safetensors a.jpg, or train again with --target landmarks then"
+    assert wrapped(text, indent="      ", start="hint: ") == (
+        "hint: run it: dhm align --weights runs/dhm/best.safetensors a.jpg, or train\n"
+        "      again with --target landmarks then"
+    )
+    assert wrapped(text[:60], start="a start that leaves no room: ").startswith(
+        "a start that leaves no room: run it:\ndhm align"
+    )
+    numbers = wrapped("at a rate of 0.1 " * 20)
+    assert max(map(len, numbers.split("\n"))) <= 80

@@ -2,8 +2,10 @@
 
 import copy
 import json
+import os
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,7 +20,8 @@ import torch
 from dummy_network import make_mean_shape
 from example_networks import make_model
 from numpy.typing import NDArray
-from typer.testing import CliRunner
+from printed import folded
+from typer.testing import CliRunner, Result
 
 from dhm_cli.cli.main import app
 from dhm_cli.config.networks import FastDhmConfig
@@ -129,13 +132,13 @@ def test_networks_that_regress_p_stay_checkpoints(tmp_path: Path) -> None:
     toy_face_model().save(basis)
     model = make_model("dhm").eval()
     save_checkpoint(checkpoint, model, "dhm", {"steps": 7})
-    result = CliRunner().invoke(app, ["export", str(checkpoint)])
+    result = CliRunner().invoke(app, ["export", "--model", str(checkpoint)])
     assert result.exit_code == 1
-    assert "dhm.safetensors: regresses the parameters of a face model" in result.stderr
-    assert f"hint: run the checkpoint itself: dhm align --weights {checkpoint}" in result.stderr
+    assert "dhm.safetensors: regresses the parameters of a face model" in folded(result.stderr)
+    assert f"hint: run the checkpoint itself: dhm align --model {checkpoint}" in folded(result.stderr)
     assert not (tmp_path / "dhm.onnx").exists()
     # A copy needs no face model to be made, and the same one to be used.
-    result = CliRunner().invoke(app, ["export", str(checkpoint), "--precision", "float16", "--out", str(half)])
+    result = CliRunner().invoke(app, ["export", "--model", str(checkpoint), "--precision", "float16", "-o", str(half)])
     assert result.exit_code == 0, result.output
     copied, metadata = load_checkpoint(half, basis)
     assert metadata == load_checkpoint(checkpoint, basis)[1]
@@ -257,11 +260,13 @@ def test_int8(
     export_traced(uncertain_export, monkeypatch)
     out = tmp_path / "int8.onnx"
     result = CliRunner().invoke(
-        app, ["export", str(stored_checkpoint), "-o", str(out), "--precision", "int8", "--data", str(face_store)]
+        app,
+        ["export", "--model", str(stored_checkpoint), "-o", str(out), "--precision=int8", "--data", str(face_store)],
     )
     assert result.exit_code == 0, result.output
-    assert "int8), landmarks within" in result.stdout
-    assert "NME %, checkpoint" in result.stdout
+    assert "int8), landmarks within" in folded(result.stdout)
+    assert "\ncheckpoint  " in result.stdout
+    assert max(map(len, result.stdout.splitlines()[1:])) <= 80
     stored = {i.name: i.data_type for i in onnx.load(out).graph.initializer}
     eight = {name for name, kind in stored.items() if kind == onnx.TensorProto.INT8}
     assert {f"cnn.{k}.{part}.weight_quantized" for k in range(3) for part in ("depthwise", "pointwise")} <= eight
@@ -335,16 +340,74 @@ def test_shipped_weights_agree_between_engines_and_fit_the_paper(name: str, mega
     assert (folder / f"{name}.md").is_file()
 
 
-def test_what_export_refuses(stored_checkpoint: Path, tmp_path: Path) -> None:
+def test_what_export_refuses(stored_checkpoint: Path, face_store: Path, tmp_path: Path) -> None:
     before = stored_checkpoint.read_bytes()
+    link, model = tmp_path / "link.onnx", ["--model", str(stored_checkpoint)]
+    link.symlink_to(face_store)
     for arguments, words in (
-        ([str(stored_checkpoint), "--out", str(stored_checkpoint)], "is the checkpoint itself"),
-        ([str(stored_checkpoint), "--out", str(tmp_path)], "is a folder"),
-        (["."], ".: no such checkpoint"),
-        ([str(stored_checkpoint), "--out", str(tmp_path / "a.SAFETENSORS"), "--data", "x.h5"], "--data compares"),
+        ([*model, "--out", str(stored_checkpoint)], "is read by this command too"),
+        ([*model, "--out", str(link), "--data", str(face_store), "--force"], "is read by this command too"),
+        ([*model, "--out", str(tmp_path)], "is a folder"),
+        ([*model, "--out", str(tmp_path / "a.pt")], "known are .onnx and .safetensors"),
+        (["--model", "."], ".: no such checkpoint"),
+        ([], "pass --model FILE"),
+        ([str(stored_checkpoint)], f"pass --model {stored_checkpoint}"),
+        ([*model, "--out", str(tmp_path / "a.SAFETENSORS"), "--data", "x.h5"], "--data compares"),
     ):
         result = CliRunner().invoke(app, ["export", *arguments])
         assert result.exit_code == 1
-        assert words in result.stderr
+        assert words in folded(result.stderr)
     assert stored_checkpoint.read_bytes() == before
-    assert not list(tmp_path.iterdir())
+    assert list(tmp_path.iterdir()) == [link]
+
+
+def export_quickly(checkpoint: Path, export: Path, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> Result:
+    export_traced(export, monkeypatch)
+    return CliRunner().invoke(app, ["export", "--model", str(checkpoint), *map(str, arguments)])
+
+
+def test_a_file_that_export_did_not_write_is_kept(
+    exports: dict[str, tuple[Path, Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was replaced. A network of dhm is, and with --force any file."""
+    checkpoint, exported = exports["float32"]
+    out, foreign, state = tmp_path / "out.onnx", tmp_path / "foreign.onnx", tmp_path / "state.safetensors"
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph([], "foreign", [], [])), foreign)
+    write_tensors(state, {"model.weight": torch.zeros(2)}, {"state": {}})
+    for precious in (b"my thesis", foreign.read_bytes(), state.read_bytes()):
+        out.write_bytes(precious)
+        result = export_quickly(checkpoint, exported, monkeypatch, "--out", out)
+        assert result.exit_code == 1
+        assert "out.onnx: exists and is not a network that dhm wrote" in folded(result.stderr)
+        assert out.read_bytes() == precious
+    assert export_quickly(checkpoint, exported, monkeypatch, "--out", out, "--force").exit_code == 0
+    for ours in (checkpoint, exported):
+        out.write_bytes(ours.read_bytes())
+        assert export_quickly(checkpoint, exported, monkeypatch, "--out", out).exit_code == 0
+
+
+def test_links_pipes_and_standard_output(
+    exports: dict[str, tuple[Path, Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A link was replaced instead of followed, a pipe became a file, and - was a file of that name."""
+    checkpoint, exported = exports["float32"]
+    link, pipe = tmp_path / "link.onnx", tmp_path / "pipe"
+    link.symlink_to(tmp_path / "real.onnx")
+    assert export_quickly(checkpoint, exported, monkeypatch, "--out", link).exit_code == 0
+    assert link.is_symlink()
+    assert OnnxEngine(tmp_path / "real.onnx").arch == "fast"
+
+    monkeypatch.chdir(tmp_path)
+    result = export_quickly(checkpoint, exported, monkeypatch, "--out", "-")
+    assert result.exit_code == 0
+    assert result.stdout_bytes == (tmp_path / "real.onnx").read_bytes()
+    assert "wrote to standard output" in folded(result.stderr)
+
+    os.mkfifo(pipe)
+    received: list[bytes] = []
+    reader = threading.Thread(target=lambda: received.append(pipe.read_bytes()), daemon=True)
+    reader.start()
+    assert export_quickly(checkpoint, exported, monkeypatch, "--out", pipe).exit_code == 0
+    reader.join(60)
+    assert received == [result.stdout_bytes]
+    assert pipe.is_fifo()
