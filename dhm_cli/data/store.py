@@ -295,7 +295,7 @@ def _check_arrays(arrays: dict[str, NDArray[Any]], count: int) -> None:
     """Raise a ValueError where an array does not have the shape and the kind of values that `FaceLabels` documents."""
     for name, values in arrays.items():
         kind = _KINDS.get(name, "f")
-        if values.dtype.kind != kind:
+        if values.dtype.kind not in ("iu" if kind in "iu" else kind):
             raise ValueError(f"{name} holds {values.dtype}, expected {_KIND_NAMES[kind]}")
         expected = (count, *_SHAPES.get(name, ()))
         if values.shape != expected:

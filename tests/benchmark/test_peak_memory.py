@@ -12,7 +12,7 @@ from example_networks import CASES, make_model
 
 from dhm_cli.benchmark.measured_networks import find_networks
 from dhm_cli.benchmark.peak_memory import peak_of_network, run_measured
-from dhm_cli.models.folded import inference_network
+from dhm_cli.models.registry import inference_network
 
 
 def test_peak_memory_is_of_the_fresh_process_alone(dummy_network: Path) -> None:

@@ -254,7 +254,7 @@ def test_a_store_that_is_cut_off(face_store: Path, tmp_path: Path) -> None:
         images = file["images"][:-5]
         del file["images"]
         file["images"] = images
-    with pytest.raises(FormatError, match=r"^short\.h5: .* cut off$"):
+    with pytest.raises(FormatError, match=r"short\.h5: not a readable .*offsets of the images"):
         load_faces([(FaceStore(path), 1.0)], "train")
 
 

@@ -33,7 +33,8 @@ def make_store(path: Path, split: list[int], images: list[bytes], **labels: Any)
         "flagged": (),
     }
     names = np.array([f"{path.stem}{i}.jpg" for i in range(count)])
-    fields = {name: np.zeros((count, *shape), np.float32) for name, shape in zeros.items()}
+    kinds = {"visibility": np.uint8, "image_size": np.int32, "flagged": np.uint8}
+    fields = {name: np.zeros((count, *shape), kinds.get(name, np.float32)) for name, shape in zeros.items()}
     fields |= {"names": names, "source": names, "identity": names, "split": np.array(split, np.uint8)}
     fields |= {name: np.array(values) for name, values in labels.items()}
     write_store(path, [b"".join(images)], np.array([len(image) for image in images]), FaceLabels(**fields), record)

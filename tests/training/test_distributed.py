@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from places import ROOT
+from printed import folded
 from real_processes import PATIENCE, RealProcess, dhm, running, torchrun
 from torch import distributed, nn
 from two_processes import DHM, Runs, dhm_of_rank, dhm_with_nan_on_rank_1, train_and_save
@@ -179,7 +180,9 @@ def test_a_nan_of_one_process_names_its_batch(face_store: Path, tmp_path: Path) 
     codes, _, errors = two_processes(tmp_path, dhm_with_nan_on_rank_1, *command)
     assert codes == [1, 1], errors
     assert errors.count("error:") == 1
-    assert f"error: the loss became nan at step 0, with the batch now in {out}/nan_step_0000000_rank_1.safet" in errors
+    assert f"error: the loss became nan at step 0, with the batch now in {out}/nan_step_0000000_rank_1.safet" in folded(
+        errors
+    )
     assert [path.name for path in out.glob("nan*")] == ["nan_step_0000000_rank_1.safetensors"]
     assert "Traceback" not in errors
 

@@ -378,7 +378,8 @@ def test_the_record_of_a_run(straight: Callable[[str], Path], face_store: Path) 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_settings_file_of_a_run_gives_the_same_run(straight: Callable[[str], Path], kind: str) -> None:
-    assert resolve(None, None, read_toml(RunFolder(straight(kind)).config), {}) == KINDS[kind]
+    found = resolve(None, None, read_toml(RunFolder(straight(kind)).config), {})
+    assert replace(found, data=()) == KINDS[kind]
 
 
 def test_metrics_of_a_run(straight: Callable[[str], Path]) -> None:
