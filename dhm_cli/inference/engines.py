@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from dhm_cli.errors import DhmError, FormatError, InputError
 from dhm_cli.geometry.crop import Square, crop_matrix, extract_crop, invert_matrix, transform_landmarks
 from dhm_cli.geometry.landmarks import NUM_LANDMARKS
+from dhm_cli.inference.external_data import refuse_external_data
 
 if TYPE_CHECKING:
     if sys.version_info >= (3, 11):
@@ -222,8 +223,9 @@ def onnx_session(model: bytes, name: str, threads: int = 1) -> "InferenceSession
         threads: CPU threads of one call.
 
     Raises:
-        FormatError: it is not an ONNX network.
+        FormatError: it is not an ONNX network, or not whole, see `refuse_external_data`.
     """
+    refuse_external_data(model, name)
     import onnxruntime
     from onnxruntime.capi import onnxruntime_pybind11_state as problems
 
