@@ -66,7 +66,7 @@ train-default: $(VENV)/.installed ## Train the shipped networks: make train-defa
 
 # The accuracy figures of the README and the model cards, from the folder of data that the cards name; minutes.
 MEASURED := accuracy
-score = $(BIN)/dhm evaluate $(1) --data $(MEASURED)/labels/merl.h5 --report $(MEASURED)/$(2) $(3)
+score = $(BIN)/dhm evaluate --model $(1) --data $(MEASURED)/labels/merl.h5 --report $(MEASURED)/$(2) $(3)
 
 accuracy: $(VENV)/.installed ## Measure the figures of README and cards: make accuracy DATA=folder
 	test -e $(MEASURED)/labels/merl.h5 || { $(BIN)/dhm prepare $(DATA)/aflw_merl68/faces --name merl \
@@ -79,6 +79,7 @@ accuracy: $(VENV)/.installed ## Measure the figures of README and cards: make ac
 	$(call score,fast-x2,fast-x2-detector,--protocol detector)
 	$(call score,fast,fast-jitter,--protocol jitter)
 	$(call score,fast-x2,fast-x2-jitter,--protocol jitter)
+	$(BIN)/python tests/human_points.py $(MEASURED)/prepared/merl.h5 $(MEASURED)/fast $(MEASURED)/fast-x2
 
 wheel-check: $(VENV)/.installed ## Build the wheel and use it away from the source
 	rm -rf $(VENV)/wheel && mkdir -p $(VENV)/wheel

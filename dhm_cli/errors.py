@@ -7,6 +7,14 @@ class DhmError(Exception):
     Args:
         message: what happened, naming the file or option, with what was expected and what was found.
         hint: the next step, as a command or an action; empty when there is none.
+
+    Example:
+        >>> from dhm_cli import DhmError, read_image
+        >>> try:
+        ...     read_image("absent.jpg")
+        ... except DhmError as error:
+        ...     print(f"{error.message}; {error.hint}")
+        absent.jpg: cannot be read: No such file or directory; check the name and the permissions
     """
 
     def __init__(self, message: str, hint: str = "") -> None:

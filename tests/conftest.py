@@ -1,5 +1,7 @@
 """Fixtures that many tests share."""
 
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -7,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 from dummy_network import write_dummy_network
+from example_photos import ASTRONAUT
 from numpy.typing import NDArray
-from photos import ASTRONAUT
 
 from dhm_cli.io.images import read_image
 
@@ -41,7 +43,7 @@ def single_torch_thread() -> None:
 @pytest.fixture(scope="session")
 def toy_model() -> "FaceModel":
     """The made-up face model."""
-    from dhm_cli.morphable.face_model import toy_face_model
+    from dhm_cli.morphable.toy import toy_face_model
 
     return toy_face_model()
 
@@ -96,7 +98,8 @@ def drawn_faces(tmp_path_factory: pytest.TempPathFactory, toy_model: "FaceModel"
 @pytest.fixture(scope="session")
 def face_store(tmp_path_factory: pytest.TempPathFactory, toy_model: "FaceModel", drawn_faces: "SyntheticFaces") -> Path:
     """The drawn faces, prepared with the splits of their table; not to be changed by tests."""
-    from dhm_cli.preparation.prepare import PrepareOptions, prepare_folder
+    from dhm_cli.preparation.options import PrepareOptions
+    from dhm_cli.preparation.prepare import prepare_folder
 
     out = tmp_path_factory.mktemp("prepared")
     return prepare_folder(drawn_faces.folder, toy_model, out, PrepareOptions(table=drawn_faces.table)).store
@@ -116,3 +119,30 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     monkeypatch.setattr(charts, "_save", keep)
     return figures
+
+
+@pytest.fixture
+def no_charts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The charts of an evaluation's report are a pixel each: for tests of its other files."""
+    import cv2
+    import numpy as np
+
+    pixel = cv2.imencode(".png", np.zeros((1, 1), np.uint8))[1].tobytes()
+    for chart in ("save_ced", "save_error_by_yaw", "save_landmark_errors"):
+        monkeypatch.setattr(f"dhm_cli.evaluation.report_folder.{chart}", lambda path, *_: path.write_bytes(pixel))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 2 MB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    options = ["-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)]
+    try:
+        done = subprocess.run(["mount", *options], capture_output=True, timeout=30)
+    except FileNotFoundError:
+        pytest.skip("no mount command")
+    if done.returncode:
+        pytest.skip("a small disk cannot be mounted here: not root")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True, timeout=30)

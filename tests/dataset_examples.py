@@ -7,10 +7,16 @@ from typing import Any
 import cv2
 import h5py
 import numpy as np
+import pytest
 import scipy.io
 from numpy.typing import NDArray
 
+from dhm_cli.datasets.discovery import find_layout
+from dhm_cli.datasets.samples import Encoded, Sample, load_images
+from dhm_cli.errors import InputError
+
 HEIGHT, WIDTH = 90, 120
+SIZE = (HEIGHT, WIDTH)
 MATLAB_CLASSES = {"f4": b"single", "f8": b"double", "u1": b"uint8"}
 
 
@@ -177,3 +183,19 @@ def write_merl_rav(root: Path) -> None:
             points[0] = -1
             points[1] *= -1
             write_pts(image.with_suffix(".pts"), points)
+
+
+def load_image(sample: Sample) -> Encoded:
+    """The image of one face alone."""
+    (loaded,) = load_images([sample])
+    if isinstance(loaded, InputError):
+        raise loaded
+    return loaded
+
+
+def by_name(folder: Path, format: str = "auto") -> dict[str, Sample]:
+    return {sample.name: sample for sample in find_layout(folder, format).samples(folder)}
+
+
+def message_of(error: pytest.ExceptionInfo[InputError]) -> str:
+    return f"{error.value.message}\n{error.value.hint}"

@@ -57,3 +57,8 @@ def write_dummy_network(path: Path, metadata: dict[str, Any] | str | None = None
     helper.set_model_props(model, {"dhm": text} if text else {})
     onnx.save(model, path)
     return path
+
+
+def answer_in_black(centre: NDArray[np.float64], side: float) -> NDArray[np.float64]:
+    """The dummy network's landmarks (68, 3) of a black square of a photo, in photo pixels, by the resize rule."""
+    return make_mean_shape() * 30 * side / INPUT_SIZE + [*centre, 0.0]

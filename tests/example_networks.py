@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dhm_cli.config.networks import ARCHS, DhmConfig, FastDhmConfig, preset
+from dhm_cli.config.networks import DhmConfig, FastDhmConfig, NetworkConfig
+from dhm_cli.config.recipes import ARCHS, Recipe, find_recipe
 from dhm_cli.models.checkpoint import save_checkpoint
-from dhm_cli.models.registry import Network, build_model
-from dhm_cli.morphable.face_model import toy_face_model
+from dhm_cli.models.interface import Network
+from dhm_cli.models.registry import build_model
+from dhm_cli.morphable.toy import toy_face_model
 
 
 def make_mean_shape() -> Tensor:
@@ -21,13 +23,17 @@ def make_mean_shape() -> Tensor:
     return (mean - (low + high) / 2) / (high - low)[:2].max()
 
 
-def small(arch: str) -> FastDhmConfig | DhmConfig:
-    """The preset, with fewer pixels and channels where it is large: what a contract says does not depend on them."""
-    settings = preset(arch)
-    if isinstance(settings, FastDhmConfig):
-        return replace(settings, input_size=64)
-    channels = tuple(max(16, c // 8) for c in settings.channels)
-    return replace(settings, input_size=64, channels=channels, hidden=64)
+def small(arch: str) -> NetworkConfig:
+    """The recipe's network, with fewer pixels and channels: what a contract says does not depend on them."""
+    settings = find_recipe(arch).network
+    if isinstance(settings, DhmConfig):
+        channels = tuple(max(16, c // 8) for c in settings.channels)
+        settings = replace(settings, channels=channels, hidden=64)
+    return replace(settings, input_size=64)
+
+
+def small_recipe(arch: str) -> Recipe:
+    return find_recipe(arch)._replace(network=small(arch))
 
 
 def make_model(arch: str, **changes: Any) -> Network:

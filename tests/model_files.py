@@ -11,7 +11,8 @@ import numpy as np
 import scipy.io
 from numpy.typing import NDArray
 
-from dhm_cli.morphable.face_model import toy_face_model
+from dhm_cli.morphable.face_model import FaceModel
+from dhm_cli.morphable.toy import toy_face_model
 
 Save = Callable[[Path, dict[str, Any]], None]
 
@@ -122,6 +123,21 @@ def column(points: NDArray[np.float64]) -> NDArray[np.float32]:
 def columns(basis: NDArray[np.float64]) -> NDArray[np.float32]:
     """(V, 3, K) as MATLAB has it, (3 V, K)."""
     return basis.reshape(-1, basis.shape[-1]).astype(np.float32)
+
+
+def write_face_model_mat(model: FaceModel, path: Path) -> None:
+    """Write a model as a 3DDFA-style .mat file, which `read_face_model` reads back."""
+    mean = model.mean.reshape(-1, 1).numpy()
+    fields = {
+        "mu_shape": mean,
+        "w": columns(model.identity.numpy()),
+        "sigma": model.identity_std[:, None].numpy(),
+        "mu_exp": np.zeros_like(mean),
+        "w_exp": columns(model.expression.numpy()),
+        "sigma_exp": model.expression_std[:, None].numpy(),
+        "keypoints": np.arange(1, 69)[None],
+    }
+    scipy.io.savemat(path, fields, do_compression=True)
 
 
 def shape_3ddfa(toy: DenseToy) -> dict[str, Any]:

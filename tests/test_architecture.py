@@ -27,7 +27,7 @@ FLOORS = (
 STAGES = FLOORS[-2]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # Modules that `dhm align` needs: torch takes two seconds to load.
-LIGHT = ("dhm_cli.inference.aligner", "dhm_cli.inference.detection", "dhm_cli.inference.engines", "dhm_cli.io.images")
+LIGHT = ("dhm_cli.inference.aligner", "dhm_cli.inference.photos", "dhm_cli.io.images")
 
 LIGHT_ROOMS = (
     "cli",
@@ -127,6 +127,13 @@ def test_typer_and_rich_live_in_cli_only(name: str) -> None:
     tops = {target.split(".")[0] for target in all_imports(name)}
     if room(name) != "cli":
         assert not tops & {"typer", "rich"}
+
+
+def test_onnxruntime_is_imported_for_three_things() -> None:
+    """To run networks in one file, to quantise them, and to measure."""
+    users = {name for name in INSIDE if "onnxruntime" in {target.split(".")[0] for target in all_imports(name)}}
+    users = {name for name in users if room(name) not in ("export", "benchmark")}
+    assert users == {"dhm_cli.inference.onnx_session"}
 
 
 def test_the_network_packages_know_no_files() -> None:

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,8 +15,9 @@ from scipy.spatial.transform import Rotation
 
 from dhm_cli.data.store import FaceStore
 from dhm_cli.errors import InputError
-from dhm_cli.evaluation.evaluate import EvaluationOptions, evaluate
-from dhm_cli.evaluation.scores import Scoring
+from dhm_cli.evaluation.evaluate import EvaluationOptions
+from dhm_cli.evaluation.evaluate import evaluate as run_evaluation
+from dhm_cli.evaluation.numbers import Scoring
 from dhm_cli.geometry.landmarks import MIRROR
 from dhm_cli.geometry.pose import estimate_pose, matrix_to_euler
 from dhm_cli.io.matlab import read_mat
@@ -24,11 +26,17 @@ from dhm_cli.morphable.face_model import FaceModel
 from dhm_cli.morphable.parameters import Parameters, pack
 from dhm_cli.morphable.readers.face_model_files import read_face_model
 from dhm_cli.morphable.rotation import euler_to_matrix
-from dhm_cli.preparation.prepare import PrepareOptions, prepare_folder
+from dhm_cli.preparation.options import PrepareOptions
+from dhm_cli.preparation.prepare import prepare_folder
 
 pytestmark = pytest.mark.skipif(
     not (SHARED_DATA / "bfm" / "BFM68.mat").is_file(), reason="no shared data; name its folder in DHM_SHARED_DATA"
 )
+
+
+def evaluate(*arguments: Any) -> dict[str, Any]:
+    """The content of the report's JSON file, NaN in place of null."""
+    return run_evaluation(*arguments).to_json()
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +208,7 @@ def test_two_label_sets_of_the_sixteen_faces_disagree_as_worked_out_apart(bfm: F
         groups["0-30" if abs(angle) <= 30 else "30-60" if abs(angle) <= 60 else "60-90"].append(error)
     means = {name: sum(values) / len(values) for name, values in groups.items()}
 
-    settings = PrepareOptions(reannotated=tmp_path / "again.npy")
+    settings = PrepareOptions(reannotated=tmp_path / "again.npy", reannotated_origin=1)
     store = prepare_folder(SHARED_DATA / "aflw2000_format", bfm, tmp_path / "data", settings).store
     names = FaceStore(store).labels.names
     np.savez(tmp_path / "again.npz", names=names, landmarks=np.stack(again).transpose(0, 2, 1) - 1)

@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 from real_processes import dhm
 
-from dhm_cli.config.networks import DhmConfig, FastDhmConfig, TrainConfig
-from dhm_cli.config.recipes import RunSettings
+from dhm_cli.config.networks import DhmConfig, FastDhmConfig
+from dhm_cli.config.run import RunSettings
+from dhm_cli.config.training import TrainConfig
 from dhm_cli.data.store import FaceStore
 from dhm_cli.errors import InputError
 from dhm_cli.models.checkpoint import write_tensors
@@ -98,5 +99,5 @@ def dhm_with_nan_on_rank_1(*arguments: str) -> None:
 
 def _prepare() -> None:
     torch.set_num_threads(1)
-    run_folder.save_learning_curve = lambda path, rows: None  # longer than these runs
+    run_folder.save_learning_curve = lambda path, rows, warmup: None  # longer than these runs
     distributed._LAST_WORDS = timedelta(seconds=1)  # nothing has to be loaded before they are spoken

@@ -1,7 +1,6 @@
 """The networks that are measured: of the package, random ones, checkpoints, ONNX files and the baselines."""
 
 import functools
-import importlib.resources
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,14 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dhm_cli.benchmark.baselines import BASELINES, INPUT_SIZE, baseline
-from dhm_cli.config.networks import ARCHS, preset
+from dhm_cli.config.recipes import ARCHS, find_recipe
 from dhm_cli.errors import InputError
 from dhm_cli.inference.engines import OnnxEngine
+from dhm_cli.inference.weights import packaged
 from dhm_cli.models.checkpoint import load_checkpoint
-from dhm_cli.models.folded import inference_network
 from dhm_cli.models.onnx_graph import onnx_graph
-from dhm_cli.models.registry import build_model, needs_face_model
-from dhm_cli.morphable.face_model import toy_face_model
+from dhm_cli.models.registry import build_model, inference_network
+from dhm_cli.morphable.toy import toy_face_model
 from dhm_cli.runtime.hashing import short_hash
 
 ALL = "all"
@@ -153,8 +152,8 @@ def _from_checkpoint(
 
 def _random(arch: str) -> MeasuredNetwork:
     """An architecture with random weights, the same on every call, and the mean shape of the packaged network."""
-    settings = preset(arch)
-    toy = toy_face_model() if needs_face_model(settings) else None
+    settings = find_recipe(arch).network
+    toy = toy_face_model() if settings.needs_face_model else None
     mean_shape = _packaged_mean_shape()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -166,8 +165,7 @@ def _random(arch: str) -> MeasuredNetwork:
 
 def _packaged(name: str) -> tuple[Path, Path] | None:
     """ONNX file and checkpoint of a network that comes with the package; None of other architectures."""
-    folder = Path(str(importlib.resources.files("dhm_cli"))) / "weights"
-    files = folder / f"{name}.onnx", folder / f"{name}.safetensors"
+    files = Path(str(packaged(f"{name}.onnx"))), Path(str(packaged(f"{name}.safetensors")))
     return files if all(file.is_file() for file in files) else None
 
 

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from dhm_cli.benchmark.runners import Runner
 from dhm_cli.errors import InputError
 from dhm_cli.geometry.crop import Square, landmark_crop_square
-from dhm_cli.inference.detection import FaceBox, FaceDetector, crop_square_from_box
+from dhm_cli.inference.detection import load_detector
 from dhm_cli.inference.engines import Engine, landmarks_in_squares
+from dhm_cli.inference.face_box import Detector, FaceBox, crop_square_from_box
 from dhm_cli.io.images import read_image
 
 if TYPE_CHECKING:
@@ -42,14 +43,14 @@ class Scene:
         return crop_square_from_box(self.faces[0])
 
 
-def open_scene(file: Path) -> Scene:
-    """Read a photo and detect its faces.
+def open_scene(file: Path, detector: Detector | None = None) -> Scene:
+    """Read a photo and detect its faces, with the detector of `dhm align` or another.
 
     Raises:
         InputError: it cannot be read, or has no face.
     """
     image = read_image(file)
-    faces = FaceDetector().detect(image)
+    faces = (detector or load_detector()).detect(image)
     if not faces:
         raise InputError(f"--photo {file}: no face found", "give a photo with a face, or none for the built-in one")
     return Scene(file, image, tuple(faces))
@@ -79,7 +80,7 @@ def open_aligner(network: "MeasuredNetwork", engine: str, runner: Runner, thread
     from dhm_cli import Aligner  # by the front door of the package, as users do
 
     if engine == "onnxruntime" and network.onnx_file is not None:
-        return Aligner("cpu", threads, weights=network.onnx_file)
+        return Aligner("cpu", threads, model=network.onnx_file)
     aligner = Aligner("cpu", threads)
     aligner.engine = RunnerEngine(network, runner)
     return aligner

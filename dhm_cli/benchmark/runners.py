@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dhm_cli.inference.engines import onnx_session
+from dhm_cli.inference.onnx_session import onnx_session
 
 if TYPE_CHECKING:
     from dhm_cli.benchmark.measured_networks import MeasuredNetwork

@@ -1,15 +1,17 @@
 """`dhm align`."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-if TYPE_CHECKING:
-    from dhm_cli.inference.aligner import AlignmentReport
+from dhm_cli.cli.lines import say
+from dhm_cli.morphable.location import DEFAULT_FACE_MODEL, existing_face_model
 
-# Where `dhm prepare` writes it.
-DEFAULT_FACE_MODEL = Path("data") / "face_model.h5"
+if TYPE_CHECKING:
+    from dhm_cli.inference.results import AlignmentReport
+
 # Photos listed by name in a warning.
 _LISTED = 20
 
@@ -18,7 +20,9 @@ def align(
     paths: Annotated[
         list[Path], typer.Argument(help="Photos and folders of photos (searched recursively).", show_default=False)
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The table to write, CSV.")] = Path("landmarks.csv"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="The table to write, .csv; - is standard output.")] = Path(
+        "landmarks.csv"
+    ),
     boxes: Annotated[
         Path | None,
         typer.Option(
@@ -35,20 +39,19 @@ def align(
         typer.Option(help="Also save each photo with its landmarks drawn in this folder.", show_default=False),
     ] = None,
     model: Annotated[
-        Literal["fast", "fast-x2"] | None,
+        str | None,
         typer.Option(
-            help="The network: fast, or fast-x2, which is more accurate and takes twice the time. Default: fast.",
+            help="The network: fast, or fast-x2, which is more accurate and takes twice the time, or a file of your "
+            "own, .onnx or .safetensors. Default: fast.",
+            autocompletion=lambda: ["fast", "fast-x2"],
             show_default=False,
         ),
     ] = None,
-    weights: Annotated[
-        Path | None,
-        typer.Option(help="A network of your own, .onnx or .safetensors, in place of --model.", show_default=False),
-    ] = None,
+    weights: Annotated[Path | None, typer.Option(hidden=True)] = None,
     face_model: Annotated[
         Path | None,
         typer.Option(
-            help="Face model that --weights was trained with, for networks that regress its parameters (dhm, dhm-vgg, "
+            help="Face model that --model was trained with, for networks that regress its parameters (dhm, dhm-vgg, "
             f"rhg, 3dcnn); others do without. Default: {DEFAULT_FACE_MODEL.as_posix()}, where there is one.",
             show_default=False,
         ),
@@ -69,6 +72,8 @@ def align(
     threads: Annotated[
         int | None, typer.Option(min=1, help="Photos processed at a time; default: one per core.", show_default=False)
     ] = None,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Photos that declare more pixels are not read.")] = 120_000_000,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that dhm did not write.")] = False,
     resume: Annotated[
         bool,
         typer.Option(
@@ -90,11 +95,12 @@ def align(
     from tqdm import tqdm
 
     from dhm_cli.errors import InputError
-    from dhm_cli.inference.aligner import align_files
-    from dhm_cli.inference.landmark_csv import BAD_BOX, UNREADABLE, partial_path
+    from dhm_cli.inference.photos import align_files
+    from dhm_cli.inference.results import BAD_BOX, UNREADABLE, partial_path
+    from dhm_cli.runtime.outputs import is_stream
 
-    if model is not None and weights is not None:
-        raise InputError("--model and --weights: one at a time", "leave out --model to use your own network")
+    if weights is not None:
+        raise InputError("--weights: a network is named by --model", f"pass --model {weights}")
     # On a terminal only; elsewhere a moving bar is noise.
     with tqdm(unit=" photos", disable=None) as bar:
 
@@ -113,48 +119,61 @@ def align(
                 threads=threads,
                 min_score=min_score,
                 refine=refine,
-                weights=model or weights,
-                face_model=face_model or (DEFAULT_FACE_MODEL if DEFAULT_FACE_MODEL.exists() else None),
+                model=model,
+                face_model=face_model or existing_face_model(),
+                most_pixels=max_pixels,
                 resume=resume,
+                force=force,
                 progress=show,
             )
         except KeyboardInterrupt as stop:
             bar.close()
             typer.echo("interrupted", err=True)
-            if partial_path(out).exists():
-                typer.echo(f"hint: the photos done so far are in {partial_path(out)}; --resume goes on", err=True)
+            partial = partial_path(Path(os.path.realpath(out)))
+            if not is_stream(out) and partial.exists():
+                say(f"hint: the photos done so far are in {partial}; --resume goes on", "  ", err=True)
             raise typer.Exit(130) from stop
     _print_report(report, out, boxes)
-    if report.with_status(UNREADABLE) or report.with_status(BAD_BOX):
+    if report.with_status(UNREADABLE) or report.with_status(BAD_BOX) or report.unsearched:
         raise typer.Exit(1)
 
 
 def _print_report(report: "AlignmentReport", out: Path, boxes: Path | None) -> None:
-    from dhm_cli.inference.landmark_csv import BAD_BOX, NO_FACE, UNREADABLE
+    from dhm_cli.inference.results import BAD_BOX, NO_FACE, UNREADABLE
+    from dhm_cli.runtime.outputs import is_stream
 
     unreadable, without = report.with_status(UNREADABLE), report.with_status(NO_FACE)
-    _warn("cannot be read", [f"{result.path}: {result.reason}" for result in unreadable])
+    _warn("unreadable", [f"{result.path}: {result.reason}" for result in unreadable])
     if boxes is not None:
         bad = report.with_status(BAD_BOX)
         _warn(f"with a useless box in {boxes}", [f"{result.path}: {result.reason}" for result in bad])
-        _warn(f"have no box in {boxes}", [result.path for result in without])
-        _warn(f"of {boxes} name none of the photos", list(report.unused_boxes), "paths")
+        _warn(f"without a box in {boxes}", [result.path for result in without])
+        _warn(f"of {boxes} without a photo", list(report.unused_boxes), "path")
     undrawn = [result for result in report.results if result.overlay_problem]
-    _warn("have no overlay", [f"{result.path}: {result.overlay_problem}" for result in undrawn])
+    _warn("without an overlay", [f"{result.path}: {result.overlay_problem}" for result in undrawn])
     photos = len(report.results)
     rate = (photos - report.kept) / max(report.seconds, 1e-6)
     kept = f" ({report.kept} of them from the interrupted run)" if report.kept else ""
-    typer.echo(
-        f"{out}: {photos} photos{kept}, {report.faces} faces, {len(without)} without a face, "
-        f"{len(unreadable)} unreadable; {rate:.1f} photos/s"
+    _warn("not searched", list(report.unsearched), "folder")
+    if report.not_read:
+        kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(report.not_read.items()))
+        say(f"not read: {kinds}", err=True)
+    say(
+        f"{out}: {_count(photos, 'photo')}{kept}, {_count(report.faces, 'face')}, {len(without)} without a face, "
+        f"{len(unreadable)} unreadable; {rate:.1f} photos/s",
+        err=is_stream(out),
     )
 
 
-def _warn(what: str, items: list[str], noun: str = "photos") -> None:
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def _warn(what: str, items: list[str], noun: str = "photo") -> None:
     if not items:
         return
-    typer.echo(f"warning: {len(items)} {noun} {what}:", err=True)
+    say(f"warning: {_count(len(items), noun)} {what}:", err=True)
     for item in items[:_LISTED]:
-        typer.echo(f"  {item}", err=True)
+        say(f"  {item}", "    ", err=True)
     if len(items) > _LISTED:
-        typer.echo(f"  … and {len(items) - _LISTED} more, see the table", err=True)
+        say(f"  … and {len(items) - _LISTED} more, see the table", err=True)

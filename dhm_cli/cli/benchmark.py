@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from dhm_cli.cli.align import DEFAULT_FACE_MODEL
 from dhm_cli.cli.lines import say
 from dhm_cli.cli.networks import refuse_names
 from dhm_cli.cli.progress import shown_on
 from dhm_cli.cli.tables import print_table
+from dhm_cli.morphable.location import DEFAULT_FACE_MODEL, existing_face_model
 from dhm_cli.runtime.interruption import INTERRUPTED
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def benchmark(
         photos=photos,
         processes=processes,
         accuracy=tuple(accuracy or ()),
-        face_model=face_model or (DEFAULT_FACE_MODEL if DEFAULT_FACE_MODEL.exists() else None),
+        face_model=face_model or existing_face_model(),
         json=json,
         plot=plot,
         force=force,

@@ -5,37 +5,43 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from dhm_cli.cli.align import DEFAULT_FACE_MODEL
+from dhm_cli.cli.lines import say
 from dhm_cli.cli.progress import shown_on
+from dhm_cli.cli.tables import print_table
+from dhm_cli.errors import InputError
+from dhm_cli.morphable.location import DEFAULT_FACE_MODEL, existing_face_model
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from dhm_cli.evaluation.numbers import Disturbed, Numbers
+    from dhm_cli.evaluation.report import Against, Report
+    from dhm_cli.metrics.headline import HeadlineNumber
 
 _BINS = ("0-30", "30-60", "60-90", "mean_of_bins", "mean_of_images")
 _METHOD, _TRUTH, _NUMBERS, _MACHINE = "Method", "Truth", "Numbers", "Machine"
-# Headline numbers after which a line is drawn.
-_SECTION_ENDS = ("60-90", "median")
 # Faces without a pose error that are listed.
 _EXCLUDED = 40
 
 
 def evaluate(
-    checkpoint: Annotated[
-        Path | None,
-        typer.Argument(
-            help="A network of dhm, .safetensors or .onnx, or fast or fast-x2, which come with the package. Default: "
-            "fast.",
-            show_default=False,
-        ),
-    ] = None,
+    networks: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
     data: Annotated[
         Path, typer.Option(help="The faces to score on, a store of dhm prepare (FILE.h5).", rich_help_panel=_TRUTH)
     ] = ...,  # type: ignore[assignment]
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="A network: a file of dhm (.safetensors, .onnx), or fast or fast-x2, which come with the package. "
+            "Default: fast.",
+            show_default=False,
+            rich_help_panel=_METHOD,
+        ),
+    ] = None,
     predictions: Annotated[
         Path | None,
         typer.Option(
@@ -134,6 +140,26 @@ def evaluate(
             rich_help_panel=_NUMBERS,
         ),
     ] = None,
+    json_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--json",
+            help="Write the numbers to this JSON file; - is standard output, and all else goes to standard error.",
+            show_default=False,
+            rich_help_panel=_NUMBERS,
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace files that dhm did not write.", rich_help_panel=_NUMBERS)
+    ] = False,
+    published: Annotated[
+        bool,
+        typer.Option(
+            "--published",
+            help="Show the published rows on AFLW2000-3D although these are other faces.",
+            rich_help_panel=_NUMBERS,
+        ),
+    ] = False,
     device: Annotated[
         Literal["auto", "cpu", "cuda"],
         typer.Option(
@@ -160,6 +186,8 @@ def evaluate(
     Numbers are percent of the face size, sqrt(w*h) of the true points' box; the definition of every one is in the
     report.
     """
+    if networks:
+        raise InputError(f"{networks[0]}: a network is named by an option", f"pass --model {networks[0]}")
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the threads share the work by faces, not within one
     from dhm_cli.runtime.interruption import deferred_interrupts
 
@@ -168,13 +196,15 @@ def evaluate(
 
         from dhm_cli.evaluation.evaluate import EvaluationOptions
         from dhm_cli.evaluation.evaluate import evaluate as run
-        from dhm_cli.evaluation.scores import Scoring
+        from dhm_cli.evaluation.numbers import Scoring
+        from dhm_cli.evaluation.report import is_report, json_text
+        from dhm_cli.runtime.atomic import written_atomically
+        from dhm_cli.runtime.outputs import STDOUT, check_output
     if interrupted.is_set():
         raise KeyboardInterrupt
-    beside = data.parent / DEFAULT_FACE_MODEL.name
     options = EvaluationOptions(
         data=data,
-        checkpoint=checkpoint,
+        model=model,
         predictions=predictions,
         name=name,
         against=against or (),
@@ -186,11 +216,15 @@ def evaluate(
         report=report,
         device=device,
         threads=threads,
-        face_model=face_model or next(filter(Path.exists, (beside, DEFAULT_FACE_MODEL)), None),
+        face_model=face_model or existing_face_model(data),
         command=shlex.join(["dhm", *sys.argv[1:]]),
+        show_published=published,
     )
+    if json_file is not None:
+        inputs = [path for path in (data, predictions, Path(model or "")) if path is not None]
+        check_output(json_file, "--json", "a report of dhm evaluate", is_report, inputs, force)
     with tqdm(unit=" faces", disable=None, leave=False) as bar:
-        numbers: list[dict[str, Any]] = []
+        numbers: list[Report] = []
         try:
             run(options, shown_on(bar), numbers.append)
         except KeyboardInterrupt:
@@ -201,101 +235,95 @@ def evaluate(
         finally:  # the numbers, even where the report could not be written
             bar.close()
             for found in numbers:
-                _print(found)
+                with redirect_stdout(sys.stderr) if json_file == STDOUT else nullcontext():
+                    _print(found)
+                if json_file is not None:
+                    with written_atomically(json_file) as partial:
+                        partial.write_text(json_text(found), encoding="utf-8")
     if report is not None:
-        typer.echo(f"report: {report / 'report.html'}")
+        typer.echo(f"report: {report / 'report.html'}", err=json_file == STDOUT)
 
 
-def _print(report: dict[str, Any]) -> None:
+def _print(report: "Report") -> None:
     """The headline, the differences, the published rows and the rest, as tables."""
-    from rich.console import Console
-
-    console = Console()
-    data, count = report["data"], report["n"]
-    typer.echo(
-        f"{report['method']['name']} on {data['file']}: {count:,} {data['split']} face{'s' * (count != 1)}, "
-        f"{report['labels']} labels, protocol {report['protocol']}, NME in % by {report['normaliser']}"
+    numbers = report.numbers
+    say(
+        f"{report.name} on {report.data.file}: {numbers.n:,} {report.data.split} face{'s' * (numbers.n != 1)}, "
+        f"{report.label_set} labels, protocol {report.protocol}, NME in % by {numbers.scoring.normaliser}"
     )
-    for caveat in report["caveats"]:
-        typer.echo(f"warning: {caveat}", err=True)
-    console.print(_headline(report))
-    for other in report["against"]:
-        console.print(_comparison(report, other))
-    console.print(_published(report))
-    console.print(_parts(report))
-    if report["robustness"]:
-        console.print(_robustness(report["robustness"]))
-    _print_rest(report)
+    for caveat in report.caveats:
+        say(f"warning: {caveat}", indent="  ", err=True)
+    _print_headline(report)
+    if report.other_origin:
+        shown = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in report.other_origin.nme.items())
+        say(f"the same labels read {report.other_origin.origin}-based: {shown}", indent="  ")
+    for other in report.against:
+        _print_comparison(report, other)
+    _print_published(report)
+    _print_parts(numbers)
+    if numbers.robustness:
+        _print_robustness(numbers.robustness)
+    _print_rest(numbers)
 
 
-def _headline(report: dict[str, Any]) -> "Table":
+def _print_headline(report: "Report") -> None:
     """A row for each headline number, with its interval and the faces that it is of."""
-    from rich.markup import escape
-    from rich.table import Table
+    from dhm_cli.metrics.headline import HEADLINE
 
-    labelled, floor, faces = report["nme_by_labelled_yaw"], report["noise_floor"], _faces(report)
-    columns = [escape(report["method"]["name"]), "95 % interval", "faces"]
-    columns += ["by labelled yaw"] if labelled else []
-    columns += ["noise floor"] if floor else []
-    table = _right_aligned(Table("", *columns))
-    ends = _rows(report["intervals"])
-    for name, value in _rows(report).items():
-        cells = [f"[bold]{_number(value)}[/]", _interval(ends[name]), faces[name]]
+    numbers, labelled, floor = report.numbers, report.numbers.by_labelled_yaw, report.noise_floor
+    rows, ends = [], []
+    for number, faces in zip(HEADLINE, _faces(numbers), strict=True):
+        name = number.name
+        interval = numbers.headline.intervals[name]
+        cells = [_title(number, numbers), _number(numbers.headline.values[name]), _interval(interval), faces]
         if labelled:
-            count = f" ({labelled['bins'][name]})" if name in labelled["bins"] else ""
-            cells.append(_number(labelled[name]) + count if name in labelled else "")
+            shown = _number(labelled.headline.values[name]) if number.place[0] == "nme" else ""
+            cells.append(shown + (f" ({labelled.bins[name]})" if name in labelled.bins else ""))
         if floor:
             cells.append(_number(floor[name]) if name in floor else "")
-        table.add_row(_label(name, report), *cells, end_section=name in _SECTION_ENDS)
-    return table
+        rows.append(cells)
+        ends += [len(rows) - 1] if number.section_ends else []
+    headers = ["", report.name, "95 % interval", "faces"]
+    headers += ["by labelled\nyaw"] if labelled else []
+    headers += ["noise\nfloor"] if floor else []
+    print_table(headers, rows, sections=ends)
 
 
-def _faces(report: dict[str, Any]) -> dict[str, str]:
+def _faces(numbers: "Numbers") -> list[str]:
     """How many faces each headline number is of, where some were not found also of how many."""
-    totals = {**report["bins"], "mean_of_images": report["n"]}
-    found = {name: report["measured"][name] for name in totals}
-    shown = {name: f"{found[name]}" + f" of {total}" * (found[name] != total) for name, total in totals.items()}
-    rates = dict.fromkeys(("failure_rate", "auc_7", "auc_8"), str(report["n"]))
-    return {**shown, "mean_of_bins": "", "median": shown["mean_of_images"], **rates}
+    from dhm_cli.metrics.headline import HEADLINE
+
+    found, totals = numbers.measured, {**numbers.bins, "mean_of_images": numbers.n, "median": numbers.n}
+    shown = []
+    for number in HEADLINE:
+        total = totals.get(number.name)
+        if total is None:  # the mean of bins is of no number of faces; rates and areas are of all
+            shown.append("" if number.place[0] == "nme" else str(numbers.n))
+        else:
+            count = found.get(number.name, found["mean_of_images"])
+            shown.append(f"{count}" + f" of {total}" * (count != total))
+    return shown
 
 
-def _comparison(report: dict[str, Any], other: dict[str, Any]) -> "Table":
+def _print_comparison(report: "Report", other: "Against") -> None:
     """A row for each headline number of another method, with the difference and whether it is real."""
-    from rich.markup import escape
-    from rich.table import Table
+    from dhm_cli.metrics.headline import HEADLINE
 
-    name = escape(report["method"]["name"])
-    caption = f"paired bootstrap; means and median over the {other['difference']['common']:,} faces that both found"
-    headings = ("", escape(other["name"]), f"{name} minus it", "95 % interval", f"{name} is")
-    table = _right_aligned(Table(*headings, caption=caption, caption_justify="left"))
-    theirs = _rows(other)
-    for row, change in _rows(other["difference"]).items():
-        shown = "-" if math.isnan(change["value"]) else f"{change['value']:+.2f}"
-        cells = [_number(theirs[row]), shown, _interval(change["interval"]), change["verdict"]]
-        table.add_row(_label(row, report), *cells, end_section=row in _SECTION_ENDS)
-    return table
-
-
-def _right_aligned(table: "Table") -> "Table":
-    """The table with all columns but the first aligned to the right."""
-    for column in table.columns[1:]:
-        column.justify = "right"
-    return table
+    rows = []
+    for number in HEADLINE:
+        change = other.comparison.differences[number.name]
+        shown = "-" if math.isnan(change.value) else f"{change.value:+.2f}"
+        value = _number(other.numbers.headline.values[number.name])
+        rows.append([_title(number, report.numbers), value, shown, _interval(change.interval), change.verdict])
+    typer.echo()
+    say(f"{report.name} minus {other.name}, by paired bootstrap:")
+    headers = ("", "the other", "difference", "95 % interval", "verdict")
+    print_table(headers, rows, sections=[k for k, number in enumerate(HEADLINE) if number.section_ends])
+    say(f"means and median over the {other.comparison.common:,} faces that both found")
 
 
-def _rows(numbers: dict[str, Any]) -> dict[str, Any]:
-    """The headline numbers, their intervals or their differences by row of the table."""
-    rate, auc = numbers["failure_rate"], numbers["auc"]
-    rate = rate["value"] if isinstance(rate, dict) and "threshold" in rate else rate
-    rows = {name: numbers["nme"][name] for name in _BINS}
-    return {**rows, "median": numbers["median"], "failure_rate": rate, "auc_7": auc["7"], "auc_8": auc["8"]}
-
-
-def _label(name: str, report: dict[str, Any]) -> str:
-    others = {"median": "median NME", "auc_7": "AUC@7", "auc_8": "AUC@8"}
-    others["failure_rate"] = f"failures beyond {report['failure_rate']['threshold']:g} %"
-    shown = f"|yaw| {name}" if name[0].isdigit() else name.replace("_", " ")
-    return others.get(name, f"NME, {shown}")
+def _title(number: "HeadlineNumber", numbers: "Numbers") -> str:
+    return number.title.format(threshold=numbers.scoring.threshold)
 
 
 def _number(value: float) -> str:
@@ -306,63 +334,54 @@ def _interval(ends: Sequence[float]) -> str:
     return "too few" if math.isnan(ends[0]) else f"{ends[0]:.2f} to {ends[1]:.2f}"
 
 
-def _published(report: dict[str, Any]) -> "Table":
-    from rich.markup import escape
-    from rich.table import Table
-
-    published, labels = report["published"], report["labels"]
-    title = None if published["comparable"] else f"NOT comparable with this run: {published['why_not']}"
-    caption = f"AFLW2000-3D, {labels} labels. A: BMVC 2018, B: Fast DHM. Known slips: {' '.join(published['slips'])}"
-    headings = ("0-30", "30-60", "60-90", "mean", "CPU FPS", "MB", "table")
-    table = _right_aligned(Table("as published", *headings, title=title, caption=caption))
-    table.title_justify = table.caption_justify = "left"
-    nme = [f"[bold]{_number(report['nme'][name])}[/]" for name in _BINS[:4]]
-    table.add_row(f"[bold]{escape(report['method']['name'])}[/], this run", *nme, end_section=True)
+def _print_published(report: "Report") -> None:
+    published, labels = report.published, report.label_set
+    typer.echo()
+    if not (published["comparable"] or report.show_published):
+        say(f"Published rows on AFLW2000-3D are not comparable with this run: {published['why_not']}.")
+        return
+    nme = [_number(report.numbers.headline.values[name]) for name in _BINS[:4]]
+    if not published["comparable"]:
+        say(f"NOT comparable with this run: {published['why_not']}.")
+    rows = [[f"{report.name}, this run", *nme, "", "", ""]]
     for row in published["rows"]:
         if row[labels]:
             size = "" if row["size_mb"] is None else f"{row['size_mb']:g}"
-            cells = [*(f"{value:.2f}" for value in row[labels]), row["cpu_fps"] or "", size, row["source"]]
-            table.add_row(row["name"], *cells, style="" if published["comparable"] else "dim")
-    return table
+            rows.append([row["name"], *(f"{v:.2f}" for v in row[labels]), row["cpu_fps"] or "", size, row["source"]])
+    headers = (f"AFLW2000-3D, {labels}", "0-30", "30-60", "60-90", "mean", "CPU FPS", "MB", "table")
+    print_table(headers, rows, sections=[0])
+    say(f"A: BMVC 2018, B: Fast DHM. Known slips: {' '.join(published['slips'])}")
 
 
-def _parts(report: dict[str, Any]) -> "Table":
-    from rich.table import Table
-
-    table = _right_aligned(Table("points", *(name.replace("_", " ") for name in _BINS)))
-    rows = {**report["regions"], "visible": report["visibility"]["visible"]}
-    rows["self-occluded"] = report["visibility"]["self_occluded"]
-    if report["nme_3d"]:
-        rows |= {"all, x y z": report["nme_3d"], "depth alone": report["nme_3d"]["depth"]}
-    for label, values in rows.items():
-        table.add_row(label, *(_number(values[name]) for name in _BINS))
-    return table
+def _print_parts(numbers: "Numbers") -> None:
+    rows = {**numbers.regions, "visible": numbers.visibility.visible, "self-occluded": numbers.visibility.self_occluded}
+    if numbers.nme_3d:
+        rows |= {"all, x y z": numbers.nme_3d.whole, "depth alone": numbers.nme_3d.depth}
+    typer.echo()
+    headers = ("points", *(name.replace("_of_", " of\n") for name in _BINS))
+    print_table(headers, [[label, *(_number(values[name]) for name in _BINS)] for label, values in rows.items()])
 
 
-def _robustness(rows: list[dict[str, Any]]) -> "Table":
+def _print_robustness(rows: "list[Disturbed]") -> None:
     """Mean of bins and failures where the boxes are off, a row a level."""
-    from rich.table import Table
-
-    kinds = list(dict.fromkeys(row["kind"] for row in rows))
-    table = _right_aligned(
-        Table("boxes off by up to", *kinds, caption="mean of bins, and failures", caption_justify="left")
-    )
-    for level in dict.fromkeys(row["level"] for row in rows):
-        chosen = [row for row in rows if row["level"] == level]
-        cells = (f"{_number(row['mean_of_bins'])}, {row['failure_rate']:.1f} %" for row in chosen)
-        table.add_row(f"{level:.0f} %", *cells)
-    return table
+    kinds = list(dict.fromkeys(row.kind for row in rows))
+    table = []
+    for level in dict.fromkeys(row.level for row in rows):
+        chosen = [row for row in rows if row.level == level]
+        table.append([f"{level:.0f} %", *(f"{_number(row.mean_of_bins)}, {row.failure_rate:.1f} %" for row in chosen)])
+    typer.echo()
+    print_table(("boxes off by up to", *kinds), table, title="mean of bins, and failures")
 
 
-def _print_rest(report: dict[str, Any]) -> None:
-    pose = report["pose"]
+def _print_rest(numbers: "Numbers") -> None:
+    pose = numbers.pose
+    typer.echo()
     if pose:
-        excluded = f", without {len(pose['excluded'])} beyond {pose['limit']:g}°" if pose["excluded"] else ""
-        shown = ", ".join(f"{name} {pose[name]:.2f}" for name in ("pitch", "yaw", "roll", "mean", "geodesic"))
-        typer.echo(f"pose ({pose['source']}), mean absolute error in degrees of {pose['n']:,} faces{excluded}: {shown}")
-        for name in pose["excluded"][:_EXCLUDED]:
-            typer.echo(f"  excluded: {name}")
-        if len(pose["excluded"]) > _EXCLUDED:
-            typer.echo(f"  … and {len(pose['excluded']) - _EXCLUDED} more, in the report")
-    worst = ", ".join(f"{face['name']} {face['nme']:.1f}" for face in report["worst"][:5])
-    typer.echo(f"worst: {worst}")
+        excluded = f", without {len(pose.excluded)} beyond {pose.limit:g}°" if pose.excluded else ""
+        shown = ", ".join(f"{name} {getattr(pose, name):.2f}" for name in ("pitch", "yaw", "roll", "mean", "geodesic"))
+        say(f"pose ({pose.source}), mean absolute error in degrees of {pose.n:,} faces{excluded}: {shown}")
+        for name in pose.excluded[:_EXCLUDED]:
+            say(f"  excluded: {name}")
+        if len(pose.excluded) > _EXCLUDED:
+            say(f"  … and {len(pose.excluded) - _EXCLUDED} more, in the report")
+    say("worst: " + ", ".join(f"{face.name} {face.nme:.1f}" for face in numbers.worst[:5]), indent="  ")

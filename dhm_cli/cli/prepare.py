@@ -5,22 +5,30 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from dhm_cli.cli.lines import say
 from dhm_cli.cli.progress import shown_on
+from dhm_cli.cli.tables import print_table
+from dhm_cli.datasets.catalogue import DATASETS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.console import Console
-
     from dhm_cli.errors import DhmError
     from dhm_cli.morphable.face_model import FaceModel
     from dhm_cli.preparation.checks import Finding
-    from dhm_cli.preparation.prepare import PrepareOptions
+    from dhm_cli.preparation.options import PrepareOptions
     from dhm_cli.preparation.report import PrepareReport
 
 # Dropped faces, and faces of a finding, listed by name.
 _LISTED = 5
-_COLOURS = {"error": "red", "warning": "yellow", "note": "dim"}
+_FORMATS = ("auto", *DATASETS)
+
+
+def _known_format(name: str) -> str:
+    """A value of --format, or the usual error with the list of them."""
+    if name not in _FORMATS:
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(map(repr, _FORMATS))}.")
+    return name
 
 
 def prepare(
@@ -50,8 +58,13 @@ def prepare(
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for face_model.h5 and the stores.")] = Path("data"),
     dataset_format: Annotated[
-        Literal["auto", "300w-lp", "aflw2000-3d", "ls3d-w", "300vw", "merl-rav", "pts", "points"],
-        typer.Option("--format", help="Dataset layout; points: images whose labels are in --points or --prior."),
+        str,
+        typer.Option(
+            "--format",
+            help="Dataset layout; points: images whose labels are in --points or --prior.",
+            metavar=f"[{'|'.join(_FORMATS)}]",
+            parser=_known_format,
+        ),
     ] = "auto",
     name: Annotated[
         str | None,
@@ -83,6 +96,10 @@ def prepare(
             show_default=False,
         ),
     ] = None,
+    reannotated_origin: Annotated[
+        int,
+        typer.Option(min=0, max=1, help="Number of the first pixel in --reannotated: 0, or 1 as in MATLAB."),
+    ] = 0,
     yaw_labels: Annotated[
         Path | None,
         typer.Option(
@@ -128,6 +145,9 @@ def prepare(
             metavar="FILE",
         ),
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace files of another kind that have the names of outputs.")
+    ] = False,
 ) -> None:
     """Convert a face model and datasets to HDF5 with 3DMM parameters, fitted where a dataset has none, and check them.
 
@@ -138,23 +158,30 @@ def prepare(
     Run again with the same arguments, a conversion that was stopped goes on where it was. What the checks found goes to
     report.json, the worst faces to a contact sheet.
     """
-    from rich.console import Console
-
-    console = Console()
     if check is not None or show is not None:
         if folders or bfm:
             raise typer.BadParameter("--check and --show take no folders and no --bfm")
         if show is not None:
-            _show(console, show)
+            _show(show)
         if check is not None:
-            _check(console, check)
+            _check(check)
         return
 
     from dhm_cli.errors import InputError
+
+    if bfm is None and not folders:
+        raise InputError("nothing to do", "give a face model with --bfm BFM.mat, and folders of datasets")
+    if bfm is None and (expression or keypoints):
+        raise InputError("--expression and --keypoints belong to a face model", "name it with --bfm")
+
     from dhm_cli.runtime.threads import single_threaded_mathematics
 
     single_threaded_mathematics()
-    from dhm_cli.preparation.prepare import PrepareOptions, name_stores
+    from dhm_cli.morphable.face_model import is_face_model
+    from dhm_cli.morphable.location import FACE_MODEL
+    from dhm_cli.preparation.options import PrepareOptions
+    from dhm_cli.preparation.store_names import name_stores
+    from dhm_cli.runtime.outputs import check_output
 
     options = PrepareOptions(
         format=dataset_format,
@@ -162,6 +189,7 @@ def prepare(
         prior=prior,
         table=table,
         reannotated=reannotated,
+        reannotated_origin=reannotated_origin,
         yaw_labels=yaw_labels,
         split=split,
         seed=seed,
@@ -170,22 +198,21 @@ def prepare(
         strict=strict,
         name=name,
     )
-    if bfm is None and not folders:
-        raise InputError("nothing to do", "give a face model with --bfm BFM.mat, and folders of datasets")
-    if bfm is None and (expression or keypoints):
-        raise InputError("--expression and --keypoints belong to a face model", "name it with --bfm")
-    jobs, failed = name_stores(folders or [], out, options)
+    jobs, failed = name_stores(folders or [], out, options, force=force)
     if folders and not jobs:
         raise failed[0]
+    if bfm is not None:
+        check_output(out / FACE_MODEL, "--out", "a face model of dhm", is_face_model, [bfm], force)
     model = _face_model(bfm, expression, keypoints, out)
     if not folders:
-        jobs = _search(out, options)
-    _convert(console, jobs, failed, model, out, workers, profile, surface)
+        jobs, failed = _search(out, options, force)
+    _convert(jobs, failed, model, out, workers, profile, surface)
 
 
 def _face_model(bfm: Path | None, expression: Path | None, keypoints: Path | None, out: Path) -> "FaceModel":
     """Convert the face model, or take the one converted before."""
-    from dhm_cli.morphable.face_model import FACE_MODEL, FaceModel
+    from dhm_cli.morphable.face_model import FaceModel
+    from dhm_cli.morphable.location import FACE_MODEL
     from dhm_cli.preparation.prepare import prepare_face_model
 
     if bfm is None:
@@ -194,26 +221,28 @@ def _face_model(bfm: Path | None, expression: Path | None, keypoints: Path | Non
     modes = f"{model.identity.shape[-1]} + {model.expression.shape[-1]} modes"
     surface = f", {len(model.mesh.mean):,} vertices" if model.mesh else ""
     kind = model.origin.format if model.origin else model.name
-    typer.echo(f"wrote {out / FACE_MODEL}: {kind}, {modes}{surface}, {model.hash()}")
+    say(f"wrote {out / FACE_MODEL}: {kind}, {modes}{surface}, {model.hash()}")
     for note in model.origin.notes if model.origin else ():
-        typer.echo(f"note: {note}")
+        say(f"note: {note}")
     return model
 
 
-def _search(out: Path, options: "PrepareOptions") -> "list[tuple[Path, PrepareOptions]]":
+def _search(
+    out: Path, options: "PrepareOptions", force: bool
+) -> "tuple[list[tuple[Path, PrepareOptions]], list[DhmError]]":
     """The known datasets below the current folder."""
-    from dhm_cli.preparation.prepare import find_datasets, name_stores
+    from dhm_cli.preparation.prepare import find_datasets
+    from dhm_cli.preparation.store_names import name_stores
 
     found = find_datasets(Path(), out)
     for folder, layout in found:
-        typer.echo(f"found {layout.title} in {folder}")
+        say(f"found {layout.title} in {folder}")
     if not found:
-        typer.echo("no known dataset below this folder; to convert one elsewhere: dhm prepare FOLDER")
-    return name_stores([folder for folder, _ in found], out, options, rename=True)[0]
+        say("no known dataset below this folder; to convert one elsewhere: dhm prepare FOLDER")
+    return name_stores([folder for folder, _ in found], out, options, rename=True, force=force)
 
 
 def _convert(
-    console: "Console",
     jobs: "list[tuple[Path, PrepareOptions]]",
     failed: "list[DhmError]",
     model: "FaceModel",
@@ -239,75 +268,64 @@ def _convert(
                 if dense is None:
                     continue
                 if "train" not in reports[-1].by_split:
-                    typer.echo(f"{folder}: no training faces, so no views of them", err=True)
+                    say(f"{folder}: no training faces, so no views of them", err=True)
                 else:
                     reports.append(profile_store(reports[-1].store, model, dense, profile, progress, workers))
             except KeyboardInterrupt:
                 bar.close()
-                typer.echo("stopped; the same command goes on from here", err=True)
+                say("stopped; the same command goes on from here", err=True)
                 raise
             except DhmError as error:
                 failed.append(error)
     if reports:
-        _print_reports(console, reports)
+        _print_reports(reports)
     for failure in failed[:-1]:
-        typer.echo(f"error: {failure.message}\nhint: {failure.hint}", err=True)
+        say(f"error: {failure.message}\nhint: {failure.hint}", err=True)
     if failed:
         raise failed[-1]
 
 
-def _print_reports(console: "Console", reports: "list[PrepareReport]") -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
-    summary = Table()
-    for column in ("dataset", "layout", "store", "faces", "splits", "median residual", "left out"):
-        summary.add_column(column, overflow="fold")
+def _print_reports(reports: "list[PrepareReport]") -> None:
+    rows = []
     for r in reports:
         splits = ", ".join(f"{n} {count:,}" for n, count in r.by_split.items())
         cells = [str(r.folder), r.format, str(r.store), f"{r.faces:,}", splits, f"{r.residual['p50']:.2f} %"]
-        summary.add_row(*map(escape, cells), f"{len(r.dropped):,}")
-    console.print(summary)
+        rows.append([*cells, f"{len(r.dropped):,}"])
+    print_table(("dataset", "layout", "store", "faces", "splits", "median residual", "left out"), rows)
     for r in reports:
-        _print_findings(console, r.store.name, r.findings)
+        _print_findings(r.store.name, r.findings)
         for face, reason in r.dropped[:_LISTED]:
-            typer.echo(f"left out: {face}: {reason}", err=True)
+            say(f"left out: {face}: {reason}", indent="  ", err=True)
         if len(r.dropped) > _LISTED:
-            typer.echo(
-                f"left out: {len(r.dropped) - _LISTED:,} more; all are in {r.store.with_name('report.json')}", err=True
-            )
+            more = f"{len(r.dropped) - _LISTED:,} more; all are in {r.store.with_name('report.json')}"
+            say(f"left out: {more}", indent="  ", err=True)
         figures = r.figures
         speed = f"{r.store.name}: {figures['images_per_second']:,.0f} images/s"
         if "peak_memory_mb" in figures:
             speed += f", peak memory {figures['peak_memory_mb']:,.0f} MB"
-        typer.echo(f"{speed}; pictures: {', '.join(str(p) for p in r.pictures)}")
+        say(f"{speed}; pictures: {', '.join(str(p) for p in r.pictures)}", indent="  ")
 
 
-def _print_findings(console: "Console", name: str, findings: "Sequence[Finding]") -> None:
+def _print_findings(name: str, findings: "Sequence[Finding]") -> None:
     for finding in findings:
         names = f": {', '.join(finding.names[:_LISTED])}" if finding.names else ""
         more = ", ..." if len(finding.names) > _LISTED else ""
-        style = _COLOURS[finding.severity]
-        text = f"{name}: {finding.severity}: {finding.message}{names}{more}"
-        console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+        say(f"{name}: {finding.severity}: {finding.message}{names}{more}", indent="  ")
 
 
-def _show(console: "Console", path: Path) -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
+def _show(path: Path) -> None:
     from dhm_cli.preparation.inspection import show
 
     shown = show(path)
-    table = Table("what", "value", title=shown.title, title_justify="left")
-    for row in shown.rows:
-        table.add_row(*map(escape, row))
-    console.print(table)
+    broadest = max(len(what) for what, _ in shown.rows)
+    say(shown.title)
+    for what, value in shown.rows:
+        say(f"{what.ljust(broadest)}  {value}", indent=" " * (broadest + 2))
     if shown.picture:
-        typer.echo(f"picture: {shown.picture}")
+        say(f"picture: {shown.picture}", indent="  ")
 
 
-def _check(console: "Console", path: Path) -> None:
+def _check(path: Path) -> None:
     from tqdm import tqdm
 
     from dhm_cli.errors import FormatError
@@ -315,8 +333,8 @@ def _check(console: "Console", path: Path) -> None:
 
     with tqdm(unit="face", disable=None) as bar:
         store, findings = check_store(path, shown_on(bar))
-    _print_findings(console, path.name, findings)
+    _print_findings(path.name, findings)
     errors, warnings = (sum(f.severity == kind for f in findings) for kind in ("error", "warning"))
     if errors:
         raise FormatError(f"{path}: {errors} kind{'s' * (errors > 1)} of errors", "prepare it again")
-    typer.echo(f"{path}: {len(store):,} faces, {warnings} warning{'s' * (warnings != 1)}, no errors")
+    say(f"{path}: {len(store):,} faces, {warnings} warning{'s' * (warnings != 1)}, no errors")

@@ -1,4 +1,4 @@
-"""A progress bar for the stages of a workflow."""
+"""One progress bar for all stages of a command."""
 
 from typing import TYPE_CHECKING, NoReturn
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def shown_on(bar: "tqdm[NoReturn]") -> "Progress":
-    """What workflows call with the name of a stage, what of it is done, and its total: shown on one bar in turn."""
+    """A `Progress` that shows the stages one after another on the same bar."""
     shown = ("", -1)
 
     def show(stage: str, done: int, total: int) -> None:

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from dhm_cli.cli.lines import say
 from dhm_cli.cli.progress import shown_on
+from dhm_cli.cli.tables import print_table
 from dhm_cli.errors import InputError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from dhm_cli.preparation.relabel import RelabelJob, RelabelReport
 
 
@@ -43,6 +43,9 @@ def relabel(
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the new stores.")] = Path("relabelled"),
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where the network runs.")] = "auto",
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace files of another kind that have the names of outputs.")
+    ] = False,
 ) -> None:
     """Fit the labels of stores again, with a trained network's landmarks beside the human points (self-training).
 
@@ -51,23 +54,29 @@ def relabel(
     Brings the sources to one convention, fits the face model to their weighted mean, and flags training faces on which
     they disagree. Validation faces are fitted without the network and never flagged; test faces are not touched.
     """
-    from rich.console import Console
     from tqdm import tqdm
 
+    from dhm_cli.data.store import is_store
     from dhm_cli.inference.engines import load_engine
-    from dhm_cli.morphable.face_model import FACE_MODEL
+    from dhm_cli.morphable.face_model import is_face_model
+    from dhm_cli.morphable.location import FACE_MODEL, face_model_beside
     from dhm_cli.preparation.relabel import relabel_stores
+    from dhm_cli.runtime.outputs import check_output
 
     jobs = _jobs(stores, trust or [])
-    engine = load_engine(device, model, face_model=jobs[0].store.parent / FACE_MODEL)
+    read = [Path(model), *(job.prior for job in jobs if job.prior)]
+    for job in jobs:
+        check_output(out / job.store.name, "--out", "a store of dhm", is_store, read, force)
+    check_output(out / FACE_MODEL, "--out", "a face model of dhm", is_face_model, read, force)
+    engine = load_engine(device, model, face_model=face_model_beside(jobs[0].store))
     with tqdm(unit="face", smoothing=0.1, disable=None) as bar:
         try:
-            reports = relabel_stores(jobs, engine, out, follow_prior or [], shown_on(bar))
+            reports = relabel_stores(jobs, engine, out, follow_prior or [], shown_on(bar), Path(model).stem)
         except KeyboardInterrupt:
             bar.close()
-            typer.echo("stopped; the same command goes on from here", err=True)
+            say("stopped; the same command goes on from here", err=True)
             raise
-    _print(Console(), reports)
+    _print(reports)
 
 
 def _jobs(stores: list[str], trust: list[str]) -> "list[RelabelJob]":
@@ -98,17 +107,15 @@ def _trust(text: str) -> tuple[str, float]:
     return name, value
 
 
-def _print(console: "Console", reports: "list[RelabelReport]") -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table("store", "faces", "left out", "human bias", "moved", "95 %")
+def _print(reports: "list[RelabelReport]") -> None:
+    rows = []
     for r in reports:
         cells = [r.store.name, f"{r.faces:,}", f"{r.left_out:,}", f"{r.bias:+.2f}", *(f"{x:.2f}" for x in r.moved)]
-        table.add_row(*map(escape, cells))
-    console.print(table)
-    typer.echo("bias (to the right) and distances in percent of the face size; mean disagreements:")
+        rows.append(cells)
+    print_table(("store", "faces", "left out", "human bias", "moved", "95 %"), rows)
+    say("bias (to the right) and distances in percent of the face size; mean disagreements:")
     for r in reports:
         compared = (f"{name} {value:.2f} ({r.reasons[name]:,} left out)" for name, value in r.agreement.items())
-        typer.echo(f"{r.store.name}: {', '.join(compared)}")
-    typer.echo(f"pictures: {', '.join(str(r.picture) for r in reports)}")
+        say(f"{r.store.name}: {', '.join(compared)}", indent="  ")
+    say(f"pictures: {', '.join(str(r.picture) for r in reports)}", indent="  ")
+    say("in them the old labels are white, the new ones orange")

@@ -5,8 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dhm_cli.cli.lines import say, wrapped
+from dhm_cli.cli.tables import print_table
+from dhm_cli.config.networks import DhmConfig, FastDhmConfig
+from dhm_cli.config.run import RunSettings, resolve
+from dhm_cli.config.settings import Settings
+from dhm_cli.config.training import TrainConfig
+
 if TYPE_CHECKING:
-    from dhm_cli.config.recipes import RunSettings
     from dhm_cli.training.distributed import Processes
     from dhm_cli.training.trainer import RunOptions, TrainProgress
 
@@ -15,19 +21,26 @@ _ABLATION = ("dhm", "3dcnn", "2drnn")
 _RUN, _NETWORK, _TRAINING, _MACHINE = "Run", "Network", "Training", "Machine"
 
 
+def _setting(settings: type[Settings], name: str, panel: str | None = None, help: str = "") -> Any:
+    """The flag of a setting: its help, and completion where it is one of a few names, come from its declaration.
+
+    The names are no `Literal`: what is none of them is refused with the setting's own message.
+    """
+    choices = settings.rules()[name].choices
+    return typer.Option(
+        help=help or settings.sentences()[name],
+        metavar=f"[{'|'.join(choices)}]" if choices else None,
+        autocompletion=(lambda incomplete: [c for c in choices if c.startswith(incomplete)]) if choices else None,
+        show_default=False,
+        rich_help_panel=panel,
+    )
+
+
 def train(
     arch: Annotated[
-        str | None,
-        typer.Option(
-            help="Architecture: fast, fast-x2, dhm, dhm-vgg, rhg, 3dcnn or 2drnn. Default: fast, or the settings "
-            "file's.",
-            show_default=False,
-        ),
+        str | None, _setting(RunSettings, "arch", help="Architecture. Default: fast, or the settings file's.")
     ] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(help="best (ours, default) or paper (as the papers print it).", show_default=False),
-    ] = None,
+    recipe: Annotated[str | None, _setting(RunSettings, "recipe")] = None,
     config: Annotated[
         Path | None,
         typer.Option(
@@ -81,65 +94,17 @@ def train(
             rich_help_panel=_RUN,
         ),
     ] = False,
-    target: Annotated[
-        str | None,
-        typer.Option(
-            help="What the network regresses: params (234) or landmarks (204).",
-            show_default=False,
-            rich_help_panel=_NETWORK,
-        ),
-    ] = None,
-    input_size: Annotated[
-        int | None,
-        typer.Option(help="Side of the crops, pixels.", show_default=False, rich_help_panel=_NETWORK),
-    ] = None,
-    cnn_width: Annotated[
-        float | None,
-        typer.Option(
-            help="Multiplies the channels of fast's CNN (Fig. 7 of the Fast DHM paper).",
-            show_default=False,
-            rich_help_panel=_NETWORK,
-        ),
-    ] = None,
-    recurrent_width: Annotated[
-        float | None,
-        typer.Option(
-            help="Multiplies the channels of fast's recurrence (Fig. 8).",
-            show_default=False,
-            rich_help_panel=_NETWORK,
-        ),
-    ] = None,
-    epochs: Annotated[
-        float | None,
-        typer.Option(help="Passes over the training faces.", show_default=False, rich_help_panel=_TRAINING),
-    ] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option(help="Optimiser steps, in place of --epochs.", show_default=False, rich_help_panel=_TRAINING),
-    ] = None,
-    batch: Annotated[
-        int | None,
-        typer.Option(help="Faces per step, over all processes.", show_default=False, rich_help_panel=_TRAINING),
-    ] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option(help="Initial rate.", show_default=False, rich_help_panel=_TRAINING)
-    ] = None,
-    validate_every: Annotated[
-        int | None,
-        typer.Option(
-            help="Steps between validations and saved states; default: an epoch.",
-            show_default=False,
-            rich_help_panel=_TRAINING,
-        ),
-    ] = None,
-    precision: Annotated[
-        str | None,
-        typer.Option(help="float32 or bf16 (autocast).", show_default=False, rich_help_panel=_TRAINING),
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(help="Of weights, data order and augmentation.", show_default=False, rich_help_panel=_TRAINING),
-    ] = None,
+    target: Annotated[str | None, _setting(DhmConfig, "target", _NETWORK)] = None,
+    input_size: Annotated[int | None, _setting(DhmConfig, "input_size", _NETWORK)] = None,
+    cnn_width: Annotated[float | None, _setting(FastDhmConfig, "cnn_width", _NETWORK)] = None,
+    recurrent_width: Annotated[float | None, _setting(FastDhmConfig, "recurrent_width", _NETWORK)] = None,
+    epochs: Annotated[float | None, _setting(TrainConfig, "epochs", _TRAINING)] = None,
+    steps: Annotated[int | None, _setting(TrainConfig, "steps", _TRAINING)] = None,
+    batch: Annotated[int | None, _setting(TrainConfig, "batch", _TRAINING)] = None,
+    learning_rate: Annotated[float | None, _setting(TrainConfig, "learning_rate", _TRAINING)] = None,
+    validate_every: Annotated[int | None, _setting(TrainConfig, "validate_every", _TRAINING)] = None,
+    precision: Annotated[str | None, _setting(TrainConfig, "precision", _TRAINING)] = None,
+    seed: Annotated[int | None, _setting(TrainConfig, "seed", _TRAINING)] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=_MACHINE)] = "auto",
     workers: Annotated[
         int | None,
@@ -181,11 +146,9 @@ def train(
     ):  # Ctrl-C within the imports of numpy and torch would leave them half done
         import torch
 
-        from dhm_cli.config.recipes import resolve
         from dhm_cli.config.toml import read_toml
         from dhm_cli.runtime.threads import available_cores
         from dhm_cli.training.distributed import joined_processes
-        from dhm_cli.training.resume import without_retired
         from dhm_cli.training.run_folder import RunFolder
         from dhm_cli.training.trainer import RunOptions
     if interrupted.is_set():
@@ -198,10 +161,10 @@ def train(
         **{"learning_rate": learning_rate, "validate_every": validate_every, "precision": precision, "seed": seed},
     }
 
-    def settings_of(arch: str | None, folder: Path) -> "RunSettings":
+    def settings_of(arch: str | None, folder: Path) -> RunSettings:
         of_run = RunFolder(folder).config
         file = config or (of_run if resume and of_run.exists() else None)
-        return resolve(arch, recipe, without_retired(read_toml(file)) if file else None, flags, str(file))
+        return resolve(arch, recipe, read_toml(file) if file else None, flags, str(file))
 
     with joined_processes(device) as processes:
         if workers is None:
@@ -214,7 +177,7 @@ def train(
         _train_one(settings, out or Path("runs") / settings.arch, options, processes, resume)
 
 
-def _train_one(settings: "RunSettings", out: Path, options: "RunOptions", processes: "Processes", resume: bool) -> None:
+def _train_one(settings: RunSettings, out: Path, options: "RunOptions", processes: "Processes", resume: bool) -> None:
     from tqdm import tqdm
 
     from dhm_cli.training.inputs import open_stores
@@ -224,8 +187,8 @@ def _train_one(settings: "RunSettings", out: Path, options: "RunOptions", proces
     trainer = Trainer(settings, open_stores(settings.data), out, options, processes, resume)
     if processes.is_main:
         for warning in trainer.warnings:
-            typer.echo(f"warning: {warning}", err=True)
-        typer.echo(f"{settings.arch}: {trainer.description}")
+            say(f"warning: {warning}", "  ", err=True)
+        say(f"{settings.arch}: {trainer.description}", "  ")
     with tqdm(
         total=trainer.steps,
         initial=trainer.step,
@@ -240,23 +203,20 @@ def _train_one(settings: "RunSettings", out: Path, options: "RunOptions", proces
             bar.set_postfix(loss=f"{progress.loss:.4f}", **speed, refresh=False)
             if progress.validation is not None and processes.is_main:
                 bins = "  ".join(f"{name} {value:.2f}" for name, value in progress.validation.items())
-                bar.write(f"step {progress.step}: validation NME %  {bins}")
+                bar.write(wrapped(f"step {progress.step}: validation NME %  {bins}", "  "))
 
         try:
             trainer.run(show)
         except KeyboardInterrupt:
             bar.close()
             if processes.is_main:
-                typer.echo(f"stopped at step {trainer.step}; continue with: the same command and --resume", err=True)
+                say(f"stopped at step {trainer.step}; continue with: the same command and --resume", "  ", err=True)
             raise
     if processes.is_main:
         typer.echo(f"best network: {RunFolder(out).best}")
 
 
 def _train_ablation(settings_of: Any, out: Path, options: "RunOptions", processes: "Processes") -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     from dhm_cli.training.ablation import compare_runs
     from dhm_cli.training.run_folder import RunFolder
 
@@ -265,8 +225,7 @@ def _train_ablation(settings_of: Any, out: Path, options: "RunOptions", processe
         _train_one(settings_of(arch, folder), folder, options, processes, RunFolder(folder).state.exists())
     if processes.is_main:
         rows = compare_runs({arch: out / arch for arch in _ABLATION}, out)["rows"]
-        table = Table("NME %", *(name.replace("_", " ") for name, value in rows[0].items() if isinstance(value, float)))
-        for row in rows:
-            table.add_row(row["run"], *(f"{value:.2f}" for value in row.values() if isinstance(value, float)))
-        Console().print(table)
+        names = [name for name, value in rows[0].items() if isinstance(value, float)]
+        heads = [name.replace("_of_", " of\n").replace("_", " ") for name in names]
+        print_table(["NME %", *heads], [[row["run"], *(f"{row[name]:.2f}" for name in names)] for row in rows])
         typer.echo(f"comparison: {out / 'ced.png'} and {out / 'comparison.csv'}")

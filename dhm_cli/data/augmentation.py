@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dhm_cli.config.networks import AugmentationConfig
+from dhm_cli.config.training import AugmentationConfig
 from dhm_cli.geometry.crop import crop_matrix, extract_crop, landmark_crop_square, transform_landmarks
 from dhm_cli.geometry.landmarks import MIRROR
 

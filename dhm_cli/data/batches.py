@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from dhm_cli.config.networks import TrainConfig
+from dhm_cli.config.training import TrainConfig
 from dhm_cli.data.augmentation import augmented_crop
 from dhm_cli.data.store import FaceStore
 from dhm_cli.errors import DhmError, FormatError, InputError

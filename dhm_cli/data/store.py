@@ -5,6 +5,7 @@ Compressed chunks of several images were measured to be 20 times slower to read 
 """
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dhm_cli.errors import FormatError, InputError
-from dhm_cli.runtime.atomic import written_atomically
+from dhm_cli.io.hdf5 import new_hdf5, open_hdf5
 from dhm_cli.runtime.hashing import SHORT
 
 FILE_FORMAT = "dhm-faces"
@@ -37,6 +38,17 @@ _SHAPES = {
     "box": (4,),
     "reannotated": (68, 2),
 }
+# Kinds of numbers or text of the label arrays, as numpy's codes; the others are floating point.
+_KINDS = {
+    "names": "U",
+    "source": "U",
+    "identity": "U",
+    "split": "u",
+    "image_size": "i",
+    "visibility": "u",
+    "flagged": "u",
+}
+_KIND_NAMES = {"U": "text", "u": "whole numbers from 0", "i": "whole numbers", "f": "floating point numbers"}
 # What h5py and numpy raise on damaged files.
 _HDF5_ERRORS = (OSError, KeyError, ValueError, AttributeError, TypeError, RuntimeError, OverflowError, MemoryError)
 _HINT = "make one with: dhm prepare FOLDER --bfm BFM.mat"
@@ -55,7 +67,7 @@ class FaceLabels:
         landmarks: (N, 68, 3) float32, what networks learn and are scored on: 0-based image pixels, z toward the viewer,
             zero mean.
         points: (N, 68, 2) float32, the labels of the source, 0-based image pixels, NaN where there is none.
-        visibility: (N, 68) uint8: no label, visible, occluded (`io.annotations`).
+        visibility: (N, 68) uint8: no label, visible, occluded (`io.pts`).
         parameters: (N, 234) float32, p in the convention of 300W-LP for this image (P_LAYOUT).
         box: (N, 4) float32, smallest box around the landmarks: left, top, width, height, pixels.
         yaw: (N,) float32, degrees, of the pose in p; as the source gives it, so it may lie beyond 180.
@@ -115,10 +127,14 @@ def write_store(
         sizes: (N,), bytes of each image.
         labels: N rows.
         attributes: what to record beside the schema version and the conventions: sources, hashes, command line.
+
+    Raises:
+        DhmError: the disk is full, or would be.
     """
     assert all(len(values) == len(sizes) for values in labels.arrays().values())
     offsets = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
-    with written_atomically(path) as partial, h5py.File(partial, "w") as file:
+    expected = int(offsets[-1]) + sum(values.nbytes for values in labels.arrays().values())
+    with new_hdf5(path, expected) as file:
         file.attrs.update(format=FILE_FORMAT, version=FILE_VERSION, splits=SPLITS)
         file.attrs.update(pixels=PIXELS, crop=CROP, parameters=P_LAYOUT, contents=contents_hash(labels, offsets))
         file.attrs.update(attributes)
@@ -160,6 +176,23 @@ class FaceStore:
     Raises:
         InputError: no such file, or a folder.
         FormatError: the file is damaged, something else, or a store of another version.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from dhm_cli import FaceStore
+        >>> from dhm_cli.morphable.toy import toy_face_model
+        >>> from dhm_cli.preparation.options import PrepareOptions
+        >>> from dhm_cli.preparation.prepare import prepare_folder
+        >>> options = PrepareOptions(table=Path("sample_data/faces.csv"))
+        >>> with tempfile.TemporaryDirectory() as out:  # what `dhm prepare` does
+        ...     report = prepare_folder(Path("sample_data/faces"), toy_face_model(), Path(out), options)
+        ...     store = FaceStore(report.store)
+        ...     (image,) = store.images([0])
+        >>> len(store), store.labels.landmarks.shape
+        (16, (16, 68, 3))
+        >>> store.labels.in_split("val").tolist(), image.shape
+        ([1, 5, 9, 13], (112, 112, 3))
     """
 
     def __init__(self, path: Path) -> None:
@@ -169,7 +202,7 @@ class FaceStore:
             raise InputError(f"{path}: a folder, not a store", "name one of the .h5 files that dhm prepare wrote")
         self.path = path
         try:
-            with h5py.File(path, "r") as file:
+            with open_hdf5(path) as file:
                 found, version = file.attrs.get("format"), file.attrs.get("version")
                 if found == FILE_FORMAT and version != FILE_VERSION:
                     raise FormatError(
@@ -185,7 +218,8 @@ class FaceStore:
                 optional = {"reannotated", "labelled_yaw"} - set(file)
                 names = [f.name for f in fields(FaceLabels) if f.name not in optional]
                 self.labels = FaceLabels(**{name: _read(file[name]) for name in names})
-                _check_shapes(self.labels.arrays(), len(self._offsets) - 1)
+                _check_offsets(self._offsets, len(file["images"]))
+                _check_arrays(self.labels.arrays(), len(self._offsets) - 1)
         except _HDF5_ERRORS as error:
             raise FormatError(f"{path}: not a readable face store ({error})", _HINT) from error
         self.sizes = np.diff(self._offsets)
@@ -193,13 +227,27 @@ class FaceStore:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def labels_are(self) -> str:
+        """What the landmarks and p of this store are, for reports; never more than the file says."""
+        if "relabelled" not in self.attributes:
+            return "fitted to the annotated points"
+        try:
+            record = json.loads(self.attributes["relabelled"])
+            network, name, date = (str(record.get(key, "")) for key in ("network", "name", "date"))
+        except (ValueError, TypeError, AttributeError):
+            network = name = date = ""
+        short = f"{network[:8]}…" if len(network) > 8 else network
+        asked = f"{name} ({short})" if name and network else name or short or "a network"
+        return f"relabelled by {asked}{f' on {date}' if date else ''}: fitted to human points, a prior and that network"
+
     def fingerprint(self) -> str:
         """Short hash of the labels and the images' sizes, computed from what is in the file."""
         return contents_hash(self.labels, self._offsets)
 
     def encoded_images(self, rows: NDArray[np.integer]) -> Iterator[bytes]:
         """The images of some rows as they were stored: encoded bytes, one after the other."""
-        with h5py.File(self.path, "r") as file:
+        with open_hdf5(self.path) as file:
             stored = file["images"]
             for row in rows:
                 yield stored[self._offsets[row] : self._offsets[row + 1]].tobytes()
@@ -226,9 +274,29 @@ class FaceStore:
         return image  # type: ignore[return-value]
 
 
-def _check_shapes(arrays: dict[str, NDArray[Any]], count: int) -> None:
-    """Raise a ValueError where an array does not have the shape that `FaceLabels` documents."""
+def is_store(path: Path) -> bool:
+    """Whether a file is one that `write_store` wrote, of whatever version; False for a file that is damaged."""
+    try:
+        with open_hdf5(path) as file:
+            return bool(file.attrs.get("format") == FILE_FORMAT)
+    except (OSError, RuntimeError, FormatError):
+        return False
+
+
+def _check_offsets(offsets: NDArray[Any], total: int) -> None:
+    """Raise a ValueError where the images' places are none within the bytes that are there."""
+    if offsets.ndim != 1 or offsets.dtype.kind not in "iu" or not len(offsets):
+        raise ValueError("the offsets of the images are no list of whole numbers")
+    if offsets[0] != 0 or offsets[-1] != total or (offsets[1:] < offsets[:-1]).any():
+        raise ValueError("the offsets of the images do not fit the images")
+
+
+def _check_arrays(arrays: dict[str, NDArray[Any]], count: int) -> None:
+    """Raise a ValueError where an array does not have the shape and the kind of values that `FaceLabels` documents."""
     for name, values in arrays.items():
+        kind = _KINDS.get(name, "f")
+        if values.dtype.kind != kind:
+            raise ValueError(f"{name} holds {values.dtype}, expected {_KIND_NAMES[kind]}")
         expected = (count, *_SHAPES.get(name, ()))
         if values.shape != expected:
             raise ValueError(f"{name} has shape {values.shape}, expected {expected}")

@@ -1,91 +1,25 @@
-"""The datasets that `dhm prepare` knows: which one lies in a folder, and where there are any."""
+"""The list of the datasets that `dhm prepare` knows. Importing it loads none of their readers."""
 
-from collections.abc import Iterator
-from pathlib import Path
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-from dhm_cli.datasets.folders import has_any_below, subfolders, survey
-from dhm_cli.datasets.layout import Layout
-from dhm_cli.datasets.ls3d_w import LS3D_W, W300_VW
-from dhm_cli.datasets.pts_images import MERL_RAV, POINTS, PTS
-from dhm_cli.datasets.w300_lp import AFLW2000_3D, W300_LP
-from dhm_cli.errors import InputError
-from dhm_cli.io.images import EXTENSIONS
+if TYPE_CHECKING:
+    from dhm_cli.datasets.layout import Layout
 
-# The first that recognises a folder is taken.
-LAYOUTS = (W300_LP, AFLW2000_3D, LS3D_W, W300_VW, MERL_RAV, PTS, POINTS)
-
-# What distinguishes these two is a matter of interpretation: each can be read as the other.
-_PTS_FAMILY = {PTS.name, MERL_RAV.name}
-
-# Folders of programs, not of data.
-_PROGRAMS = {"node_modules", "site-packages", "__pycache__"}
+# Name of a layout -> its module in this room and the `Layout` there. The first that recognises a folder is taken.
+DATASETS = {
+    "300w-lp": ("w300_lp", "W300_LP"),
+    "aflw2000-3d": ("w300_lp", "AFLW2000_3D"),
+    "ls3d-w": ("ls3d_w", "LS3D_W"),
+    "300vw": ("ls3d_w", "W300_VW"),
+    "merl-rav": ("pts_images", "MERL_RAV"),
+    "pts": ("pts_images", "PTS"),
+    "points": ("pts_images", "POINTS"),
+}
 
 
-def find_layout(folder: Path, format: str = "auto", tables: bool = False) -> Layout:
-    """Which of the known datasets a folder holds, at its top or in folders below.
-
-    Args:
-        folder: the dataset.
-        format: the name of a layout, which is then only checked; or auto.
-        tables: labels come from tables, so images alone are enough.
-
-    Raises:
-        InputError: no such folder, an unknown format, or a folder that holds no known dataset, several, or not the one
-            that was named.
-    """
-    if not folder.is_dir():
-        raise InputError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}", "check the path")
-    by_name = {layout.name: layout for layout in LAYOUTS}
-    if format != "auto" and format not in by_name:
-        raise InputError(f"unknown format {format!r}", f"known are auto, {', '.join(by_name)}")
-    found = {layout.name for _, layout in discover(folder, set())}
-    if len(found) > 1 and found != _PTS_FAMILY:
-        raise InputError(
-            f"{folder}: holds several datasets: {', '.join(sorted(found))}; seen: {survey(folder)}",
-            "give their folders one by one",
-        )
-    if not found and (tables or format == POINTS.name) and has_any_below(folder, EXTENSIONS):
-        found = {POINTS.name}
-    if format in found or (found & _PTS_FAMILY and format in (*_PTS_FAMILY, POINTS.name)):
-        return by_name[format]
-    if found and format == "auto":
-        # Of one dataset of MERL-RAV's kind some folders may have no occluded landmark, and look like plain ones.
-        return by_name[MERL_RAV.name if MERL_RAV.name in found else found.pop()]
-    raise InputError(_mismatch(folder, by_name.get(format)), _known())
-
-
-def _mismatch(folder: Path, wanted: Layout | None) -> str:
-    expected = f"not the layout {wanted.name}, that is {wanted.description}" if wanted else "no known dataset"
-    return f"{folder}: {expected}; seen: {survey(folder)}"
-
-
-def _known() -> str:
-    return "known layouts:\n" + "\n".join(f"  {layout.name}: {layout.description}" for layout in LAYOUTS)
-
-
-def discover(root: Path, skip: set[Path], depth: int = 4) -> list[tuple[Path, Layout]]:
-    """Datasets in a folder and below.
-
-    A dataset is not searched for others inside. Hidden folders, virtual environments and linked folders are not
-    entered.
-
-    Args:
-        root: where to look.
-        skip: resolved folders to leave out.
-        depth: how many folders deep; 0 looks at the root only.
-
-    Returns:
-        Folders with their layouts, sorted.
-    """
-    return sorted(_discover(root, skip, depth), key=lambda found: found[0])
-
-
-def _discover(folder: Path, skip: set[Path], depth: int) -> Iterator[tuple[Path, Layout]]:
-    if folder.resolve() in skip or folder.name in _PROGRAMS or (folder / "pyvenv.cfg").exists():
-        return
-    layout = next((layout for layout in LAYOUTS if layout.recognise(folder)), None)
-    if layout is not None:
-        yield folder, layout
-    elif depth > 0:
-        for inside in subfolders(folder):
-            yield from _discover(inside, skip, depth - 1)
+@cache
+def layouts() -> "tuple[Layout, ...]":
+    """The layouts of `DATASETS`, in its order."""
+    return tuple(getattr(import_module(f"dhm_cli.datasets.{file}"), name) for file, name in DATASETS.values())

@@ -7,7 +7,7 @@ from pathlib import Path
 from dhm_cli.datasets.folders import survey
 from dhm_cli.datasets.samples import Sample, Truth
 from dhm_cli.errors import InputError
-from dhm_cli.io.annotations import NO_LABEL
+from dhm_cli.io.pts import NO_LABEL
 
 
 @dataclass(frozen=True)

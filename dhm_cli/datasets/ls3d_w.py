@@ -9,8 +9,8 @@ from dhm_cli.datasets.folders import files_in, has_any_below, is_paired, pairs, 
 from dhm_cli.datasets.layout import Layout
 from dhm_cli.datasets.samples import Sample, Truth
 from dhm_cli.errors import InputError
-from dhm_cli.io.annotations import read_pts
 from dhm_cli.io.images import EXTENSIONS
+from dhm_cli.io.pts import read_pts
 from dhm_cli.io.torch7 import read_t7
 from dhm_cli.io.video import VIDEO_EXTENSIONS
 

@@ -10,7 +10,7 @@ from dhm_cli.datasets.folders import is_paired, labelled_images, split_suffix, s
 from dhm_cli.datasets.layout import Layout
 from dhm_cli.datasets.samples import Sample, Truth
 from dhm_cli.errors import InputError
-from dhm_cli.io.annotations import has_merl_signs, read_pts
+from dhm_cli.io.pts import has_merl_signs, read_pts
 
 _SPLITS = {"train": "train", "trainset": "train", "val": "val", "valset": "val", "test": "test", "testset": "test"}
 _MERL_POSES = {"frontal", "left", "lefthalf", "right", "righthalf"}

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from dhm_cli.errors import InputError
 from dhm_cli.geometry.landmarks import NUM_LANDMARKS
-from dhm_cli.io.annotations import VISIBLE
 from dhm_cli.io.images import decode_image, encode_jpeg, read_bytes
+from dhm_cli.io.pts import VISIBLE
 from dhm_cli.io.video import read_frames
 
 # Encoded image, height and width in pixels.
@@ -53,7 +53,7 @@ class Truth:
 
     Attributes:
         points: (68, 2) float32, pixels of the stored image, 0-based, NaN where there is no label.
-        visibility: (68,) uint8 codes of `io.annotations`.
+        visibility: (68,) uint8 codes of `io.pts`.
         landmarks: (68, 3) float32 where the file has 3D points: x, y as above, z as in the file; else None.
         parameters: (234,) float32, p in the order of `morphable.parameters` where the file has them; else None.
     """

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dhm_cli.drawing.png_mark import SOFTWARE
 from dhm_cli.geometry.landmarks import CURVES, GROUPS
-from dhm_cli.metrics.bootstrap import AUC_THRESHOLDS
+from dhm_cli.metrics.headline import AUC_THRESHOLDS
 from dhm_cli.metrics.landmark_error import NORMALISERS, YAW_BINS, area_under_ced, cumulative_error, failure_rate
 from dhm_cli.runtime.atomic import written_atomically
 
@@ -97,7 +97,7 @@ def _legend(axes: "Axes", heading: str) -> None:
     legend.get_frame().set(edgecolor="none", alpha=0.9)
 
 
-def save_learning_curve(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def save_learning_curve(path: Path, rows: Sequence[Mapping[str, Any]], warmup: int = 0) -> None:
     """Draw the loss and the validation error over the steps of a training.
 
     Args:
@@ -105,6 +105,7 @@ def save_learning_curve(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         rows: lines of `metrics.jsonl`: `step`, and as far as known `epoch`, `loss`, `learning_rate` and `validation`,
             the NME by yaw bin as `metrics.nme_by_yaw` gives it. Of several lines of a step, written again after a
             resume, the last counts.
+        warmup: steps over which the learning rate rises at first; they are shaded.
     """
     rows = [row for _, row in sorted({row["step"]: row for row in rows}.items())]
     figure = _figure(10, 4.5)
@@ -118,19 +119,30 @@ def save_learning_curve(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         axes.locator_params(axis="x", nbins=5)
         if rows:
             axes.set_xlim(0, rows[-1]["step"] * 1.02 or 1)
+        if warmup:
+            axes.axvspan(0, warmup, color=_GREY, alpha=0.15, linewidth=0, zorder=0, label="warm-up")
+        _legend_of(axes)
     _save(figure, path)
+
+
+def _legend_of(axes: "Axes") -> None:
+    """A legend of all that has a name on these axes and on those behind them."""
+    every = [other for other in axes.figure.axes if other.get_subplotspec() == axes.get_subplotspec()]
+    pairs = [pair for other in every for pair in zip(*other.get_legend_handles_labels(), strict=True)]
+    if pairs:
+        axes.legend(*zip(*pairs, strict=True), edgecolor="none", framealpha=0.9, fontsize=9, loc="upper right")
 
 
 def _draw_loss(axes: "Axes", rows: Sequence[Mapping[str, Any]]) -> None:
     steps, loss, rate = (_numbers(rows, key) for key in ("step", "loss", "learning_rate"))
     _style(axes, "step", "loss (log)", "training")
     _log_scale(axes, loss)
-    _line(axes, steps, loss, color=_COLOURS[0], linewidth=1.6)
+    _line(axes, steps, loss, color=_COLOURS[0], linewidth=1.6, label="loss")
     if np.isfinite(rate).any():
         behind = axes.twinx()
         axes.set_zorder(behind.get_zorder() + 1)
         axes.patch.set_visible(False)
-        _line(behind, steps, rate, color=_GREY, linewidth=0.9)
+        _line(behind, steps, rate, color=_GREY, linewidth=0.9, label="learning rate")
         behind.set_ylabel("learning rate", color=_DARK_GREY)
         behind.tick_params(colors=_DARK_GREY, labelsize=9, length=0)
         behind.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
@@ -139,14 +151,14 @@ def _draw_loss(axes: "Axes", rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _draw_validation(axes: "Axes", rows: Sequence[Mapping[str, Any]]) -> None:
-    _style(axes, "step", "NME, % of face size (log)", "validation")
+    _style(axes, "step", "NME, % of face size", "validation")
     if not rows:
         axes.text(0.5, 0.5, "no validation yet", transform=axes.transAxes, ha="center", color=_DARK_GREY)
         axes.set_yticks([])
         return
     steps, scores = _numbers(rows, "step"), [row["validation"] for row in rows]
     bins = [_numbers(scores, name) for name in YAW_BINS]
-    _log_scale(axes, np.concatenate(bins))
+    axes.set_ylim(_readable(np.concatenate(bins)))
     for name, nme, colour in zip(YAW_BINS, bins, ("#56b4e9", "#009e73", "#d55e00"), strict=True):
         _line(axes, steps, nme, color=colour, linewidth=1.4, label=f"|yaw| {name}")
     mean = _numbers(scores, "mean_of_bins")
@@ -155,7 +167,15 @@ def _draw_validation(axes: "Axes", rows: Sequence[Mapping[str, Any]]) -> None:
         best = int(np.nanargmin(mean))
         label = f"best {mean[best]:.2f}, step {steps[best]:,.0f}"
         axes.axvline(steps[best], color=_GREY, linewidth=1, linestyle=_DASHES, zorder=1, label=label)
-        axes.legend(edgecolor="none", framealpha=0.9, fontsize=9)
+
+
+def _readable(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Ends of a linear axis: errors of the first steps, several times the last ones, may leave at its top."""
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return 0.0, 1.0
+    low, high = float(values.min()), float(min(values.max(), 3 * np.median(values)))
+    return max(0.0, low - 0.1 * (high - low)), high + 0.05 * (high - low) + 1e-6
 
 
 def save_error_by_yaw(

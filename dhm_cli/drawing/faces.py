@@ -39,18 +39,21 @@ _MOST_FACES = 8
 TRUTH_COLOUR, PREDICTION_COLOUR = (255, 255, 255), (255, 140, 0)
 # Side of a comparison's crop over the longer side of the true box: without need, and at most for a far-off prediction.
 _COMPARISON_MARGIN, _LARGEST_MARGIN = 1.35, 2.2
+# Faces below this size, pixels, are drawn with finer lines.
+_SMALL_FACE = 80.0
 # Height of a heading in a gallery, pixels.
 _HEADING = 30
 
 
 def draw_landmarks(
-    image: NDArray[np.uint8], faces: Sequence[NDArray[np.floating]] | NDArray[np.floating]
+    image: NDArray[np.uint8], faces: Sequence[NDArray[np.floating]] | NDArray[np.floating], numbered: bool = False
 ) -> NDArray[np.uint8]:
     """Draw 68-point landmarks as curves and points, one colour a group, nearer points brighter.
 
     Args:
         image: (H, W, 3) uint8 RGB; not changed.
         faces: landmarks of each face, (68, 3), photo pixels, z toward the viewer.
+        numbered: write each face's number from 0 beside it, where there are several.
 
     Returns:
         A copy of the image with the drawing, (H, W, 3) uint8 RGB.
@@ -58,10 +61,25 @@ def draw_landmarks(
     canvas = np.ascontiguousarray(image).copy()
     for points in faces:
         _draw_face(canvas, np.asarray(points, dtype=np.float64))
+    if numbered and len(faces) > 1:
+        for number, points in enumerate(faces):
+            _draw_number(canvas, number, np.asarray(points, dtype=np.float64))
     return canvas
 
 
+def _draw_number(canvas: NDArray[np.uint8], number: int, points: NDArray[np.float64]) -> None:
+    """The number of a face at the upper left of its box."""
+    left, top = np.nan_to_num(points[:, :2].min(axis=0)).clip(-1e6, 1e6).astype(int)
+    scale = float(np.clip(face_size(points) / 160, 0.45, 2.0))
+    place = (max(2, int(left) - round(10 * scale)), max(round(22 * scale) + 2, int(top) - round(4 * scale)))
+    for colour, thickness in ((_OUTLINE, 3 + round(2 * scale)), ((255, 255, 255), 1 + round(scale / 2))):
+        cv2.putText(canvas, str(number), place, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, thickness, cv2.LINE_AA)
+
+
 def _draw_face(canvas: NDArray[np.uint8], points: NDArray[np.float64]) -> None:
+    if float(face_size(points)) < _SMALL_FACE:
+        _draw_small_face(canvas, points)
+        return
     size = min(float(face_size(points)), _LARGEST_FACE)
     thickness = max(1, round(size / 160))
     radius = max(0.7, size / 90)
@@ -77,6 +95,21 @@ def _draw_face(canvas: NDArray[np.uint8], points: NDArray[np.float64]) -> None:
         if thickness > 1:
             _dot(canvas, points[k], radius + 1, _OUTLINE)
         _dot(canvas, points[k], radius, colours[k])
+
+
+def _draw_small_face(canvas: NDArray[np.uint8], points: NDArray[np.float64]) -> None:
+    """On a few pixels dots would cover the face: curves alone, half transparent."""
+    limits = canvas.shape[1::-1]
+    left, top = np.clip(points[:, :2].min(axis=0) - 3, 0, limits).astype(int)
+    right, bottom = np.clip(points[:, :2].max(axis=0) + 4, 0, limits).astype(int)
+    seen = canvas[top:bottom, left:right]
+    if not seen.size:
+        return
+    colours, drawn = _colours(points), seen.copy()
+    inside = points - [left, top, 0]
+    for a, b in sorted(_segments(), key=lambda pair: points[pair[0], 2] + points[pair[1], 2]):
+        _line(drawn, inside[a], inside[b], _mix(colours[a], colours[b]), 1)
+    seen[:] = cv2.addWeighted(seen, 0.4, drawn, 0.6, 0)
 
 
 def _colours(points: NDArray[np.float64]) -> list[tuple[int, int, int]]:
@@ -151,7 +184,7 @@ def comparison_tile(
     image: NDArray[np.uint8],
     truth: NDArray[np.floating],
     predicted: NDArray[np.floating],
-    caption: str,
+    caption: str | None,
     size: int = 200,
 ) -> NDArray[np.uint8]:
     """One face for a gallery: truth as white curves, prediction as orange curves and dots, a caption below.
@@ -163,11 +196,11 @@ def comparison_tile(
         image: (H, W, 3) uint8 RGB.
         truth: (68, 2 or 3), image pixels; z is ignored.
         predicted: (68, 2 or 3), image pixels; nothing is drawn of a face with NaN, which the method did not find.
-        caption: printed in small letters, about 35 characters; what is not ASCII becomes a question mark.
+        caption: printed in small letters, about 35 characters, what is not ASCII a question mark; None for none.
         size: side of the picture, pixels.
 
     Returns:
-        (size + 14, size, 3) uint8 RGB.
+        (size + 14, size, 3) uint8 RGB, without a caption (size, size, 3).
     """
     truth, predicted = np.asarray(truth, np.float64)[:, :2], np.asarray(predicted, np.float64)[:, :2]
     faces = [(truth, TRUTH_COLOUR, 0.0)]
@@ -180,7 +213,7 @@ def comparison_tile(
     for points, colour, radius in faces:
         _draw_outlined(canvas, transform_landmarks(points, matrix), colour, radius)
     _mark_edges(canvas, transform_landmarks(faces[-1][0], matrix))
-    return _with_caption(canvas, caption)
+    return canvas if caption is None else _with_caption(canvas, caption)
 
 
 def _draw_outlined(

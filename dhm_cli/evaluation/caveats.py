@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from dhm_cli.evaluation.ground_truth import GroundTruth
-from dhm_cli.evaluation.scores import Method, Score
+from dhm_cli.evaluation.method import Method
+from dhm_cli.evaluation.scores import Score
 from dhm_cli.geometry.landmarks import face_size
 
 # Points whose median shift is within this of (1, 1) pixel are taken for points that count from another corner.
@@ -36,28 +37,28 @@ def caveats(truth: GroundTruth, methods: Sequence[Method], scores: Sequence[Scor
             _radians(truth, method),
         ]
         found += [f"{method.name}: {note}" for note in notes if note]
-        if method.record["kind"] == "network" and truth.split != "test":
+        if method.origin.is_network and truth.split != "test":
             found.append(f"{method.name}: {_SEEN.format(truth.split)}")
     for method in methods[1:]:
-        if method.record["kind"] != methods[0].record["kind"]:
+        if method.origin.kind != methods[0].origin.kind:
             found.append(f"{method.name}: {_BOXES}")
     return found
 
 
 def _missing(method: Method, score: Score, count: int) -> str:
-    lost = score.numbers["missing"]
-    if not lost["count"]:
+    lost = score.numbers.missing
+    if not lost.count:
         return ""
-    bins = ", ".join(f"{number:,} at {name} degrees" for name, number in lost["by_bin"].items() if number)
-    what = "left out" if lost["policy"] == "skip" else "failures, and no part of means and medians"
-    unused = method.record.get("unused")
+    bins = ", ".join(f"{number:,} at {name} degrees" for name, number in lost.by_bin.items() if number)
+    what = "left out" if lost.policy == "skip" else "failures, and no part of means and medians"
+    unused = method.origin.unused
     more = f"; {unused:,} of its predictions belong to no face here" if unused else ""
-    examples = ", ".join(lost["names"][:_NAMED])
-    return f"no points for {lost['count']:,} of {count:,} faces ({bins}; such as {examples}), which are {what}{more}"
+    examples = ", ".join(lost.names[:_NAMED])
+    return f"no points for {lost.count:,} of {count:,} faces ({bins}; such as {examples}), which are {what}{more}"
 
 
 def _shift(truth: GroundTruth, score: Score) -> str:
-    x, y = score.numbers["mean_offset"]
+    x, y = score.numbers.mean_offset
     shift = f"its points lie {x:+.2f}, {y:+.2f} pixels off on the whole"
     if abs(abs(x) - 1) < _ONE_PIXEL and abs(abs(y) - 1) < _ONE_PIXEL and x * y > 0:
         wrong = "1-based" if x > 0 else "1 too small"
@@ -69,7 +70,7 @@ def _shift(truth: GroundTruth, score: Score) -> str:
 
 def _depth(truth: GroundTruth, method: Method) -> str:
     found = method.found
-    if method.record["kind"] == "network" or method.landmarks.shape[2] == 2 or not found.any():
+    if method.origin.is_network or method.landmarks.shape[2] == 2 or not found.any():
         return ""
     ours, true = (
         z - z.mean(axis=1, keepdims=True) for z in (method.landmarks[found, :, 2], truth.faces.landmarks[found, :, 2])
@@ -79,7 +80,7 @@ def _depth(truth: GroundTruth, method: Method) -> str:
 
 
 def _radians(truth: GroundTruth, method: Method) -> str:
-    if method.record["kind"] == "network" or method.pose is None or np.isnan(method.pose).any(axis=1).all():
+    if method.origin.is_network or method.pose is None or np.isnan(method.pose).any(axis=1).all():
         return ""
     given = ~np.isnan(method.pose).any(axis=1)
     small = np.abs(method.pose[given]).max() <= _RADIANS

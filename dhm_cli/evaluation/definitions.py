@@ -1,7 +1,9 @@
 """What every number of a report means, in one sentence each."""
 
-from dhm_cli.evaluation.scores import POSE_LIMIT, Scoring
+from dhm_cli.evaluation.numbers import Scoring
+from dhm_cli.evaluation.scores import POSE_LIMIT
 from dhm_cli.metrics.bootstrap import FEWEST_IMAGES, LEVEL
+from dhm_cli.metrics.headline import HEADLINE
 
 _NORMALISERS = {
     "bbox": "sqrt(width x height) of the smallest box around the true 68 points of the label set in use, no margin",
@@ -41,17 +43,11 @@ def definitions(label_set: str, protocol: str, refine: int | None, scoring: Scor
         "which means and medians are",
         "nme": "mean distance in x and y of the 68 points from the true ones, in percent of "
         f"{_NORMALISERS[scoring.normaliser]}",
-        "bins": "by the absolute yaw of the fitted pose: up to 30 degrees, beyond 30 up to 60, beyond 60 (also beyond "
-        "90); nme_by_labelled_yaw has the same by the yaw of the dataset's own labels",
-        "mean_of_bins": "mean of the NMEs of the bins that have faces; none where the method found no face of a bin",
-        "mean_of_images": "mean of the NMEs of all images",
-        "median": "of the NMEs of the images",
+        **{number.defined_as: number.definition.format(threshold=scoring.threshold) for number in HEADLINE},
         "worst": "the faces of the largest NME",
         "missing": "a face for which the method gave no points has no NME and takes no part in means and medians; it "
         f"is {missing}",
         "ced": "cumulative error distribution: share of the images with an NME of at most t, from the sorted errors",
-        "failure_rate": f"share of the images with an NME above {scoring.threshold:g} %",
-        "auc": "exact integral of the CED from 0 to the threshold, over the threshold; in percent",
         "intervals": f"{LEVEL} % percentile intervals of {scoring.replicates:,} bootstrap replicates over the images "
         f"(seed {scoring.seed}); none from fewer than {FEWEST_IMAGES} images, nor for a failure rate of 0 or 100 %",
         "difference": "ours minus the other's by paired bootstrap: both on the same draws, means and medians over the "
@@ -75,6 +71,8 @@ def definitions(label_set: str, protocol: str, refine: int | None, scoring: Scor
         "order of the store, of a store's labels and image sizes",
         "noise_floor": "the re-annotated points scored against the original ones, by the normaliser of the original "
         "ones",
+        "other_origin": "nme against the re-annotated labels with their pixels counted from the other number, 0 or 1, "
+        "since their file does not say from which",
         "labels": _LABELS[label_set],
         "protocol": _PROTOCOLS[protocol] + passes,
     }

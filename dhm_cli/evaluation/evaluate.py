@@ -1,11 +1,10 @@
 """`dhm evaluate`: score a network, or any method's points, on the faces of a store."""
 
-import hashlib
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,14 +12,19 @@ from numpy.typing import NDArray
 from dhm_cli.errors import InputError
 from dhm_cli.evaluation.ground_truth import GroundTruth, check_choice, load_ground_truth
 from dhm_cli.evaluation.matching import match_predictions
+from dhm_cli.evaluation.method import Method, Origin
 from dhm_cli.evaluation.network_landmarks import predict_faces
+from dhm_cli.evaluation.numbers import Scoring
 from dhm_cli.evaluation.predictions import read_predictions
 from dhm_cli.evaluation.protocols import JITTER_HEADLINE, PROTOCOLS, REFINE, make_protocol
-from dhm_cli.evaluation.report import ReportFolder, assemble
-from dhm_cli.evaluation.scores import Method, Scoring, difference, score
+from dhm_cli.evaluation.report import Report, assemble
+from dhm_cli.evaluation.report_folder import ReportFolder
+from dhm_cli.evaluation.scores import difference, score
 from dhm_cli.geometry.landmarks import bounding_box
 from dhm_cli.geometry.pose import estimate_pose
-from dhm_cli.inference.engines import embedded_name, load_engine
+from dhm_cli.inference.engines import load_engine
+from dhm_cli.inference.weights import embedded_name
+from dhm_cli.runtime.hashing import short_hash
 from dhm_cli.runtime.progress import Progress
 from dhm_cli.runtime.threads import available_cores
 from dhm_cli.runtime.unfinished import Unfinished
@@ -35,7 +39,7 @@ class EvaluationOptions:
 
     Attributes:
         data: a store of `dhm prepare`.
-        checkpoint: network, .onnx or .safetensors; None for the one that comes with the package.
+        model: a network, .onnx or .safetensors, or the name of one that comes with the package; None for the first.
         predictions: a method's points (`io.predictions`), in place of a network.
         name: of the method, for tables; None for one made of the file's name.
         against: other networks or predictions, each FILE or NAME=FILE.
@@ -50,10 +54,11 @@ class EvaluationOptions:
         threads: that work on the faces; None for one per CPU core at hand.
         face_model: for networks that regress its parameters.
         command: the command line, for the report.
+        show_published: show the published rows although they cannot be compared.
     """
 
     data: Path
-    checkpoint: Path | None = None
+    model: str | os.PathLike[str] | None = None
     predictions: Path | None = None
     name: str | None = None
     against: Sequence[str] = ()
@@ -67,6 +72,7 @@ class EvaluationOptions:
     threads: int | None = None
     face_model: Path | None = None
     command: str = ""
+    show_published: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,8 +90,8 @@ class _Source:
 def evaluate(
     options: EvaluationOptions,
     progress: Progress = lambda *_: None,
-    ready: Callable[[dict[str, Any]], None] = lambda _: None,
-) -> dict[str, Any]:
+    ready: Callable[[Report], None] = lambda _: None,
+) -> Report:
     """Score a method, compare it with others, and write the report.
 
     Args:
@@ -94,7 +100,7 @@ def evaluate(
         ready: called in this thread with the report before it is written.
 
     Returns:
-        The content of `report.json` (`evaluation.report`), NaN where there is no number.
+        What was found; NaN where there is no number.
 
     Raises:
         InputError: an option or a file cannot be used, or predictions do not fit the faces.
@@ -115,12 +121,12 @@ def evaluate(
         methods.append(_with_own_name(made, [method.name for method in methods]))
     progress("scoring", 0, len(truth))
     scores = [score(method, truth, options.scoring) for method in methods]
-    if not scores[0].numbers["n"]:
+    if not scores[0].numbers.n:
         raise InputError(f"{methods[0].name}: gave no points for any face", "leave out --missing skip")
-    differences = [difference(scores[0], other, truth, options.scoring) for other in scores[1:]]
+    comparisons = [difference(scores[0], other, truth, options.scoring) for other in scores[1:]]
     protocol = options.protocol or ("predictions" if options.predictions else "paper")
     refine = _refine(options) if sources[0].is_network else None
-    report = assemble(truth, methods, scores, differences, options.scoring, protocol, refine, options.command)
+    report = assemble(truth, methods, scores, comparisons, protocol, refine, options.command, options.show_published)
     ready(report)
     if folder is not None:
         progress("report", 0, len(truth))
@@ -130,19 +136,20 @@ def evaluate(
 
 def _sources(options: EvaluationOptions) -> list[_Source]:
     """The method, then those it is compared with."""
+    model = None if options.model is None else Path(options.model)
     if options.predictions is not None:
-        if options.checkpoint is not None:
+        if options.model is not None:
             raise InputError("a network and --predictions: one at a time", "compare two with --against")
         if options.protocol == "jitter":
             raise InputError("--protocol jitter: moves the boxes of a network", "leave it out with --predictions")
         if options.predictions.suffix.lower() in NETWORKS:
-            raise InputError(f"{options.predictions}: a network", "give it as CHECKPOINT, without --predictions")
-    elif not _Source(None, options.checkpoint).is_network:
-        hint = f"for a method's points write --predictions {options.checkpoint}"
-        raise InputError(f"{options.checkpoint}: not a network, which ends in {' or '.join(NETWORKS)}", hint)
+            raise InputError(f"{options.predictions}: a network", "give it as --model, without --predictions")
+    elif not _Source(None, model).is_network:
+        hint = f"for a method's points write --predictions {model}"
+        raise InputError(f"{model}: not a network, which ends in {' or '.join(NETWORKS)}", hint)
     if options.protocol is not None:
         check_choice("--protocol", options.protocol, PROTOCOLS)
-    sources = [_Source(options.name, options.predictions or options.checkpoint), *map(_other, options.against)]
+    sources = [_Source(options.name, options.predictions or model), *map(_other, options.against)]
     if options.refine is not None and not any(source.is_network for source in sources):
         raise InputError(f"--refine {options.refine}: is for networks", "leave it out with --predictions")
     return sources
@@ -165,7 +172,7 @@ def _with_own_name(method: Method, taken: Sequence[str]) -> Method:
     name, number = plain, 2
     while name in taken:
         name, number = f"{plain} ({number})", number + 1
-    return replace(method, name=name, record={**method.record, "name": name})
+    return replace(method, name=name)
 
 
 def _refine(options: EvaluationOptions) -> int:
@@ -178,26 +185,25 @@ def _network(
     """Run a network over the faces; what is done is kept in the file `unfinished`."""
     engine = load_engine(options.device, source.file, face_model=options.face_model)
     embedded = embedded_name(source.file)
-    record: dict[str, Any] = {
-        "kind": "network",
-        "file": str(source.file) if embedded is None else f"the network {embedded} that comes with dhm",
-        "hash": engine.weights_hash,
-        "arch": engine.arch,
-        "input_size": engine.input_size,
-        "protocol": options.protocol or "paper",
-        "refine": _refine(options),
-    }
+    protocol_name, refine = options.protocol or "paper", _refine(options)
+    origin = Origin(
+        "network",
+        file=str(source.file) if embedded is None else f"the network {embedded} that comes with dhm",
+        hash=engine.weights_hash,
+        arch=engine.arch,
+        input_size=engine.input_size,
+        protocol=protocol_name,
+        refine=refine,
+    )
     name = source.name or embedded or "/".join(Path(str(source.file)).with_suffix("").parts[-2:])
-    protocol = make_protocol(record["protocol"], truth.faces.landmarks, truth.faces.names)
+    protocol = make_protocol(protocol_name, truth.faces.landmarks, truth.faces.names)
     images = str(truth.store.attributes.get("images_hash"))
-    key = {"network": record, "split": truth.split, "faces": truth.store.fingerprint(), "images": images}
+    key = {"network": origin.to_json(), "split": truth.split, "faces": truth.store.fingerprint(), "images": images}
     kept = Unfinished(unfinished, key)
     threads = options.threads or available_cores()
-    variants = predict_faces(
-        engine, truth, protocol, record["refine"], threads, kept, lambda done, total: progress(name, done, total)
-    )
+    variants = predict_faces(engine, truth, protocol, refine, threads, kept, progress, name)
     landmarks = variants[JITTER_HEADLINE if len(variants) > 1 else 0].astype(np.float64)
-    return Method(name, record, landmarks, _pose(landmarks, engine.mean_shape), variants if len(variants) > 1 else None)
+    return Method(name, origin, landmarks, _pose(landmarks, engine.mean_shape), variants if len(variants) > 1 else None)
 
 
 def _pose(landmarks: NDArray[np.float64], mean_shape: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -221,7 +227,6 @@ def _predictions(source: _Source, truth: GroundTruth) -> Method:
     if read.pose is not None:
         pose = np.full((len(truth), 3), np.nan)
         pose[found] = read.pose[rows[found]]
-    digest = hashlib.sha256(landmarks.tobytes()).hexdigest()[:16]
-    unknown = dict.fromkeys(("arch", "input_size", "protocol", "refine"))
-    record = {"kind": "predictions", "file": str(file), "hash": digest, "unused": len(match.unused), **unknown}
-    return Method(source.name or file.stem, record, landmarks, pose)
+    digest = short_hash(landmarks.tobytes())
+    origin = Origin("predictions", file=str(file), hash=digest, unused=len(match.unused))
+    return Method(source.name or file.stem, origin, landmarks, pose)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from dhm_cli.data.store import SPLITS, FaceLabels, FaceStore
 from dhm_cli.errors import FormatError, InputError
 from dhm_cli.geometry.landmarks import face_size
-from dhm_cli.io.annotations import FARTHEST
+from dhm_cli.io.pts import FARTHEST
 from dhm_cli.metrics.landmark_error import YAW_BINS, in_yaw_bin
 
 LABEL_SETS = ("original", "reannotated")

@@ -1,6 +1,5 @@
 """A network's landmarks of every face of the ground truth, in pieces that can be kept when the work is stopped."""
 
-from collections.abc import Callable
 from contextlib import closing
 
 import numpy as np
@@ -11,13 +10,12 @@ from dhm_cli.evaluation.protocols import Protocol
 from dhm_cli.geometry.crop import landmark_crop_square
 from dhm_cli.geometry.landmarks import NUM_LANDMARKS
 from dhm_cli.inference.engines import Engine, landmarks_in_squares
+from dhm_cli.runtime.progress import Progress, silent
 from dhm_cli.runtime.threads import in_order
 from dhm_cli.runtime.unfinished import Unfinished
 
 # Faces of one piece of work: what has begun is finished when the work is stopped, and large networks take their time.
 _PIECE = 16
-
-Progress = Callable[[int, int], None]
 
 
 def predict_faces(
@@ -27,7 +25,8 @@ def predict_faces(
     refine: int,
     threads: int,
     unfinished: Unfinished,
-    progress: Progress = lambda *_: None,
+    progress: Progress = silent,
+    stage: str = "",
 ) -> NDArray[np.float32]:
     """Run a network over every face.
 
@@ -38,7 +37,8 @@ def predict_faces(
         refine: passes after the first that crop around the landmarks found.
         threads: at work, each on a piece of the faces.
         unfinished: where to keep what is done; the caller removes it when all is.
-        progress: called in this thread with the number of faces done and N.
+        progress: called in this thread with `stage`, the number of faces done and N.
+        stage: how the work is called.
 
     Returns:
         (V, N, 68, 3), image pixels, NaN where no face was found.
@@ -51,7 +51,7 @@ def predict_faces(
     done = unfinished.load(predicted)
     pieces = [range(start, min(start + _PIECE, count)) for start in range(0, count, _PIECE)]
     to_do = [piece for piece in pieces if not done[piece.start]]
-    progress(int(done.sum()), count)
+    progress(stage, int(done.sum()), count)
 
     def work(piece: range) -> NDArray[np.float64]:
         return _predict_piece(engine, truth, protocol, refine, piece)
@@ -61,7 +61,7 @@ def predict_faces(
             for piece, points in zip(to_do, results, strict=True):
                 predicted[:, piece.start : piece.stop] = points
                 done[piece.start : piece.stop] = True
-                progress(int(done.sum()), count)
+                progress(stage, int(done.sum()), count)
                 unfinished.save_at_times(predicted, done)
     finally:  # also when all is done: what follows may be stopped too
         unfinished.save(predicted, done)

@@ -10,7 +10,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from dhm_cli.errors import FormatError, InputError
+from dhm_cli.evaluation.gallery import Section
 from dhm_cli.geometry.landmarks import GROUPS
+from dhm_cli.metrics.headline import HEADLINE, HeadlineNumber
 from dhm_cli.metrics.landmark_error import YAW_BINS
 from dhm_cli.runtime.atomic import written_atomically
 
@@ -20,14 +22,22 @@ _MINUS = "\N{MINUS SIGN}"
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def write_page(path: Path, report: Mapping[str, Any], pictures: Mapping[str, Path]) -> None:
+def write_page(
+    path: Path,
+    report: Mapping[str, Any],
+    pictures: Mapping[str, Path],
+    gallery: Sequence[Section] = (),
+    show_published: bool = False,
+) -> None:
     """Write the page of a report, atomically.
 
     Args:
         path: the HTML file; its folder is made.
         report: the content of `report.json` (schema version 1). Everything in it is escaped; None and NaN become a
             dash.
-        pictures: PNG files by name: "ced", "yaw", "landmarks", "gallery", "robustness"; what is not there is left out.
+        pictures: PNG files by name: "ced", "yaw", "landmarks", "robustness"; what is not there is left out.
+        gallery: faces to look at.
+        show_published: show the published rows although they cannot be compared.
 
     Raises:
         InputError: a picture is missing.
@@ -40,12 +50,18 @@ def write_page(path: Path, report: Mapping[str, Any], pictures: Mapping[str, Pat
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "signed": signed, "interval": interval, "count": _count}
+    environment.filters |= {"number": number, "signed": signed, "interval": interval, "count": _count, "jpeg": _jpeg}
     text = environment.get_template(_TEMPLATE).render(
         r=report,
+        gallery=gallery,
+        show_published=show_published,
         pictures={name: _embedded(picture) for name, picture in pictures.items()},
         bins=tuple(YAW_BINS),
-        means={"mean_of_bins": "mean of bins", "mean_of_images": "mean of images"},
+        five=[number.name for number in HEADLINE if number.place[0] == "nme"],
+        others=[number for number in HEADLINE if number.place[0] != "nme"],
+        headline=HEADLINE,
+        titles={number.name: number.short.format(threshold=report["failure_rate"]["threshold"]) for number in HEADLINE},
+        at=_at,
         groups={name: f"{group.start}\N{EN DASH}{group.stop - 1}" for name, group in GROUPS.items()},
     )
     with written_atomically(path) as partial:
@@ -74,8 +90,20 @@ def interval(ends: Sequence[float | None] | None, digits: int = 2) -> str:
     return f"[{', '.join(number(end, digits) for end in ends)}]"
 
 
+def _at(numbers: Mapping[str, Any], number: HeadlineNumber) -> Any:
+    """What a part of a report says of a headline number: its value, interval or difference."""
+    found: Any = numbers
+    for key in number.place:
+        found = found[key]
+    return found["value"] if isinstance(found, Mapping) and "verdict" not in found else found  # with its threshold
+
+
 def _count(value: int | None) -> str:
     return _NONE if value is None else f"{value:,}"
+
+
+def _jpeg(data: bytes) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
 
 
 def _embedded(path: Path) -> dict[str, Any]:

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from dhm_cli.datasets.folders import readable, split_suffix, survey, walk
 from dhm_cli.errors import InputError
 from dhm_cli.geometry.landmarks import NUM_LANDMARKS
-from dhm_cli.inference.landmark_csv import BAD_BOX, NO_FACE, UNREADABLE
-from dhm_cli.io.annotations import FARTHEST, read_pts
+from dhm_cli.inference.results import BAD_BOX, NO_FACE, UNREADABLE
 from dhm_cli.io.images import read_bytes
+from dhm_cli.io.pts import FARTHEST, read_pts
 
 _KINDS = "expected a .csv as `dhm align` writes, a .json, .npy or .npz file, or a folder of .pts files"
 _CSV = "expected UTF-8 CSV with a header as `dhm align` writes: path, x_0 … x_67, y_0 … y_67 and, if known, z_0 … z_67"

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from dhm_cli.geometry.crop import Square, landmark_crop_square
 from dhm_cli.geometry.landmarks import bounding_box
-from dhm_cli.inference.detection import FaceDetector, crop_square_from_box
+from dhm_cli.inference.detection import load_detector
+from dhm_cli.inference.face_box import Detector, crop_square_from_box
 
 PROTOCOLS = ("paper", "detector", "jitter")
 # Passes that crop anew around the landmarks found: after a detector one, as in `dhm align`.
@@ -58,17 +59,18 @@ class TrueBox:
 
 
 class DetectedBox:
-    """Protocol "detector": the box that YuNet finds in the image; of several the one nearest to the true box.
+    """Protocol "detector": the box that a detector finds in the image; of several the one nearest to the true box.
 
     Args:
         landmarks: (N, 68, 3), the original label set, image pixels; only to choose among several boxes.
+        detector: finds the faces; None for that of `dhm align`.
     """
 
     variants = 1
 
-    def __init__(self, landmarks: NDArray[np.floating]) -> None:
+    def __init__(self, landmarks: NDArray[np.floating], detector: Detector | None = None) -> None:
         self._boxes = bounding_box(landmarks)
-        self._detector = FaceDetector()
+        self._detector = detector or load_detector()
 
     def __call__(self, face: int, image: NDArray[np.uint8]) -> Places:
         """The squares of a face, by its number."""

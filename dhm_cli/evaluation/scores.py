@@ -1,18 +1,32 @@
 """All numbers of one method on the faces of a ground truth, and its differences from another method."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dhm_cli.evaluation.ground_truth import GroundTruth
+from dhm_cli.evaluation.method import Method
+from dhm_cli.evaluation.numbers import (
+    Comparison,
+    Depth,
+    Disturbed,
+    Headline,
+    LabelledYaw,
+    Missing,
+    Numbers,
+    OtherOrigin,
+    PoseErrors,
+    Scoring,
+    Visibility,
+    WorstFace,
+)
 from dhm_cli.evaluation.protocols import JITTER_KINDS, JITTERS
 from dhm_cli.geometry.landmarks import GROUPS
 from dhm_cli.geometry.occlusion import self_occluded
 from dhm_cli.geometry.pose import align_rotation, angle_difference, euler_to_matrix, geodesic_angle, matrix_to_euler
-from dhm_cli.metrics.bootstrap import LEVEL, Difference, compare, headline, headline_intervals
+from dhm_cli.metrics.bootstrap import compare, headline_intervals
+from dhm_cli.metrics.headline import headline, images_of
 from dhm_cli.metrics.landmark_error import (
     YAW_BINS,
     failure_rate,
@@ -32,60 +46,11 @@ _Y_UP = np.array([1.0, -1.0, 1.0])
 
 
 @dataclass(frozen=True, eq=False)
-class Method:
-    """What a method says of N faces.
-
-    Attributes:
-        name: for tables and charts.
-        record: where it comes from, for the report.
-        landmarks: (N, 68, 2 or 3), 0-based image pixels; NaN for a face that was not found.
-        pose: (N, 3), pitch, yaw, roll in degrees, NaN where not given; None where the method gives none.
-        variants: (V, N, 68, 3), landmarks from each of `protocols.JITTERS`; None under other protocols.
-    """
-
-    name: str
-    record: Mapping[str, Any]
-    landmarks: NDArray[np.floating]
-    pose: NDArray[np.float64] | None = None
-    variants: NDArray[np.floating] | None = None
-
-    @property
-    def found(self) -> NDArray[np.bool_]:
-        """Which faces it gave points for, (N,)."""
-        return ~np.isnan(self.landmarks).any(axis=(1, 2))
-
-    def take(self, chosen: NDArray[np.bool_]) -> "Method":
-        """What it says of some of the faces, by mask."""
-        pose = None if self.pose is None else self.pose[chosen]
-        variants = None if self.variants is None else self.variants[:, chosen]
-        return replace(self, landmarks=self.landmarks[chosen], pose=pose, variants=variants)
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """How methods are scored.
-
-    Attributes:
-        normaliser: one of `metrics.NORMALISERS`.
-        threshold: of the failure rate, percent.
-        skip_missing: leave out the faces that a method did not find, instead of counting them as failures.
-        replicates: of the bootstrap.
-        seed: of the bootstrap.
-    """
-
-    normaliser: str = "bbox"
-    threshold: float = 6.0
-    skip_missing: bool = False
-    replicates: int = 2000
-    seed: int = 0
-
-
-@dataclass(frozen=True, eq=False)
 class Score:
     """The NME of every face, percent, NaN for a face that was not found, and all numbers for the report."""
 
     nme: NDArray[np.float64]
-    numbers: dict[str, Any]
+    numbers: Numbers
 
 
 def score(method: Method, truth: GroundTruth, scoring: Scoring) -> Score:
@@ -97,87 +62,70 @@ def score(method: Method, truth: GroundTruth, scoring: Scoring) -> Score:
         scoring: how.
 
     Returns:
-        The NME of all N faces, and the numbers: n and bins (faces that count), measured (those with an NME), missing,
-        nme, nme_by_labelled_yaw, median, failure_rate, auc, intervals, regions, visibility, landmarks, mean_offset,
-        nme_3d, pose, worst, robustness.
+        The NME of all N faces, and the numbers.
     """
     nme = normalised_mean_error(method.landmarks, truth.landmarks, scoring.normaliser)
     found = method.found
-    missing = {
-        "policy": "skip" if scoring.skip_missing else "fail",
-        "count": int((~found).sum()),
-        "by_bin": _counts(truth.faces.yaw[~found]),
-        "names": truth.faces.names[~found][:_NAMED].tolist(),
-    }
+    missing = Missing(
+        "skip" if scoring.skip_missing else "fail",
+        int((~found).sum()),
+        _counts(truth.faces.yaw[~found]),
+        truth.faces.names[~found][:_NAMED].tolist(),
+    )
     counted = found if scoring.skip_missing else np.ones(len(truth), bool)
     method, truth, known = method.take(counted), truth.take(counted), nme[counted]
-    numbers = _headline(known, truth.faces.yaw, scoring)
-    numbers.update(n=len(truth), bins=_counts(truth.faces.yaw), missing=missing)
-    numbers["measured"] = {**_counts(truth.faces.yaw[method.found]), "mean_of_images": int(method.found.sum())}
-    numbers["nme_by_labelled_yaw"] = _labelled(truth, known, scoring)
-    numbers.update(_parts(method, truth, scoring))
-    numbers["pose"] = pose_errors(method, truth)
-    order = np.argsort(-known, kind="stable")[: min(_WORST, int(found.sum()))]  # NaN comes last
-    numbers["worst"] = [
-        {"name": str(truth.faces.names[i]), "yaw": float(truth.faces.yaw[i]), "nme": float(known[i])} for i in order
-    ]
-    numbers["robustness"] = None if method.variants is None else _robustness(method.variants, truth, scoring)
+    yaw = truth.faces.yaw
+    errors = landmark_errors(method.landmarks, truth.landmarks, scoring.normaliser)
+    offset = (method.landmarks[method.found, :, :2] - truth.landmarks[method.found, :, :2]).mean(axis=1)
+    has_depth = method.landmarks.shape[2] == 3 and truth.landmarks.shape[2] == 3
+    numbers = Numbers(
+        headline=_headline(known, yaw, scoring),
+        scoring=scoring,
+        n=len(truth),
+        bins=_counts(yaw),
+        missing=missing,
+        measured={**_counts(yaw[method.found]), "mean_of_images": int(method.found.sum())},
+        by_labelled_yaw=_labelled(truth, known, scoring),
+        regions={name: nme_by_yaw(errors[:, group].mean(axis=1), yaw, method.found) for name, group in GROUPS.items()},
+        visibility=_visibility(errors, truth, method.found),
+        landmarks=errors[method.found].mean(axis=0).tolist() if found.any() else [float("nan")] * errors.shape[1],
+        mean_offset=np.median(offset, axis=0).tolist() if len(offset) else [float("nan")] * 2,
+        nme_3d=_depth(method, truth, scoring) if has_depth else None,
+        pose=pose_errors(method, truth),
+        worst=_worst(truth, known),
+        robustness=None if method.variants is None else _robustness(method.variants, truth, scoring),
+    )
     return Score(nme, numbers)
 
 
-def _headline(nme: NDArray[np.float64], yaw: NDArray[np.floating], scoring: Scoring) -> dict[str, Any]:
-    values = {name: float(value[0]) for name, value in headline(nme, yaw, scoring.threshold).items()}
+def _headline(nme: NDArray[np.float64], yaw: NDArray[np.floating], scoring: Scoring) -> Headline:
+    values = headline(images_of(nme, yaw, scoring.threshold))
     ends = headline_intervals(nme, yaw, scoring.threshold, scoring.replicates, scoring.seed)
-    intervals = _nested({name: list(pair) for name, pair in ends.items()})
-    numbers = _nested(values)
-    numbers["failure_rate"] = {"threshold": scoring.threshold, "value": numbers["failure_rate"]}
-    numbers["intervals"] = {"level": LEVEL, "replicates": scoring.replicates, "seed": scoring.seed, **intervals}
-    return numbers
-
-
-def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The numbers of `bootstrap.headline` in the structure of the report."""
-    return {
-        "nme": {name: flat[name] for name in (*YAW_BINS, "mean_of_bins", "mean_of_images")},
-        "median": flat["median"],
-        "failure_rate": flat["failure_rate"],
-        "auc": {"7": flat["auc_7"], "8": flat["auc_8"]},
-    }
+    return Headline({name: float(value[0]) for name, value in values.items()}, ends)
 
 
 def _counts(yaw: NDArray[np.floating]) -> dict[str, int]:
     return {name: int(in_yaw_bin(yaw, name).sum()) for name in YAW_BINS}
 
 
-def _labelled(truth: GroundTruth, nme: NDArray[np.float64], scoring: Scoring) -> dict[str, Any] | None:
-    """The bins by the yaw of the dataset's own labels, of the faces that have one, with intervals."""
+def _labelled(truth: GroundTruth, nme: NDArray[np.float64], scoring: Scoring) -> LabelledYaw | None:
     yaw = truth.faces.labelled_yaw
     if yaw is None or np.isnan(yaw).all():
         return None
     known = ~np.isnan(yaw)
-    numbers = _headline(nme[known], yaw[known], scoring)
-    return {**numbers["nme"], "bins": _counts(yaw[known]), "intervals": numbers["intervals"]["nme"]}
+    return LabelledYaw(_headline(nme[known], yaw[known], scoring), _counts(yaw[known]))
 
 
-def _parts(method: Method, truth: GroundTruth, scoring: Scoring) -> dict[str, Any]:
-    """Errors by region, by landmark, by visibility and in depth."""
+def _worst(truth: GroundTruth, nme: NDArray[np.float64]) -> list[WorstFace]:
+    order = np.argsort(-nme, kind="stable")[: min(_WORST, int((~np.isnan(nme)).sum()))]  # NaN comes last
+    return [WorstFace(str(truth.faces.names[i]), float(truth.faces.yaw[i]), float(nme[i])) for i in order]
+
+
+def _visibility(errors: NDArray[np.float64], truth: GroundTruth, found: NDArray[np.bool_]) -> Visibility:
     yaw = truth.faces.yaw
-    errors = landmark_errors(method.landmarks, truth.landmarks, scoring.normaliser)
     hidden = self_occluded(euler_to_matrix(np.radians(truth.pose)))
-    found = method.found
-    offset = (method.landmarks[found, :, :2] - truth.landmarks[found, :, :2]).mean(axis=1)
-    has_depth = method.landmarks.shape[2] == 3 and truth.landmarks.shape[2] == 3
-    return {
-        "regions": {name: nme_by_yaw(errors[:, group].mean(axis=1), yaw, found) for name, group in GROUPS.items()},
-        "visibility": {
-            "visible": _masked(errors, ~hidden, yaw, found),
-            "self_occluded": _masked(errors, hidden, yaw, found),
-            "share_self_occluded": float(100 * hidden.mean()) if len(hidden) else float("nan"),
-        },
-        "landmarks": errors[found].mean(axis=0).tolist() if found.any() else [float("nan")] * errors.shape[1],
-        "mean_offset": np.median(offset, axis=0).tolist() if len(offset) else [float("nan")] * 2,
-        "nme_3d": _depth(method, truth, scoring) if has_depth else None,
-    }
+    share = float(100 * hidden.mean()) if len(hidden) else float("nan")
+    return Visibility(_masked(errors, ~hidden, yaw, found), _masked(errors, hidden, yaw, found), share)
 
 
 def _masked(
@@ -189,16 +137,16 @@ def _masked(
     return {**nme_by_yaw(chosen, yaw[some], found[some]), "faces": int((some & found).sum())}
 
 
-def _depth(method: Method, truth: GroundTruth, scoring: Scoring) -> dict[str, Any]:
+def _depth(method: Method, truth: GroundTruth, scoring: Scoring) -> Depth:
     yaw, (a, b) = truth.faces.yaw, (method.landmarks, truth.landmarks)
     whole = landmark_errors(a, b, scoring.normaliser, depth=True).mean(axis=1)
     difference = a[..., 2] - b[..., 2]
     depth = np.abs(difference - difference.mean(axis=1, keepdims=True)).mean(axis=1)
     relative = 100 * depth / normaliser(b, scoring.normaliser)
-    return {**nme_by_yaw(whole, yaw, method.found), "depth": nme_by_yaw(relative, yaw, method.found)}
+    return Depth(nme_by_yaw(whole, yaw, method.found), nme_by_yaw(relative, yaw, method.found))
 
 
-def pose_errors(method: Method, truth: GroundTruth) -> dict[str, Any] | None:
+def pose_errors(method: Method, truth: GroundTruth) -> PoseErrors | None:
     """Errors of the head pose against the fitted parameters, degrees.
 
     Where the method gives no pose but points in 3D, its pose is that of the truth turned by the rotation that best
@@ -209,8 +157,7 @@ def pose_errors(method: Method, truth: GroundTruth) -> dict[str, Any] | None:
         truth: the same faces; those that were not found have no pose.
 
     Returns:
-        source ("predicted" or "aligned"), n, limit, excluded (names of the faces turned further), mean absolute pitch,
-        yaw, roll, their mean, the mean geodesic angle, and the medians; None where there is no pose to be had.
+        None where there is no pose to be had.
     """
     inside: NDArray[np.bool_] = np.all(np.abs(truth.pose) <= POSE_LIMIT, axis=1)
     excluded = truth.faces.names[~inside].tolist()
@@ -227,16 +174,16 @@ def pose_errors(method: Method, truth: GroundTruth) -> dict[str, Any] | None:
     errors = np.abs(angle_difference(pose[known], truth.pose[known]))
     angles = np.degrees(geodesic_angle(euler_to_matrix(np.radians(pose[known])), rotation[known]))
     columns = dict(zip(("pitch", "yaw", "roll"), errors.T, strict=True))
-    return {
-        "source": source,
-        "n": int(known.sum()),
-        "limit": POSE_LIMIT,
-        "excluded": excluded,
+    return PoseErrors(
+        source=source,
+        n=int(known.sum()),
+        limit=POSE_LIMIT,
+        excluded=excluded,
         **{name: _mean(column) for name, column in columns.items()},
-        "mean": _mean(errors),
-        "geodesic": _mean(angles),
-        "median": {name: _median(column) for name, column in (*columns.items(), ("geodesic", angles))},
-    }
+        mean=_mean(errors),
+        geodesic=_mean(angles),
+        median={name: _median(column) for name, column in (*columns.items(), ("geodesic", angles))},
+    )
 
 
 def _mean(values: NDArray[np.float64]) -> float:
@@ -247,35 +194,29 @@ def _median(values: NDArray[np.float64]) -> float:
     return float(np.median(values)) if values.size else float("nan")
 
 
-def _robustness(variants: NDArray[np.floating], truth: GroundTruth, scoring: Scoring) -> list[dict[str, Any]]:
+def _robustness(variants: NDArray[np.floating], truth: GroundTruth, scoring: Scoring) -> list[Disturbed]:
     """A row for each level of each kind of jitter; the unmoved box begins every kind."""
     rows = []
     for kind in JITTER_KINDS:
         for jitter, points in zip(JITTERS, variants, strict=True):
             if jitter.kind in ("none", kind):
                 nme = normalised_mean_error(points, truth.landmarks, scoring.normaliser)
-                means = nme_by_yaw(nme, truth.faces.yaw)
-                row = {"kind": kind, "level": 100 * jitter.level, "failure_rate": failure_rate(nme, scoring.threshold)}
-                rows.append({**row, "mean_of_bins": means["mean_of_bins"], "mean_of_images": means["mean_of_images"]})
+                means, failures = nme_by_yaw(nme, truth.faces.yaw), failure_rate(nme, scoring.threshold)
+                rows.append(
+                    Disturbed(kind, 100 * jitter.level, failures, means["mean_of_bins"], means["mean_of_images"])
+                )
     return rows
 
 
-def difference(ours: Score, theirs: Score, truth: GroundTruth, scoring: Scoring) -> dict[str, Any]:
-    """Our numbers minus another method's by paired bootstrap, in the structure of the report.
-
-    Also "common", the number of faces that both found, over which means and medians are.
-    """
+def difference(ours: Score, theirs: Score, truth: GroundTruth, scoring: Scoring) -> Comparison:
+    """Our numbers minus another method's, by paired bootstrap."""
     both = ~np.isnan(ours.nme) & ~np.isnan(theirs.nme)
     known = both if scoring.skip_missing else np.ones(len(truth), bool)
     found = compare(
         *(ours.nme[known], theirs.nme[known], truth.faces.yaw[known]),
         *(scoring.threshold, scoring.replicates, scoring.seed),
     )
-    return {"common": int(both.sum()), **_nested({name: _difference(value) for name, value in found.items()})}
-
-
-def _difference(value: Difference) -> dict[str, Any]:
-    return {"value": value.value, "interval": list(value.interval), "verdict": value.verdict}
+    return Comparison(int(both.sum()), found)
 
 
 def noise_floor(truth: GroundTruth, scoring: Scoring) -> dict[str, float] | None:
@@ -285,3 +226,16 @@ def noise_floor(truth: GroundTruth, scoring: Scoring) -> dict[str, float] | None
         return None
     nme = normalised_mean_error(faces.reannotated, faces.landmarks, scoring.normaliser)
     return {**nme_by_yaw(nme, faces.yaw), "failure_rate": failure_rate(nme, scoring.threshold)}
+
+
+def other_origin(method: Method, truth: GroundTruth, scoring: Scoring) -> OtherOrigin | None:
+    """How a method stands if the re-annotated labels of AFLW2000-3D count their pixels from the other number, 0 or 1.
+
+    Their file does not say. None for other labels.
+    """
+    if truth.label_set != "reannotated":
+        return None
+    stored = int(truth.store.attributes.get("reannotated_origin", 1))  # before it was recorded, 1 was subtracted
+    other = 1 - stored
+    nme = normalised_mean_error(method.landmarks, truth.landmarks + (stored - other), scoring.normaliser)
+    return OtherOrigin(other, nme_by_yaw(nme, truth.faces.yaw, method.found))

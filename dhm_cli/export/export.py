@@ -15,11 +15,11 @@ from dhm_cli.data.store import FaceStore
 from dhm_cli.errors import FormatError, InputError
 from dhm_cli.export.parity import ExportReport, check_parity, compare, comparison_faces
 from dhm_cli.export.storage import quantised, store_half
-from dhm_cli.inference.engines import FORMAT_VERSION, METADATA_KEY
+from dhm_cli.inference.weights import FORMAT_VERSION, METADATA_KEY
 from dhm_cli.models.checkpoint import is_checkpoint, load_checkpoint, read_tensors, write_tensors
-from dhm_cli.models.folded import inference_network
+from dhm_cli.models.interface import Network
 from dhm_cli.models.onnx_graph import onnx_graph
-from dhm_cli.models.registry import Network
+from dhm_cli.models.registry import inference_network
 from dhm_cli.runtime.atomic import written_atomically
 
 # Faces whose values set the ranges of int8, spread over the train split.

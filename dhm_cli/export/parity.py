@@ -14,8 +14,7 @@ from dhm_cli.data.store import FaceStore
 from dhm_cli.errors import DhmError, InputError
 from dhm_cli.inference.engines import OnnxEngine
 from dhm_cli.metrics.landmark_error import nme_by_yaw, normalised_mean_error
-from dhm_cli.models.interface import image_tensor
-from dhm_cli.models.registry import Network
+from dhm_cli.models.interface import Network, image_tensor
 
 # A reduced precision may worsen the NME by this much (percent, mean of the yaw bins) ...
 MOST_LOST = 0.05

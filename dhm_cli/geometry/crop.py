@@ -68,6 +68,14 @@ def transform_landmarks(points: NDArray[np.floating], matrix: NDArray[np.floatin
 
     Returns:
         The points in crop pixels, same shape.
+
+    Example:
+        A square of 40 pixels becomes a crop of 20: its centre is the crop's, and depth is halved too.
+
+        >>> import numpy as np
+        >>> matrix = crop_matrix(np.array([100.0, 50.0]), side=40, size=20)
+        >>> transform_landmarks(np.array([[100.0, 50.0, 6.0], [110.0, 50.0, 0.0]]), matrix).tolist()
+        [[9.5, 9.5, 3.0], [14.5, 9.5, 0.0]]
     """
     points = np.asarray(points, dtype=np.float64)
     xy = points[..., :2] @ matrix[:, :2].T + matrix[:, 2]

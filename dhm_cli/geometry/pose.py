@@ -20,6 +20,11 @@ def matrix_to_euler(rotation: NDArray[np.floating]) -> NDArray[np.float64]:
 
     Returns:
         (..., 3), radians: pitch and roll in [-pi, pi], yaw in [-pi, pi].
+
+    Example:
+        >>> rotation = euler_to_matrix(np.radians([10, -60, 5]))
+        >>> np.degrees(matrix_to_euler(rotation)).round().tolist()
+        [10.0, -60.0, 5.0]
     """
     r = np.asarray(rotation, dtype=np.float64)
     yaw = np.arcsin(np.clip(-r[..., 0, 2], -1.0, 1.0))

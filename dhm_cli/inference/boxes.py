@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dhm_cli.errors import InputError
-from dhm_cli.inference.landmark_csv import BAD_BOX, NO_FACE, UNREADABLE
+from dhm_cli.inference.results import BAD_BOX, NO_FACE, UNREADABLE
 
 BOX_COLUMNS = ("left", "top", "width", "height")
 

@@ -1,18 +1,15 @@
 """Trained networks behind one call, crops in and landmarks out: ONNX Runtime on the CPU, torch on a GPU."""
 
-import hashlib
 import importlib.util
-import json
 import os
 import shutil
-import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import nullcontext
-from importlib.resources import as_file, files
+from importlib.resources import as_file
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,26 +17,20 @@ from numpy.typing import NDArray
 from dhm_cli.errors import DhmError, FormatError, InputError
 from dhm_cli.geometry.crop import Square, crop_matrix, extract_crop, invert_matrix, transform_landmarks
 from dhm_cli.geometry.landmarks import NUM_LANDMARKS
-from dhm_cli.inference.external_data import refuse_external_data
+from dhm_cli.inference.onnx_session import onnx_session, run_session
+from dhm_cli.inference.weights import (
+    EXPORT_AGAIN,
+    METADATA_KEY,
+    embedded_name,
+    packaged,
+    parse_metadata,
+    read_onnx_file,
+)
+from dhm_cli.runtime.hashing import short_hash
 
-if TYPE_CHECKING:
-    if sys.version_info >= (3, 11):
-        from importlib.resources.abc import Traversable
-    else:
-        from importlib.abc import Traversable
-
-    from onnxruntime import InferenceSession
-
-FORMAT_VERSION = 1
-METADATA_KEY = "dhm"
-# Crops per call of the network, so that memory stays flat for a photo of a thousand people: a GPU wants many, a CPU is
-# slower with more than fit its cache (0.35 ms a face for up to 4, 0.40 for 32).
+# Crops per call of the network. A GPU wants many. A CPU is slower with more than fit its cache (0.35 ms a face for up
+# to 4, 0.40 for 32). And memory stays flat for a photo of a thousand people.
 MAX_BATCH = {"cpu": 4, "cuda": 256}
-
-# The networks that come with the package, the default first; files may be asked for by these names.
-EMBEDDED = ("fast", "fast-x2")
-_EXPORT_AGAIN = "write the file again with `dhm export`, by this version of dhm"
-_NEXT_STEP = "give a network that dhm wrote, or none for the one that comes with the package"
 
 
 class Engine(Protocol):
@@ -82,22 +73,11 @@ class OnnxEngine:
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None, threads: int | None = None) -> None:
-        name, data = _read_weights(path)
+        name, data = read_onnx_file(path)
         self.weights_hash = short_hash(data)
         self._session = onnx_session(data, name, threads or 1)
         text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
-        if text is None:
-            raise FormatError(
-                f"{name}: an ONNX network, but not one written by dhm (no '{METADATA_KEY}' metadata)",
-                hint=f"{_NEXT_STEP}; `dhm export` makes one from a checkpoint",
-            )
-        try:
-            metadata = json.loads(text)
-        except ValueError as error:
-            raise FormatError(
-                f"{name}: the '{METADATA_KEY}' metadata is not JSON: {error}", hint=_EXPORT_AGAIN
-            ) from error
-        self.arch, self.input_size, self.mean_shape = _parse_metadata(metadata, name)
+        self.arch, self.input_size, self.mean_shape = parse_metadata(text, name)
         self._check_graph(name)
 
     def _check_graph(self, name: str) -> None:
@@ -106,17 +86,19 @@ class OnnxEngine:
         outputs = [(node.name, node.type, list(node.shape[1:])) for node in self._session.get_outputs()]
         if inputs != [("crops", "tensor(uint8)", [size, size, 3])]:
             raise FormatError(
-                f"{name}: expected one input crops uint8 (B, {size}, {size}, 3), found {inputs}", hint=_EXPORT_AGAIN
+                f"{name}: expected one input crops uint8 (B, {size}, {size}, 3), found {inputs}", hint=EXPORT_AGAIN
             )
         if outputs != [("landmarks", "tensor(float)", [NUM_LANDMARKS, 3])]:
             raise FormatError(
-                f"{name}: expected one output landmarks float32 (B, 68, 3), found {outputs}", hint=_EXPORT_AGAIN
+                f"{name}: expected one output landmarks float32 (B, 68, 3), found {outputs}", hint=EXPORT_AGAIN
             )
 
     def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See `Engine`."""
-        run = lambda part: run_session(self._session, ["landmarks"], crops=part)[0]  # noqa: E731
-        return _in_batches(run, crops, MAX_BATCH["cpu"])
+        return _in_batches(self._run, crops, MAX_BATCH["cpu"])
+
+    def _run(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return run_session(self._session, ["landmarks"], crops=crops)[0]
 
 
 class TorchEngine:
@@ -145,7 +127,7 @@ class TorchEngine:
 
         basis = None if face_model is None else Path(face_model)
         embedded = embedded_name(path)
-        source = nullcontext(Path(path or "")) if embedded is None else as_file(_packaged(f"{embedded}.safetensors"))
+        source = nullcontext(Path(path or "")) if embedded is None else as_file(packaged(f"{embedded}.safetensors"))
         with source as file:
             model, metadata = load_checkpoint(file, basis)
             self.weights_hash = short_hash(file.read_bytes())
@@ -212,52 +194,6 @@ class BatchingEngine:
         ends = np.cumsum([len(crops) for crops, _ in taken])
         for part, (_, answer) in zip(np.split(landmarks, ends[:-1]), taken, strict=True):
             answer.set_result(part)
-
-
-def onnx_session(model: bytes, name: str, threads: int = 1) -> "InferenceSession":
-    """A network ready to run in ONNX Runtime on the CPU.
-
-    Args:
-        model: content of an ONNX file.
-        name: its name, for the message.
-        threads: CPU threads of one call.
-
-    Raises:
-        FormatError: it is not an ONNX network, or not whole, see `refuse_external_data`.
-    """
-    refuse_external_data(model, name)
-    import onnxruntime
-    from onnxruntime.capi import onnxruntime_pybind11_state as problems
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    try:
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except (
-        *(problems.Fail, problems.InvalidArgument, problems.InvalidGraph, problems.InvalidProtobuf),
-        *(problems.NoModel, problems.NotImplemented, problems.RuntimeException),
-    ) as error:
-        raise FormatError(f"{name}: not an ONNX network: {str(error).strip()}", hint=_NEXT_STEP) from error
-
-
-def run_session(session: "InferenceSession", outputs: list[str], **inputs: NDArray[Any]) -> list[NDArray[np.float32]]:
-    """Run a network of `onnx_session` on inputs of the right shapes.
-
-    Raises:
-        MemoryError: there is not enough memory, which ONNX Runtime tells in words only.
-        DhmError: it cannot run the network for another reason.
-    """
-    from onnxruntime.capi import onnxruntime_pybind11_state as problems
-
-    try:
-        return session.run(outputs, inputs)
-    except (problems.Fail, problems.RuntimeException) as error:
-        text = " ".join(str(error).split())
-        if "alloc" in text.lower() or "memory" in text.lower():
-            raise MemoryError(text) from error
-        raise DhmError(f"ONNX Runtime cannot run the network: {text}", "try another version of onnxruntime") from error
 
 
 def landmarks_in_squares(
@@ -335,51 +271,6 @@ def cuda_problem() -> str:
     import torch
 
     return "" if torch.cuda.is_available() else f"torch {torch.__version__} finds no CUDA device"
-
-
-def short_hash(data: bytes) -> str:
-    """The short SHA-256 of a file of weights, see `Engine.weights_hash`."""
-    return hashlib.sha256(data).hexdigest()[:16]
-
-
-def embedded_name(weights: str | os.PathLike[str] | None) -> str | None:
-    """The network of `EMBEDDED` that is asked for, by name or by None; None for a file."""
-    name = EMBEDDED[0] if weights is None else os.fspath(weights)
-    return name if name in EMBEDDED else None
-
-
-def _packaged(name: str) -> "Traversable":
-    return files("dhm_cli").joinpath(f"weights/{name}")
-
-
-def _read_weights(path: str | os.PathLike[str] | None) -> tuple[str, bytes]:
-    embedded = embedded_name(path)
-    source = Path(path or "") if embedded is None else _packaged(f"{embedded}.onnx")
-    try:
-        return str(source), source.read_bytes()
-    except OSError as error:
-        hint = _NEXT_STEP if embedded is None else "install dhm-cli again"
-        raise InputError(f"{source}: cannot be read: {error.strerror or error}", hint=hint) from error
-
-
-def _parse_metadata(metadata: Any, name: str) -> tuple[str, int, NDArray[np.float64]]:
-    """Architecture, input size and mean shape from what an ONNX file says about itself."""
-    if not isinstance(metadata, Mapping):
-        raise FormatError(f"{name}: the metadata is not a JSON object", hint=_EXPORT_AGAIN)
-    version = metadata.get("format_version")
-    if version != FORMAT_VERSION:
-        raise FormatError(f"{name}: format version {version}, this dhm reads {FORMAT_VERSION}", hint=_EXPORT_AGAIN)
-    try:
-        arch, size = str(metadata["arch"]), int(metadata["input_size"])
-        mean_shape = np.array(metadata["mean_shape"], dtype=np.float64)
-    except (KeyError, TypeError, ValueError) as error:
-        raise FormatError(f"{name}: the metadata lacks or garbles {error}", hint=_EXPORT_AGAIN) from error
-    if size < 1 or mean_shape.shape != (NUM_LANDMARKS, 3) or not np.isfinite(mean_shape).all():
-        raise FormatError(
-            f"{name}: expected input_size > 0 and mean_shape (68, 3), found {size}, {mean_shape.shape}",
-            hint=_EXPORT_AGAIN,
-        )
-    return arch, size, mean_shape
 
 
 def _in_batches(

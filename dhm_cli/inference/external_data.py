@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from dhm_cli.errors import FormatError
+from dhm_cli.inference.weights import GIVE_ANOTHER
 
 
 def refuse_external_data(model: bytes, name: str) -> None:
@@ -22,7 +23,7 @@ def refuse_external_data(model: bytes, name: str) -> None:
     try:
         tensors = list(_tensors(onnx.load_from_string(model)))
     except DecodeError as error:
-        raise FormatError(f"{name}: not an ONNX network: {error}", hint="give a network that dhm wrote") from error
+        raise FormatError(f"{name}: not an ONNX network: {error}", hint=GIVE_ANOTHER) from error
     for tensor in tensors:
         if tensor.data_location == onnx.TensorProto.EXTERNAL or len(tensor.external_data):
             raise FormatError(

@@ -1,23 +1,27 @@
 """The table that `dhm align` writes: one row per face, photo by photo, safe against interruption.
 
 Rows go to `<out>.partial`, one photo at a time, and the file takes its final name when all photos are done. A run that
-was cut off leaves the partial table, from which the next run can go on.
+was cut off leaves the partial table, from which the next run can go on. Standard output, a pipe or a device gets the
+rows as they come.
 """
 
 import csv
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TextIO, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dhm_cli.errors import InputError
 from dhm_cli.geometry.landmarks import NUM_LANDMARKS
-
-OK, NO_FACE, UNREADABLE, BAD_BOX = "ok", "no_face", "unreadable", "bad_box"
+from dhm_cli.inference.aligner import Face
+from dhm_cli.inference.results import OK, PhotoResult, partial_path
+from dhm_cli.runtime.atomic import move_into_place
+from dhm_cli.runtime.lock import claim, release
+from dhm_cli.runtime.outputs import open_stream
 
 COLUMNS: tuple[str, ...] = (
     *("path", "face", "status", "score", "left", "top", "width", "height", "pitch", "yaw", "roll"),
@@ -25,82 +29,65 @@ COLUMNS: tuple[str, ...] = (
 )
 
 Row = list[str]
-
-
-def face_row(
-    path: str,
-    face: int,
-    score: float,
-    box: tuple[float, float, float, float],
-    pose: tuple[float, float, float],
-    landmarks: NDArray[np.floating],
-) -> Row:
-    """Row of a face that was aligned.
-
-    Args:
-        path: the photo.
-        face: index of the face in its photo, from 0.
-        score: the detector's score, NaN where there was none (left empty).
-        box: left, top, width, height, photo pixels.
-        pose: pitch, yaw, roll, degrees.
-        landmarks: (68, 3), 0-based photo pixels.
-    """
-    numbers = [*box, *pose, *np.asarray(landmarks, dtype=np.float64).T.ravel().tolist()]
-    return [path, str(face), OK, "" if np.isnan(score) else f"{score:.3f}", *(f"{value:.3f}" for value in numbers)]
-
-
-def empty_row(path: str, status: str) -> Row:
-    """Row of a photo without a face (`NO_FACE`) or that cannot be read (`UNREADABLE`), or of a `BAD_BOX`."""
-    return [path, "", status] + [""] * (len(COLUMNS) - 3)
-
-
-def partial_path(out: Path) -> Path:
-    """Where the rows are until the table is finished."""
-    return out.with_name(out.name + ".partial")
+_ELSEWHERE = "choose another --out"
 
 
 class LandmarkTable:
-    """A table being written.
+    """A table being written, a `Writer`.
 
     Args:
-        out: the finished table; its folder is made when missing.
+        out: the finished table; its folder is made when missing, a link is followed.
         resume: keep the photos that an interrupted run has finished; without such a run, start anew.
 
     Attributes:
-        finished: status of each photo kept from the interrupted run, by path.
-        faces: number of faces of each of those photos.
+        finished: what became of each photo kept from the interrupted run, by path.
 
     Raises:
-        InputError: `out` cannot be written, or an interrupted run would be lost because `resume` is not set.
+        InputError: `out` cannot be written, another process writes it, or an interrupted run would be lost because
+            `resume` is not set.
     """
 
     def __init__(self, out: Path, resume: bool = False) -> None:
-        self.out = out
-        self.finished: dict[str, str] = {}
-        self.faces: dict[str, int] = {}
-        self._partial = partial_path(out)
+        self.out = Path(os.path.realpath(out))
+        self.finished: dict[str, PhotoResult] = {}
+        self._partial = partial_path(self.out)
         self._written = False
         try:
             if out.is_dir():
                 raise InputError(f"{out}: is a folder", hint=f"name a file, such as {out / 'landmarks.csv'}")
-            out.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = claim(
+                self.out.with_name(f".{self.out.name}.lock"),
+                f"{out}: another dhm align is writing this table",
+                "wait for it, or choose another --out",
+            )
+        except OSError as error:
+            raise InputError(f"{out}: cannot be written: {error.strerror or error}", hint=_ELSEWHERE) from error
+        try:
             self._salvage(resume)
             self._file = _open(self._partial, "a")
+        except InputError:
+            release(self._lock)
+            raise
         except OSError as error:
-            hint = "choose another place for --out"
-            raise InputError(f"{out}: cannot be written: {error.strerror or error}", hint=hint) from error
+            release(self._lock)
+            raise InputError(f"{out}: cannot be written: {error.strerror or error}", hint=_ELSEWHERE) from error
 
     def _salvage(self, resume: bool) -> None:
         """Start the partial table: a header and the rows of every photo that an interrupted run surely finished."""
-        fresh = self._partial.with_name(self._partial.name + ".new")
+        if self._partial.is_file() and not is_table(self._partial):
+            raise InputError(
+                f"{self._partial}: in the way, and not of an interrupted run",
+                hint="move it away, or choose another --out",
+            )
+        fresh = self._partial.with_name(f".{self._partial.name}.new")
         with _open(fresh, "w") as file:
             file.write(_lines([list(COLUMNS)]))
             if self._partial.is_file():
                 for rows in _finished_photos(self._partial):
                     file.write(_lines(rows))
-                    statuses = [row[2] for row in rows]
-                    self.finished[rows[0][0]] = next((status for status in statuses if status != OK), OK)
-                    self.faces[rows[0][0]] = statuses.count(OK)
+                    path, statuses = rows[0][0], [row[2] for row in rows]
+                    status = next((status for status in statuses if status != OK), OK)
+                    self.finished[path] = PhotoResult(path, status, statuses.count(OK))
         if self.finished and not resume:
             fresh.unlink()
             raise InputError(
@@ -109,11 +96,19 @@ class LandmarkTable:
             )
         os.replace(fresh, self._partial)
 
-    def write(self, rows: list[Row]) -> None:
-        """Add the rows of one photo, all or, when the machine stops at the wrong moment, in part (see `_salvage`)."""
+    def write(self, result: PhotoResult, faces: Sequence[Face]) -> None:
+        """Add the rows of one photo: all, or only some of them when the machine stops just then (see `_salvage`).
+
+        Args:
+            result: what became of the photo.
+            faces: its faces, a row each. A photo without a face has one row of its status; a useless box has a row too.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
         self._written = True
         try:
-            self._file.write(_lines(rows))
+            self._file.write(_lines(_rows(result, faces)))
             self._file.flush()
         except OSError as error:
             hint = "make room, then go on with --resume"
@@ -121,18 +116,93 @@ class LandmarkTable:
 
     def finish(self) -> None:
         """Give the table its name, replacing an older one in a single step."""
-        self._file.close()
         try:
-            os.replace(self._partial, self.out)
+            self._file.close()
+            move_into_place(self._partial, self.out)
         except OSError as error:
-            hint = f"the whole table is in {self._partial}"
+            hint = f"the table is in {self._partial}; make room, then go on with --resume"
             raise InputError(f"{self.out}: cannot be written: {error.strerror or error}", hint=hint) from error
+        self.close()
 
     def close(self) -> None:
-        """Leave the table partial, or remove it when it holds no photo."""
-        self._file.close()
+        """End the writing: the table stays partial, and goes away when it holds no photo."""
+        with suppress(OSError):  # of a full disk, which was told already
+            self._file.close()
         if not self._written and not self.finished:
             self._partial.unlink(missing_ok=True)
+        release(self._lock)
+
+
+class LandmarkStream:
+    """A table that goes to standard output, a pipe or a device as it comes, a `Writer`; it cannot be resumed.
+
+    Args:
+        out: for which `outputs.is_stream` holds.
+        resume: refused.
+
+    Raises:
+        InputError: `resume` is set, or `out` cannot be opened.
+    """
+
+    def __init__(self, out: Path, resume: bool = False) -> None:
+        self.finished: dict[str, PhotoResult] = {}
+        if resume:
+            raise InputError(f"{out}: what went into a stream is gone", hint="leave out --resume")
+        self._open = ExitStack()
+        self._out = out
+        try:
+            self._stream = self._open.enter_context(open_stream(out))
+        except OSError as error:
+            raise InputError(f"{out}: cannot be written: {error.strerror or error}", hint=_ELSEWHERE) from error
+        self._send([list(COLUMNS)])
+
+    def write(self, result: PhotoResult, faces: Sequence[Face]) -> None:
+        """Send the rows of one photo; see `LandmarkTable.write`."""
+        self._send(_rows(result, faces))
+
+    def finish(self) -> None:
+        """Nothing is left to do."""
+
+    def close(self) -> None:
+        """Close the stream; standard output stays open."""
+        self._open.close()
+
+    def _send(self, rows: list[Row]) -> None:
+        try:
+            self._stream.write(_lines(rows).encode("utf-8", "surrogateescape"))
+            self._stream.flush()
+        except BrokenPipeError:  # the reader went away: the command ends quietly
+            raise
+        except OSError as error:
+            raise InputError(f"{self._out}: cannot be written: {error.strerror or error}", hint=_ELSEWHERE) from error
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file is a table of `dhm align`, finished or not, or holds nothing."""
+    try:
+        with _open(path, "r") as file:
+            start = file.read(len(",".join(COLUMNS)))
+    except OSError:
+        return False
+    return ",".join(COLUMNS).startswith(start)  # a crash may have cut off the header
+
+
+def _rows(result: PhotoResult, faces: Sequence[Face]) -> list[Row]:
+    rows = [_face_row(result.path, number, face) for number, face in enumerate(faces)]
+    rows += [_empty_row(result.path, result.status) for _ in result.problems]
+    return rows or [_empty_row(result.path, result.status)]
+
+
+def _face_row(path: str, number: int, face: Face) -> Row:
+    """Row of a face that was aligned: score empty where the box was given, numbers with three decimals."""
+    numbers = [*face.box, *face.pose, *face.landmarks.T.ravel().tolist()]
+    score = "" if np.isnan(face.score) else f"{face.score:.3f}"
+    return [path, str(number), OK, score, *(f"{value:.3f}" for value in numbers)]
+
+
+def _empty_row(path: str, status: str) -> Row:
+    """Row of a photo without a face, of one that cannot be read, or of a useless box."""
+    return [path, "", status] + [""] * (len(COLUMNS) - 3)
 
 
 def _open(path: Path, mode: str) -> TextIO:
@@ -142,7 +212,10 @@ def _open(path: Path, mode: str) -> TextIO:
 
 def _lines(rows: list[Row]) -> str:
     text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    plain, quoted = (csv.writer(text, lineterminator="\n", quoting=how) for how in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL))
+    for row in rows:
+        # Readers take a lone carriage return, as in macOS's "Icon\r", for the end of a line unless it is quoted.
+        (quoted if "\r" in row[0] else plain).writerow(row)
     return text.getvalue()
 
 

@@ -43,6 +43,12 @@ def read_image(path: str | os.PathLike[str], most_pixels: int = MOST_PIXELS) -> 
 
     Raises:
         InputError: the file cannot be read, is empty, truncated, damaged, too large, not an image or not a file at all.
+
+    Example:
+        >>> from dhm_cli import read_image
+        >>> image = read_image("sample_data/photos/astronaut.png")
+        >>> image.shape, image.dtype
+        ((512, 512, 3), dtype('uint8'))
     """
     return decode_image(read_bytes(path, _MOST_BYTES_A_PIXEL * most_pixels), path, most_pixels=most_pixels)
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from dhm_cli.errors import InputError
 from dhm_cli.geometry.landmarks import NUM_LANDMARKS
-from dhm_cli.io.annotations import FARTHEST
+from dhm_cli.io.pts import FARTHEST
 
 _COPY_AGAIN = "copy or download the file again"
 _EXPECTED = "expected the 68-point scheme of 300-W, as in LS3D-W"

@@ -9,10 +9,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from dhm_cli.config.networks import NetworkConfig
+from dhm_cli.config.recipes import find_recipe
 from dhm_cli.errors import FormatError, InputError
 from dhm_cli.geometry.landmarks import NUM_LANDMARKS
-from dhm_cli.models.dhm import Dhm
-from dhm_cli.models.registry import Network, build_model
+from dhm_cli.models.interface import Network
+from dhm_cli.models.registry import build_model
 from dhm_cli.morphable.face_model import FaceModel
 from dhm_cli.runtime.atomic import written_atomically
 
@@ -85,7 +87,7 @@ def save_checkpoint(
         if not name.endswith("num_batches_tracked")
     }
     description = {"arch": arch, "config": model.config.to_json(), "training": record}
-    if isinstance(model, Dhm) and model.face_model_hash:
+    if model.face_model_hash:
         description["face_model"] = model.face_model_hash
     write_tensors(path, tensors, description)
 
@@ -102,7 +104,19 @@ def load_checkpoint(path: Path, face_model: Path | None = None) -> tuple[Network
 
     Raises:
         InputError: no such file, an unknown architecture, or a face model that is missing or another one.
-        FormatError: a foreign or partial file; the message names the differing tensors.
+        FormatError: a foreign or partial file, or settings out of range; the message names the settings or tensors.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import torch
+        >>> from dhm_cli import load_checkpoint
+        >>> model, metadata = load_checkpoint(Path("dhm_cli/weights/fast.safetensors"))
+        >>> metadata["arch"], model.config.input_size
+        ('fast', 120)
+        >>> with torch.no_grad():
+        ...     output = model(torch.zeros(1, 3, 120, 120))  # RGB, -1 to 1
+        >>> output.landmarks.shape  # face, step, landmark, x y z
+        torch.Size([1, 4, 68, 3])
     """
     tensors, metadata = read_tensors(path)
     if not {"arch", "config"} <= metadata.keys() or "mean_shape" not in tensors:
@@ -111,8 +125,9 @@ def load_checkpoint(path: Path, face_model: Path | None = None) -> tuple[Network
         )
     if tensors["mean_shape"].shape != (NUM_LANDMARKS, 3):
         raise FormatError(f"{path}: mean_shape has shape {tuple(tensors['mean_shape'].shape)}", "copy the file again")
+    config = _network_settings(path, metadata["arch"], metadata["config"])
     basis = _face_model(path, metadata["face_model"], face_model) if "face_model" in metadata else None
-    model = build_model(metadata["arch"], tensors["mean_shape"], metadata["config"], basis)
+    model = build_model(metadata["arch"], tensors["mean_shape"], config, basis)
     load_weights(model, tensors, path)
     return model.eval(), metadata
 
@@ -134,6 +149,20 @@ def load_weights(model: Network, tensors: dict[str, Tensor], path: Path) -> None
     model.load_state_dict(tensors, strict=False)
 
 
+def _network_settings(checkpoint: Path, arch: str, values: dict[str, Any]) -> NetworkConfig:
+    try:
+        preset = find_recipe(arch).network
+    except InputError as error:
+        raise InputError(f"{checkpoint}: {error.message}", error.hint) from error
+    try:
+        return type(preset).from_json(values)
+    except InputError as error:
+        raise FormatError(
+            f"{checkpoint}: not the settings of a network of {arch}: {error.message}",
+            "use a checkpoint of this version, or copy the file again",
+        ) from error
+
+
 def _face_model(checkpoint: Path, expected: str, file: Path | None) -> FaceModel:
     if file is None:
         raise InputError(
@@ -141,9 +170,6 @@ def _face_model(checkpoint: Path, expected: str, file: Path | None) -> FaceModel
             "pass --face-model data/face_model.h5, as dhm prepare wrote it",
         )
     model = FaceModel.load(file)
-    if model.hash() != expected:
-        raise InputError(
-            f"{checkpoint}: was trained with face model {expected}, but {file} is {model.hash()} ({model.name})",
-            "pass the file that dhm prepare wrote for the training, or train again with this one",
-        )
+    hint = "pass the file that dhm prepare wrote for the training, or train again with this one"
+    model.require(expected, file, f"{checkpoint}: was trained", hint)
     return model

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from dhm_cli.config.networks import DhmConfig
 from dhm_cli.models.features import Features
 from dhm_cli.models.heatmaps import draw_heatmap
-from dhm_cli.models.interface import AlignmentOutput
+from dhm_cli.models.interface import AlignmentOutput, Network
 from dhm_cli.models.recurrent_state import LandmarkState, ParameterState, place_in_crop
 from dhm_cli.morphable.face_model import FaceModel
 
 
-class Dhm(nn.Module):
+class Dhm(Network):
     """Photo, and a heat map of the last guess -> features -> recurrence -> change of p, T times (Alg. 1, Eq. 4).
 
     h_{t+1} = tanh(W_ih features([I, DHM(p_t)]) + W_hh h_t), p_{t+1} = p_t + W_ho h_{t+1}; the heat map is drawn again
@@ -22,28 +22,18 @@ class Dhm(nn.Module):
 
     Args:
         config: layers and sizes.
-        mean_shape: (68, 3), frontal mean shape, x right, y down, z toward the viewer; the centre of its box at the
-            origin, the longer side of its box 1. Where the recurrence updates landmarks, they start from it.
+        mean_shape: (68, 3), see `Network`. Where the recurrence updates landmarks, they start from it.
         face_model: needed where the recurrence updates p, which starts from the model's own mean.
-
-    Attributes:
-        mean_shape: the buffer of that shape.
-        int8_weights: see `FastDhm`; empty, because `dhm export` computes none in 8 bits.
-        face_model_hash: hash of the face model that p belongs to; None without one.
     """
 
-    int8_weights = ""
-    mean_shape: Tensor
+    config: DhmConfig
 
     def __init__(self, config: DhmConfig, mean_shape: Tensor, face_model: FaceModel | None = None) -> None:
-        super().__init__()
-        self.config = config
-        self.register_buffer("mean_shape", mean_shape.float().clone())
+        super().__init__(config, mean_shape)
         self.features = Features(config)
         self.recurrence: VanillaRecurrence | LstmRecurrence | NoRecurrence
         self.recurrence = RECURRENCES[config.recurrence](self.features.numbers, config.hidden)
         self.state: LandmarkState | ParameterState
-        self.face_model_hash: str | None = None
         if config.target == "params":
             assert face_model is not None, "a network that regresses p needs its face model"
             self.state = ParameterState(face_model, config.input_size, config.rotation)
@@ -64,17 +54,8 @@ class Dhm(nn.Module):
         self.state.initial.copy_(place_in_crop(self.mean_shape, self.config.input_size))
 
     def forward(self, images: Tensor) -> AlignmentOutput:
-        """Landmarks, and p where the network regresses it, after every step.
-
-        Args:
-            images: (B, 3, S, S) RGB crops scaled to [-1, 1].
-
-        Returns:
-            All steps.
-        """
-        size = self.config.input_size
-        if images.shape[1:] != (3, size, size):
-            raise ValueError(f"this network takes images of shape (B, 3, {size}, {size}), got {tuple(images.shape)}")
+        """Landmarks, and p where the network regresses it, after every step; see `Network`."""
+        self._check_shape(images)
         photo = self.features.photo_response(images)
         state = self._initial_state(images.shape[0])  # not len(), which an export would take for a constant
         with torch.autocast(images.device.type, enabled=False):  # pixels need more than the 8 bits of bfloat16
@@ -92,6 +73,10 @@ class Dhm(nn.Module):
             steps.append(landmarks)
             parameters.append(self.state.parameters_of(state))
         return AlignmentOutput(torch.stack(steps, dim=1), _stacked(parameters))
+
+    def unused_parameters(self, loss: str) -> tuple[str, ...]:
+        """W_hh, where there is one step and so no h before it."""
+        return ("recurrence.hidden.weight",) if self.config.recurrence == "rnn" and self.config.steps == 1 else ()
 
     def _initial_state(self, count: int) -> Tensor:
         return self.mean_shape.new_zeros(count, self.state.numbers)

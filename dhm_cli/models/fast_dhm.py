@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from dhm_cli.config.networks import FastDhmConfig
 from dhm_cli.geometry.landmarks import NUM_LANDMARKS
 from dhm_cli.models.heatmaps import draw_heatmap
-from dhm_cli.models.interface import AlignmentOutput
+from dhm_cli.models.interface import AlignmentOutput, Network
 from dhm_cli.models.layers import FastRecurrentModule, SeparableBlock
 from dhm_cli.models.recurrent_state import place_in_crop
 
@@ -21,7 +21,7 @@ def _widen(channels: int, width: float) -> int:
     return max(16, 16 * round(channels * width / 16))
 
 
-class FastDhm(nn.Module):
+class FastDhm(Network):
     """Image and fixed mean heat map -> separable CNN -> fast recurrent module -> 204 numbers after every step.
 
     The heat map is the same for every image, so its share of the first convolution is one constant map, computed once
@@ -29,23 +29,20 @@ class FastDhm(nn.Module):
 
     Args:
         config: layers and sizes.
-        mean_shape: (68, 3), frontal mean shape, x right, y down, z toward the viewer; the centre of its box at the
-            origin, the longer side of its box 1.
+        mean_shape: (68, 3), see `Network`.
 
     Attributes:
-        mean_shape: the buffer of that shape.
-        int8_weights: names of the weights that `dhm export` may compute in 8 bits begin so. The stem sees few channels,
-            the recurrence and the head are small and add up their rounding: all in int8, `fast` lost 0.17 of its NME,
-            the blocks alone 0.02.
+        heatmap: the heat map of the mean shape, (1, 3, S, S); zeros where the network takes none.
     """
 
+    # The stem sees few channels, the recurrence and the head are small and add up their rounding: all in int8, `fast`
+    # lost 0.17 of its NME, the blocks alone 0.02.
     int8_weights = "cnn."
-    mean_shape: Tensor
+    config: FastDhmConfig
     heatmap: Tensor
 
     def __init__(self, config: FastDhmConfig, mean_shape: Tensor) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config, mean_shape)
         stem_channels = _widen(config.stem_channels, config.cnn_width)
         recurrent_channels = round(config.recurrent_channels * config.recurrent_width)
 
@@ -67,7 +64,6 @@ class FastDhm(nn.Module):
             nn.Linear(config.head_rank, NUM_LANDMARKS * 3),
         )
         self.scale = nn.Linear(config.head_rank, NUM_LANDMARKS) if config.uncertainty else None
-        self.register_buffer("mean_shape", mean_shape.float().clone())
         self.register_buffer("heatmap", torch.zeros(1, 3, config.input_size, config.input_size), persistent=False)
         self.redraw_heatmap()
         self.register_load_state_dict_post_hook(_draw_loaded_shape)
@@ -75,7 +71,7 @@ class FastDhm(nn.Module):
 
     @property
     def initial_landmarks(self) -> Tensor:
-        """Landmarks before the first step, the mean shape as the test protocol places a face, (68, 3), crop pixels."""
+        """The mean shape as the test protocol places a face, (68, 3), crop pixels."""
         return place_in_crop(self.mean_shape, self.config.input_size)
 
     def redraw_heatmap(self) -> None:
@@ -90,17 +86,8 @@ class FastDhm(nn.Module):
         return nn.functional.conv2d(heatmap, weight, stride=self.stem.stride, padding=self.stem.padding)
 
     def forward(self, images: Tensor) -> AlignmentOutput:
-        """Landmarks after every step.
-
-        Args:
-            images: (B, 3, S, S) RGB crops scaled to [-1, 1].
-
-        Returns:
-            All steps' landmarks, crop pixels.
-        """
-        size = self.config.input_size
-        if images.shape[1:] != (3, size, size):
-            raise ValueError(f"this network takes images of shape (B, 3, {size}, {size}), got {tuple(images.shape)}")
+        """Landmarks after every step, and their expected errors with `uncertainty`; see `Network`."""
+        self._check_shape(images)
         x = nn.functional.conv2d(images, self.stem.weight[:, :3], stride=self.stem.stride, padding=self.stem.padding)
         stem = self.stem_norm(x + self.heatmap_response(self.heatmap))
         states = self.recurrent(self.cnn(torch.relu(stem)), self.config.steps)
@@ -109,6 +96,10 @@ class FastDhm(nn.Module):
             moved = self.head[2](narrow).unflatten(-1, (NUM_LANDMARKS, 3)) * self.config.input_size
             log_scale = None if self.scale is None else self.scale(narrow)
         return AlignmentOutput(self.initial_landmarks + moved, None, log_scale)
+
+    def unused_parameters(self, loss: str) -> tuple[str, ...]:
+        """The layer of the expected errors, where the loss does not look at them."""
+        return ("scale.weight", "scale.bias") if self.scale is not None and loss != "likelihood" else ()
 
     def _initialise(self) -> None:
         for module in self.modules():

@@ -7,26 +7,28 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from dhm_cli.models.fast_dhm import FastDhm
-from dhm_cli.models.interface import image_tensor
+from dhm_cli.models.interface import Network, image_tensor
 from dhm_cli.models.layers import SeparableBlock
-from dhm_cli.models.registry import Network
 
 
-def inference_network(model: Network) -> nn.Module:
-    """The network that says in one call what `model` says after its last step.
+class LastStep(nn.Module):
+    """Any network with its pre-processing inside; nothing is folded.
 
     Args:
-        model: a trained network in evaluation mode; it is not changed.
-
-    Returns:
-        A module (B, S, S, 3) uint8 RGB -> (B, 68, 3) float32, 0-based crop pixels.
+        model: a trained network in evaluation mode.
     """
-    if isinstance(model, FastDhm):
-        return InferenceFastDhm(model).eval()
-    return InferenceDhm(model).eval()
+
+    def __init__(self, model: Network) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, crops: Tensor) -> Tensor:
+        """(B, S, S, 3) uint8 RGB -> (B, 68, 3) crop pixels, after the last step."""
+        landmarks: Tensor = self.model(image_tensor(crops)).landmarks
+        return landmarks[:, -1]
 
 
-class InferenceFastDhm(nn.Module):
+class FoldedFastDhm(nn.Module):
     """Fast DHM with everything constant folded into its weights; equal to the network up to rounding.
 
     Batch norm goes into the convolutions before it, the pixels' scale into the stem, the pixels' offset and the heat
@@ -68,23 +70,6 @@ class InferenceFastDhm(nn.Module):
         x = torch.relu(self.stem(crops.permute(0, 3, 1, 2).float()) + self.stem_bias)
         features = self.recurrent(self.cnn(x), self.steps)[-1]
         return self.wide(self.narrow(features.reshape(-1, self.narrow.in_features))).reshape(-1, 68, 3)
-
-
-class InferenceDhm(nn.Module):
-    """A network that regresses landmarks or p step by step, with its pre-processing inside.
-
-    Args:
-        model: a trained network in evaluation mode.
-    """
-
-    def __init__(self, model: Network) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, crops: Tensor) -> Tensor:
-        """(B, S, S, 3) uint8 RGB -> (B, 68, 3) crop pixels, after the last step."""
-        landmarks: Tensor = self.model(image_tensor(crops)).landmarks
-        return landmarks[:, -1]
 
 
 def _folded(block: nn.Module) -> SeparableBlock:

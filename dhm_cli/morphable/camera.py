@@ -21,21 +21,6 @@ def transform_weak_perspective(points: Tensor, scale: Tensor, rotation: Tensor, 
     return turned + torch.nn.functional.pad(translation, (0, 1))[:, None, :]
 
 
-def project_weak_perspective(points: Tensor, scale: Tensor, rotation: Tensor, translation: Tensor) -> Tensor:
-    """Project 3D points with Eq. (2) of Sun et al. 2018, F(p) = f M R S + t.
-
-    Args:
-        points: S, model-space points, shape (B, N, 3).
-        scale: f, pixels per model unit, shape (B,).
-        rotation: R, proper rotation matrices, shape (B, 3, 3).
-        translation: t, pixels, shape (B, 2).
-
-    Returns:
-        (B, N, 2), x right and y *up* in the pixels of the 300W-LP files. Differentiable in every argument.
-    """
-    return transform_weak_perspective(points, scale, rotation, translation)[..., :2]
-
-
 def model_image_to_pixels(points: Tensor, image_height: float | Tensor) -> Tensor:
     """Turn the y-up, 1-based image space of the 300W-LP parameters into 0-based pixels with y down.
 

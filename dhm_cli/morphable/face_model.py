@@ -1,6 +1,5 @@
-"""The 3D morphable model at its 68 key vertices (Eq. 1), its file, and a toy model that anyone may share."""
+"""The 3D morphable model at its 68 key vertices (Eq. 1), and its file."""
 
-import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,16 +10,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dhm_cli.errors import FormatError, InputError
-from dhm_cli.geometry.landmarks import MIRROR, NUM_LANDMARKS
+from dhm_cli.geometry.landmarks import NUM_LANDMARKS
+from dhm_cli.io.hdf5 import new_hdf5, open_hdf5
 from dhm_cli.morphable.camera import model_image_to_pixels, transform_weak_perspective
-from dhm_cli.morphable.parameters import NUM_EXPRESSION, NUM_IDENTITY, unpack
+from dhm_cli.morphable.parameters import unpack
 from dhm_cli.morphable.rotation import euler_to_matrix
-from dhm_cli.runtime.atomic import written_atomically
+from dhm_cli.runtime.hashing import short_hash
 
 FILE_FORMAT = "dhm-face-model"
 FILE_VERSION = 2
-# Its name in the folder of `dhm prepare`, where the other commands look.
-FACE_MODEL = "face_model.h5"
 # Faces that `project` holds in double precision at a time.
 _CHUNK = 4096
 UNITS = "micrometre"
@@ -93,10 +91,23 @@ class FaceModel:
 
     def hash(self) -> str:
         """Short fingerprint of the numbers at the key vertices (float32), equal on every machine."""
-        digest = hashlib.sha256()
-        for array in self._arrays().values():
-            digest.update(np.ascontiguousarray(array, dtype="<f4").tobytes())
-        return digest.hexdigest()[:16]
+        numbers = [np.ascontiguousarray(array, dtype="<f4").tobytes() for array in self._arrays().values()]
+        return short_hash(b"".join(numbers))
+
+    def require(self, expected: str, file: Path, made: str, hint: str) -> None:
+        """Refuse to be used with what was made with another face model.
+
+        Args:
+            expected: hash of the face model that it was made with.
+            file: where this model was read from.
+            made: what was made, and how: "runs/dhm.safetensors: was trained".
+            hint: what the user can do.
+
+        Raises:
+            InputError: this model's hash is another one.
+        """
+        if self.hash() != expected:
+            raise InputError(f"{made} with face model {expected}, but {file} is {self.hash()} ({self.name})", hint)
 
     def _arrays(self) -> dict[str, NDArray[np.float32]]:
         return {name: getattr(self, name).detach().cpu().numpy().astype(np.float32) for name in _ROWS}
@@ -156,8 +167,12 @@ class FaceModel:
 
         At the top are the rows of the 68 key vertices, in the group `mesh` the dense surface, in the attributes the
         name, the hash, the units and the origin.
+
+        Raises:
+            DhmError: the disk is full, or would be.
         """
-        with written_atomically(path) as partial, h5py.File(partial, "w") as file:
+        arrays = [*self._arrays().values(), *(getattr(self.mesh, name) for name in _MESH if self.mesh is not None)]
+        with new_hdf5(path, sum(array.nbytes for array in arrays)) as file:
             file.attrs.update(format=FILE_FORMAT, version=FILE_VERSION, name=self.name, hash=self.hash(), units=UNITS)
             if self.origin is not None:
                 _write_origin(file.attrs, self.origin)
@@ -184,7 +199,7 @@ class FaceModel:
         if not path.is_file():
             raise InputError(f"{path}: no such face model", hint)
         try:
-            with h5py.File(path, "r") as file:
+            with open_hdf5(path) as file:
                 _check_version(path, file.attrs, hint)
                 rows = {name: torch.from_numpy(file[name][()]) for name in _ROWS}
                 surface = Mesh(**{name: file["mesh"][name][()] for name in _MESH}) if mesh and "mesh" in file else None
@@ -196,9 +211,9 @@ class FaceModel:
 def is_face_model(path: Path) -> bool:
     """Whether a file is one that `FaceModel.save` wrote, of whatever version; False for a file that is damaged."""
     try:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             return bool(file.attrs.get("format") == FILE_FORMAT)
-    except OSError:
+    except (OSError, RuntimeError, FormatError):
         return False
 
 
@@ -223,76 +238,3 @@ def _read_origin(attributes: h5py.AttributeManager) -> Origin | None:
         return None
     lists = {texts: tuple(str(text) for text in attributes[name]) for name, texts in _ORIGIN_LISTS.items()}
     return Origin(format=str(attributes["source_format"]), units=str(attributes["source_units"]), **lists)
-
-
-def toy_face_model() -> FaceModel:
-    """A made-up face model with the sizes and units of the Basel Face Model, free to share.
-
-    The mean is drawn from a few curves on an ellipsoid; the modes are smooth random fields, symmetric for most identity
-    modes, decaying like real ones. Good for tests and samples; no measured face is in it.
-
-    Returns:
-        A model with 199 identity and 29 expression modes, micrometres, the same on every call.
-    """
-    rng = np.random.default_rng(68)
-    mean = _toy_mean()
-    modes = [_smooth_mode(mean, rng, symmetric=k % 4 != 3) for k in range(NUM_IDENTITY)]
-    moving = np.ones(NUM_LANDMARKS)
-    moving[27:36] = 0.1  # a nose hardly moves with the expression
-    gestures = [_smooth_mode(mean, rng, symmetric=k % 3 != 2) * moving[:, None] for k in range(NUM_EXPRESSION)]
-    return FaceModel(
-        mean=_tensor(mean),
-        identity=_tensor(np.stack(modes, axis=-1)),
-        expression=_tensor(np.stack(gestures, axis=-1)),
-        identity_std=_tensor(9e4 * 0.95 ** np.arange(NUM_IDENTITY)),
-        expression_std=_tensor(5e4 * 0.85 ** np.arange(NUM_EXPRESSION)),
-        name="toy",
-    )
-
-
-def _tensor(array: NDArray[np.floating]) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
-
-
-def _toy_mean() -> NDArray[np.float64]:
-    """68 frontal points, micrometres: x right, y up, z out of the face."""
-
-    def row(x0: float, x1: float, y0: float, y1: float, bend: float, count: int) -> NDArray[np.float64]:
-        t = np.linspace(0, 1, count)
-        return np.stack([x0 + (x1 - x0) * t, y0 + (y1 - y0) * t + bend * np.sin(np.pi * t)], axis=-1)
-
-    def ring(x: float, y: float, rx: float, ry: float, turns: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.stack([x - rx * np.cos(turns), y + ry * np.sin(turns)], axis=-1)
-
-    jaw = np.linspace(0, np.pi, 17)
-    eye = np.deg2rad([0, 60, 120, 180, 240, 300])
-    xy = np.concatenate(
-        [
-            np.stack([-72 * np.cos(jaw), 30 - 105 * np.sin(jaw)], axis=-1),
-            row(-58, -16, 48, 50, 10, 5),
-            row(16, 58, 50, 48, 10, 5),
-            row(0, 0, 32, -4, 0, 4),
-            row(-14, 14, -14, -14, -4, 5),
-            ring(-33, 30, 14, 6, eye),
-            ring(33, 30, 14, 6, eye),
-            ring(0, -40, 26, 11, np.deg2rad(np.arange(0, 360, 30))),
-            ring(0, -40, 20, 3, np.deg2rad(np.arange(0, 360, 45))),
-        ]
-    )
-    z = 75 * np.sqrt(np.clip(1 - (xy[:, 0] / 82) ** 2 - ((xy[:, 1] - 10) / 130) ** 2, 0, 1))
-    z[27:31] += np.linspace(6, 28, 4)
-    z[31:36] += 10
-    z[:17] -= 15
-    mean = np.concatenate([xy, z[:, None]], axis=-1) * 1000.0
-    mirrored = mean[MIRROR] * [-1, 1, 1]
-    return (mean + mirrored) / 2
-
-
-def _smooth_mode(mean: NDArray[np.float64], rng: np.random.Generator, symmetric: bool) -> NDArray[np.float64]:
-    """A smooth displacement field at the landmarks, (68, 3), unit norm."""
-    waves = rng.normal(0, 1.2, (3, 4, 3)) / 8e4
-    phase = rng.uniform(0, 2 * np.pi, (3, 4))
-    field = np.sin(np.einsum("acd,nd->nac", waves, mean) + phase).sum(axis=-1)
-    if symmetric:
-        field = (field + field[MIRROR] * [-1, 1, 1]) / 2
-    return field / np.linalg.norm(field)

@@ -14,12 +14,13 @@ from dhm_cli.data.store import SPLITS, FaceLabels, FaceStore
 from dhm_cli.drawing.faces import TILE, contact_sheet, face_tile, save_png, spread_over
 from dhm_cli.errors import DhmError, FormatError, InputError
 from dhm_cli.geometry.crop import crop_matrix, landmark_crop_square, transform_landmarks
-from dhm_cli.io.annotations import FARTHEST
+from dhm_cli.io.hdf5 import open_hdf5
 from dhm_cli.io.images import decode_image
+from dhm_cli.io.pts import FARTHEST
 from dhm_cli.metrics.landmark_error import YAW_BINS, in_yaw_bin
 from dhm_cli.models.heatmaps import draw_heatmap
-from dhm_cli.morphable import face_model
-from dhm_cli.morphable.face_model import FaceModel
+from dhm_cli.morphable.face_model import FILE_FORMAT, FaceModel
+from dhm_cli.morphable.location import face_model_beside
 from dhm_cli.preparation.checks import (
     PROJECTION_TOLERANCE,
     Finding,
@@ -28,7 +29,7 @@ from dhm_cli.preparation.checks import (
     check_labels,
     check_projection,
 )
-from dhm_cli.runtime.progress import Progress
+from dhm_cli.runtime.progress import Progress, silent
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Description:
     picture: Path | None = None
 
 
-def check_store(path: Path, progress: Progress = lambda *_: None) -> tuple[FaceStore, list[Finding]]:
+def check_store(path: Path, progress: Progress = silent) -> tuple[FaceStore, list[Finding]]:
     """Validate a store: its form, every image, every label, and the projection of p by the face model beside it.
 
     Args:
@@ -68,7 +69,7 @@ def check_store(path: Path, progress: Progress = lambda *_: None) -> tuple[FaceS
     if store.fingerprint() != store.attributes.get("contents"):
         findings.append(Finding("contents", "error", "the labels are not those that were written (hash differs)"))
     findings += _check_images(store, progress)
-    findings += _check_projection(store, path.with_name(face_model.FACE_MODEL))
+    findings += _check_projection(store, face_model_beside(path))
     return store, by_severity(findings)
 
 
@@ -117,17 +118,17 @@ def show(path: Path) -> Description:
     if not path.exists():
         raise InputError(f"{path}: no such file", "give a store or a face model that dhm prepare wrote")
     try:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             kind = file.attrs.get("format")
     except OSError as error:
         raise FormatError(f"{path}: not an HDF5 file ({error})", "give a file that dhm prepare wrote") from error
-    return _show_model(path) if kind == face_model.FILE_FORMAT else _show_store(path)
+    return _show_model(path) if kind == FILE_FORMAT else _show_store(path)
 
 
 def _show_model(path: Path) -> Description:
     FaceModel.load(path)
     rows = []
-    with h5py.File(path, "r") as file:
+    with open_hdf5(path) as file:
         rows += [(name, _text(value)) for name, value in sorted(file.attrs.items())]
         file.visititems(
             lambda name, item: rows.append((name, _shape(item))) if isinstance(item, h5py.Dataset) else None

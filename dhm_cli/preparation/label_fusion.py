@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from dhm_cli.data.store import SPLITS, FaceLabels
 from dhm_cli.geometry.landmarks import GROUPS, JAW, MIRROR, NUM_LANDMARKS, bounding_box, face_size
 from dhm_cli.geometry.pose import euler_to_matrix
-from dhm_cli.io.annotations import VISIBLE
+from dhm_cli.io.pts import VISIBLE
 from dhm_cli.morphable.face_model import FaceModel
 from dhm_cli.morphable.fitting import OCCLUDED_WEIGHT, PRIOR_JAW_WEIGHT, PRIOR_WEIGHT, far_side_jaw, fit_parameters
 
@@ -54,7 +54,7 @@ _ACCIDENT = 0.12
 
 @dataclass(frozen=True)
 class Sources:
-    """What is said of N faces.
+    """The points of N faces that a prior and a trained network give.
 
     Attributes:
         prior: (N, 68, 2), image pixels, NaN where there is none.
@@ -174,7 +174,7 @@ def relabel(
     Args:
         model: the face model of its parameters.
         labels: N faces.
-        sources: what the prior and the network say of them.
+        sources: the points that the prior and the network give for them.
         wanted: the convention that the labels shall have, seen from the network's.
         moved: (68,), which of the human points to bring to it; the others are taken to be in it already.
         trust: in the human points, 1 for careful ones.
@@ -185,9 +185,30 @@ def relabel(
     frame = FaceFrame(labels)
     train, test = (labels.split == SPLITS.index(name) for name in ("train", "test"))
     network = sources.network + frame.leave(wanted.at(frame.turn))
-    code = labels.visibility
-    human = np.where((code > 0)[..., None], labels.points.astype(np.float64), np.nan)
+    human, bias = _human_points(labels, frame, network, moved)
+    points = np.stack([human, sources.prior, network])
+    weights = _weights(labels, frame, points, trust)
+    fitted = _fit(model, labels, points, weights)
+    before, after = (x.landmarks[..., :2].astype(np.float64) for x in (labels, fitted))
+    disagreement = _disagreement(frame, labels.visibility, points, weights[0], after, sources.spread)
+    bad = np.any([disagreement[name] > limit for name, limit in _LIMITS.items()], axis=0) & train
+    moved_by = _apart(frame, after, before, np.ones(labels.visibility.shape, bool))
+    kept = test | ~weights.any(axis=(0, 2))  # of the latter nothing is said
+    new = _unless(kept, labels, replace(fitted, flagged=bad.astype(np.uint8)))
+    return Relabelled(new, 100 * bias, np.where(kept, 0.0, moved_by), disagreement)
 
+
+def _human_points(labels: FaceLabels, frame: FaceFrame, network: Array, moved: Mask) -> tuple[Array, float]:
+    """Human points (N, 68, 2) in the wanted convention, NaN where there is none, and their bias to the right.
+
+    Args:
+        labels: N faces.
+        frame: theirs.
+        network: (N, 68, 2), the network's points in the wanted convention.
+        moved: (68,), which of the points to bring to that convention.
+    """
+    train, code = labels.split == SPLITS.index("train"), labels.visibility
+    human = np.where((code > 0)[..., None], labels.points.astype(np.float64), np.nan)
     visible = (code == VISIBLE) & train[:, None]
     visible[:, JAW] = False
     right = (human - network)[..., 0] / frame.size[:, None]
@@ -197,12 +218,20 @@ def relabel(
     human[..., 0] -= bias * frame.size[:, None]
     seen = np.where((code == VISIBLE)[..., None], human - network, np.nan)
     theirs = Convention.measure(frame.enter(seen)[train], frame.turn[train]).only(moved)
-    human -= frame.leave(theirs.at(frame.turn))
+    return human - frame.leave(theirs.at(frame.turn)), bias
 
-    points = np.stack([human, sources.prior, network])
+
+def _weights(labels: FaceLabels, frame: FaceFrame, points: Array, trust: float) -> Array:
+    """Weights (3, N, 68) of the points of people, prior and network (3, N, 68, 2); 0 where there is none."""
+    human, _, network = points
+    train = labels.split == SPLITS.index("train")
     off = np.where(train[:, None], np.linalg.norm(human - network, axis=-1) / frame.size[:, None], 0.0)
     weights = np.stack([_human_trust(labels, off) * trust, *_other_trust(train)])
-    weights = np.where(np.isnan(points).any(-1), 0.0, weights)
+    return np.where(np.isnan(points).any(-1), 0.0, weights)
+
+
+def _fit(model: FaceModel, labels: FaceLabels, points: Array, weights: Array) -> FaceLabels:
+    """The labels with what follows from the face model, fitted to the weighted mean of points (3, N, 68, 2)."""
     total = weights.sum(0)
     target = (np.nan_to_num(points) * weights[..., None]).sum(0) / total.clip(1e-9)[..., None]
     heights = torch.from_numpy(labels.image_size[:, 0])
@@ -210,32 +239,44 @@ def relabel(
     parameters = fit.parameters.numpy()
     landmarks = model.project(parameters, labels.image_size[:, 0])
     landmarks[..., 2] -= landmarks[..., 2].mean(axis=1, keepdims=True)
-
-    def apart(one: Array, other: Array, where: Mask) -> Array:
-        distance = np.linalg.norm(one - other, axis=-1) / frame.size[:, None]
-        known = where & np.isfinite(distance)
-        return 100 * np.where(known, distance, 0.0).sum(1) / known.sum(1).clip(1)
-
-    flat, everywhere = landmarks[..., :2].astype(np.float64), np.ones(labels.visibility.shape, bool)
-    disagreement = {
-        "human points": apart(human, flat, (weights[0] > 0) & (code == VISIBLE)),
-        "prior": apart(sources.prior, network, everywhere),
-        "network": apart(network, flat, everywhere),
-        "mirror images": sources.spread,
-    }
-    bad = np.any([disagreement[name] > limit for name, limit in _LIMITS.items()], axis=0) & train
-    new = replace(
+    return replace(
         labels,
         landmarks=landmarks.astype(np.float32),
         parameters=parameters,
         box=bounding_box(landmarks).astype(np.float32),
         yaw=np.rad2deg(parameters[:, 2]),
         residual=fit.residual.numpy(),
-        flagged=bad.astype(np.uint8),
     )
-    moved_by = apart(flat, labels.landmarks[..., :2].astype(np.float64), everywhere)
-    kept = test | ~total.any(axis=1)  # of the latter nothing is said
-    return Relabelled(_unless(kept, labels, new), 100 * bias, np.where(kept, 0.0, moved_by), disagreement)
+
+
+def _disagreement(
+    frame: FaceFrame, visibility: NDArray[np.uint8], points: Array, trusted: Array, landmarks: Array, spread: Array
+) -> dict[str, Array]:
+    """How far the sources are from each other and from the fit, by what is compared; (N,), percent of the face size.
+
+    Args:
+        frame: of N faces.
+        visibility: (N, 68), of the human points.
+        points: (3, N, 68, 2), of people, prior and network.
+        trusted: (N, 68), weight of the human points.
+        landmarks: (N, 68, 2), of the fit.
+        spread: (N,), of the network's answers.
+    """
+    human, prior, network = points
+    everywhere = np.ones(visibility.shape, bool)
+    return {
+        "human points": _apart(frame, human, landmarks, (trusted > 0) & (visibility == VISIBLE)),
+        "prior": _apart(frame, prior, network, everywhere),
+        "network": _apart(frame, network, landmarks, everywhere),
+        "mirror images": spread,
+    }
+
+
+def _apart(frame: FaceFrame, one: Array, other: Array, where: Mask) -> Array:
+    """Mean distance of points over the landmarks where both are known, (N,), percent of the face size."""
+    distance = np.linalg.norm(one - other, axis=-1) / frame.size[:, None]
+    known = where & np.isfinite(distance)
+    return 100 * np.where(known, distance, 0.0).sum(1) / known.sum(1).clip(1)
 
 
 def _human_trust(labels: FaceLabels, off: Array) -> Array:

@@ -13,7 +13,8 @@ from dhm_cli.datasets.layout import Layout
 from dhm_cli.datasets.samples import Sample, Truth, load_images
 from dhm_cli.errors import DhmError, InputError
 from dhm_cli.geometry.landmarks import NUM_LANDMARKS, bounding_box, face_size
-from dhm_cli.io.annotations import FARTHEST, NO_LABEL, VISIBLE, FaceRow, PointTable
+from dhm_cli.io.point_tables import FaceRow, PointTable
+from dhm_cli.io.pts import FARTHEST, NO_LABEL, VISIBLE
 from dhm_cli.morphable.face_model import FaceModel
 from dhm_cli.morphable.fitting import Fit, fit_face_labels, fit_parameters
 from dhm_cli.morphable.parameters import NUM_PARAMETERS

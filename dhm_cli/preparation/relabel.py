@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,12 @@ from dhm_cli.errors import InputError
 from dhm_cli.geometry.crop import landmark_crop_square
 from dhm_cli.geometry.landmarks import GROUPS, MIRROR, NUM_LANDMARKS, face_size
 from dhm_cli.inference.engines import Engine, landmarks_in_squares
-from dhm_cli.io.annotations import PointTable
-from dhm_cli.morphable.face_model import FACE_MODEL, FaceModel
+from dhm_cli.io.point_tables import PointTable
+from dhm_cli.morphable.face_model import FaceModel
+from dhm_cli.morphable.location import FACE_MODEL, face_model_beside
 from dhm_cli.preparation.label_fusion import Relabelled, Sources, convention_of_prior, relabel
 from dhm_cli.runtime.atomic import written_atomically
-from dhm_cli.runtime.progress import Progress
+from dhm_cli.runtime.progress import Progress, silent
 from dhm_cli.runtime.unfinished import Unfinished
 from dhm_cli.version import __version__
 
@@ -74,7 +76,8 @@ def relabel_stores(
     engine: Engine,
     out: Path,
     follow: Sequence[str] = (),
-    progress: Progress = lambda *_: None,
+    progress: Progress = silent,
+    engine_name: str = "a network",
 ) -> list[RelabelReport]:
     """Write `<out>/<name>.h5` for every store, with new labels and the old images, and the face model beside them.
 
@@ -87,20 +90,26 @@ def relabel_stores(
         out: folder of the new stores, not that of the old ones.
         follow: parts of the face (`landmarks.GROUPS`) in which labels follow the first prior's convention instead of
             the first store's human points.
-        progress: called with the name of a store, the faces done and the total.
+        progress: called with what is done to which store, the faces done and the total.
+        engine_name: what the network is called, for the record.
 
     Raises:
         InputError: a store or prior is unusable, or would be overwritten.
     """
     stores = [FaceStore(job.store) for job in jobs]
-    face_model = stores[0].path.parent / FACE_MODEL
+    face_model = face_model_beside(stores[0].path)
     model = _face_model(face_model, stores)
     _check(jobs, out, follow)
     followed = np.zeros(NUM_LANDMARKS, bool)
     for part in follow:
         followed[GROUPS[part]] = True
     kept = [out / f".{store.path.stem}-network.npz" for store in stores]
-    record = {"network": engine.weights_hash, "follow": sorted(follow)}
+    record = {
+        "network": engine.weights_hash,
+        "name": engine_name,
+        "date": datetime.now(timezone.utc).date().isoformat(),
+        "follow": sorted(follow),
+    }
     priors = [_prior_points(job.prior, store.labels) for job, store in zip(jobs, stores, strict=True)]
     sources = [
         Sources(prior, *_ask_network(engine, store, file, progress))
@@ -122,13 +131,9 @@ def relabel_stores(
 def _face_model(path: Path, stores: Sequence[FaceStore]) -> FaceModel:
     """The face model of a file, if all stores were prepared with it."""
     model = FaceModel.load(path)
+    hint = f"put the {FACE_MODEL} that dhm prepare wrote beside the first store"
     for store in stores:
-        expected = str(store.attributes.get("face_model"))
-        if model.hash() != expected:
-            raise InputError(
-                f"{store.path}: prepared with face model {expected}, but {path} is {model.hash()} ({model.name})",
-                "put the face_model.h5 that dhm prepare wrote beside the first store",
-            )
+        model.require(str(store.attributes.get("face_model")), path, f"{store.path}: prepared", hint)
     return model
 
 
@@ -209,7 +214,8 @@ def _write(path: Path, store: FaceStore, result: Relabelled, record: dict[str, o
     moved = result.moved[counted]
     made_by_writing = ("format", "version", "splits", "pixels", "crop", "parameters", "contents", "images_hash")
     attributes = {k: v for k, v in store.attributes.items() if k not in made_by_writing}
-    attributes |= {"tool": f"dhm {__version__}", "relabelled": json.dumps({**record, "from": store.fingerprint()})}
+    record = {**record, "from": store.fingerprint(), "store": store.path.name}
+    attributes |= {"tool": f"dhm {__version__}", "relabelled": json.dumps(record)}
     write_store(path, store.encoded_images(np.arange(len(store))), store.sizes, labels, attributes)
     picture = path.with_name(f"{path.stem}-moved.png")
     save_png(picture, _moved_most(store, result))

@@ -80,6 +80,10 @@ class PrepareReport:
         """Why the first few faces were left out."""
         return "; ".join(f"{name}: {reason}" for name, reason in self.dropped[:3]) or "no reason"
 
+    def serious_findings(self) -> str:
+        """What the checks found apart from notes; empty when that is nothing."""
+        return "; ".join(finding.message for finding in self.findings if finding.severity != "note")
+
     def write(self, out: Path, face_model: dict[str, str]) -> None:
         """Note the outcome in `report.json`, beside those of other datasets.
 

@@ -4,6 +4,8 @@ The depth map joins the dense surface of the face with a rounded head, neck and 
 there is a background far away that stays where it is. The camera turns about the image's vertical axis, so every row of
 pixels stays a row, and what is visible of it is the running minimum of the moved positions: there are neither holes nor
 combs, whatever the angle below 90 degrees.
+
+Part of view synthesis, which can be removed whole: see `view_synthesis`.
 """
 
 import math

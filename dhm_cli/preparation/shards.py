@@ -13,12 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from dhm_cli.data.store import FaceLabels, FaceStore, write_store
-from dhm_cli.errors import InputError
+from dhm_cli.errors import FormatError
+from dhm_cli.io.hdf5 import open_hdf5
+from dhm_cli.runtime.lock import claim
 from dhm_cli.runtime.progress import Progress
 from dhm_cli.runtime.threads import single_threaded_opencv
 
@@ -68,19 +69,8 @@ class Parts:
         Raises:
             InputError: another process is at them.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with self._lock.open("w") as file:
-            try:
-                import fcntl
-
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except ImportError:  # Windows
-                pass
-            except BlockingIOError as error:
-                raise InputError(
-                    f"{self.folder}: another dhm prepare is writing this store",
-                    "wait for it, or choose another --out or --name",
-                ) from error
+        problem = f"{self.folder}: another dhm prepare is writing this store"
+        with claim(self._lock, problem, "wait for it, or choose another --out or --name"):
             yield
 
     def convert(self, stage: str, progress: Progress, workers: int) -> int:
@@ -108,9 +98,9 @@ class Parts:
     def _is_there(self, number: int) -> bool:
         """Whether a part is whole and made of what is there now."""
         try:
-            with h5py.File(self.paths[number], "r") as file:
+            with open_hdf5(self.paths[number]) as file:
                 return bool(file.attrs.get("key") == self._key(*self._ranges[number]))
-        except OSError:
+        except (OSError, RuntimeError, FormatError):
             return False
 
     def _convert_one(self, number: int) -> None:

@@ -3,6 +3,44 @@
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from dhm_cli.data.store import SPLITS, FaceLabels
+from dhm_cli.preparation.labelling import Labeller
+from dhm_cli.preparation.options import PrepareOptions
+
+# Share of the faces held out for validation where nothing else is said; 3,061 of 61,225 in 300W-LP (Sun et al. 2018).
+VALIDATION_SHARE = 0.05
+
+
+def assign_splits(labels: FaceLabels, labeller: Labeller, options: PrepareOptions) -> FaceLabels:
+    """Split of each face: the table's word, else the dataset's, else the option's, else drawn by identity.
+
+    Where a dataset knows train and test only, the validation faces are drawn from its training faces.
+
+    Args:
+        labels: N faces, their split not yet decided.
+        labeller: what dataset and table say.
+        options: the split of faces of which neither says anything, and the seed.
+
+    Returns:
+        The labels with `split` filled in.
+    """
+    complete = any(sample.split == "val" for sample in labeller.samples)
+    own = {"auto": options.split, "train": "train" if complete or options.split == "train" else "auto"}
+    said = {
+        sample.name: row.split or own.get(sample.split, sample.split)
+        for sample, row in zip(labeller.samples, labeller.rows, strict=True)
+    }
+    unsaid = [(n, i) for n, i in zip(labels.names, labels.identity.tolist(), strict=True) if said[n] == "auto"]
+    # Mirrored copies follow their originals and do not count.
+    flips = labeller.layout.flips or (lambda name: False)
+    drawn = [identity for name, identity in unsaid if not flips(name)] or [identity for _, identity in unsaid]
+    validation = validation_identities(drawn, VALIDATION_SHARE, options.seed)
+    said |= {name: "val" if identity in validation else "train" for name, identity in unsaid}
+    return replace(labels, split=np.array([SPLITS.index(said[name]) for name in labels.names], dtype=np.uint8))
 
 
 def held_out(identities: Sequence[str], count: int, seed: int = 0) -> set[str]:

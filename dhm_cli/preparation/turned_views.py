@@ -1,6 +1,8 @@
-"""`dhm prepare --profile`: a store of views at larger yaw, made from the training faces of another store."""
+"""`dhm prepare --profile`: a store of views at larger yaw, made from the training faces of another store.
 
-import hashlib
+Part of view synthesis, which can be removed whole: see `view_synthesis`.
+"""
+
 import json
 import shlex
 import time
@@ -13,12 +15,14 @@ from dhm_cli.drawing.faces import contact_sheet, face_tile, save_png, spread_ove
 from dhm_cli.errors import InputError
 from dhm_cli.geometry.landmarks import bounding_box
 from dhm_cli.io.images import encode_jpeg
-from dhm_cli.morphable.face_model import FACE_MODEL, FaceModel
+from dhm_cli.morphable.face_model import FaceModel
+from dhm_cli.morphable.location import FACE_MODEL
 from dhm_cli.morphable.readers.face_model_files import read_face_model
 from dhm_cli.preparation.report import PrepareReport
 from dhm_cli.preparation.shards import PartContent, Parts
 from dhm_cli.preparation.view_synthesis import Profiler, View, name_generator, target_yaws, upright_yaw
-from dhm_cli.runtime.progress import Progress
+from dhm_cli.runtime.hashing import short_hash
+from dhm_cli.runtime.progress import Progress, silent
 from dhm_cli.runtime.threads import available_cores
 from dhm_cli.version import __version__
 
@@ -51,7 +55,7 @@ def profile_store(
     model: FaceModel,
     surface: FaceModel,
     count: int,
-    progress: Progress = lambda *_: None,
+    progress: Progress = silent,
     workers: int | None = None,
 ) -> PrepareReport:
     """Make `<name>-profile.h5` beside a store: new views of its training faces, all for training.
@@ -106,7 +110,7 @@ class _Maker:
 
     def key(self, start: int, stop: int) -> str:
         """Hash of all that the views of faces [start, stop) depend on."""
-        return hashlib.sha256(f"{self._settings} {start} {stop}".encode()).hexdigest()
+        return short_hash(f"{self._settings} {start} {stop}".encode())
 
     def attributes(self) -> dict[str, str | int]:
         """What the store records: its source's, and how the views were made."""

@@ -4,6 +4,10 @@ The idea is that of 300W-LP (Zhu et al., "Face alignment across large poses", CV
 the photo, give the surroundings a depth as well, and turn the whole out of the image plane. The camera walks around the
 head on a horizontal circle, as photographers do; identity and expression stay, and pose, scale and shift of p follow
 the pixels exactly.
+
+`dhm prepare --profile` consists of three files, which only `cli/prepare.py` knows: `turned_views.py` (the store of
+views), this one (one face and its views) and `scene.py` (colours, depth and what is seen of them). Without them and the
+options --profile and --surface the rest works as before.
 """
 
 import math

@@ -8,7 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from dhm_cli.runtime.hashing import short_hash
 from dhm_cli.runtime.outputs import is_stream, open_stream
+
+# Bytes of a name that leave room for what `_partial` adds; file systems take 255.
+_LONGEST = 220
 
 
 @contextmanager
@@ -59,13 +63,19 @@ def move_into_place(partial: Path, target: Path) -> None:
 
 def _partial(target: Path, process: int) -> Path:
     """A hidden name of one process: two that write one file must not mix, and no file of others has such a name."""
-    return target.with_name(f".{target.name}.{process}.partial")
+    return target.with_name(f".{_stem(target)}.{process}.partial")
+
+
+def _stem(target: Path) -> str:
+    """The file's name, or where that is nearly as long as a file system takes, a name of its own."""
+    return target.name if len(os.fsencode(target.name)) <= _LONGEST else short_hash(os.fsencode(target.name))
 
 
 def _remove_leftovers(target: Path) -> None:
     """Remove what killed processes left of this file."""
-    for found in target.parent.glob(f".{glob.escape(target.name)}.*.partial"):
-        process = found.name.removeprefix(f".{target.name}.").removesuffix(".partial")
+    stem = _stem(target)
+    for found in target.parent.glob(f".{glob.escape(stem)}.*.partial"):
+        process = found.name.removeprefix(f".{stem}.").removesuffix(".partial")
         if process.isdecimal() and not _is_running(int(process)):
             found.unlink(missing_ok=True)
 

@@ -1,5 +1,6 @@
 """One process at a time: locks that the system releases when their process ends, however it ends."""
 
+import os
 import sys
 from pathlib import Path
 from typing import IO
@@ -32,4 +33,15 @@ def claim(file: Path, problem: str, hint: str) -> IO[str]:
     except (BlockingIOError, PermissionError) as error:
         lock.close()
         raise InputError(problem, hint) from error
+    if not file.exists() or not os.path.samestat(os.fstat(lock.fileno()), file.stat()):
+        lock.close()  # another process has released and removed it since it was opened
+        return claim(file, problem, hint)
     return lock
+
+
+def release(lock: IO[str]) -> None:
+    """Give up a lock of `claim` and remove its file, which this process holds alone; a second time does nothing."""
+    if lock.closed:
+        return
+    Path(lock.name).unlink(missing_ok=True)
+    lock.close()

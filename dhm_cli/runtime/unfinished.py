@@ -1,4 +1,4 @@
-"""Landmarks of many faces that are not complete yet, kept in a file when the work is stopped."""
+"""Landmarks predicted so far, kept in a file, so that a command that was stopped can go on from there."""
 
 import json
 import time
@@ -16,11 +16,14 @@ _SAVE_EVERY = 20.0
 
 
 class Unfinished:
-    """The file of predictions that are not complete yet.
+    """The file of the landmarks predicted so far, of N faces.
+
+    The caller removes the file when its own output is written.
 
     Args:
         path: the file; None keeps nothing.
-        key: all that decides the predictions; what was kept under another key is not used.
+        key: everything that the landmarks depend on, such as the hashes of the network and of the images. Landmarks
+            that were kept under another key are not used.
     """
 
     def __init__(self, path: Path | None, key: Mapping[str, object]) -> None:
@@ -29,7 +32,14 @@ class Unfinished:
         self._saved = time.monotonic()
 
     def load(self, predicted: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Fill in what was kept; returns which faces that were, (N,)."""
+        """Fill in the landmarks that were kept.
+
+        Args:
+            predicted: (V, N, ...), changed in place; V variants of the landmarks of N faces.
+
+        Returns:
+            Which faces were filled in, (N,). None of them where the file is missing, damaged or of another key.
+        """
         nothing = np.zeros(predicted.shape[1], bool)
         if self._path is None:
             return nothing
@@ -43,12 +53,17 @@ class Unfinished:
             return nothing
 
     def save_at_times(self, predicted: NDArray[np.float32], done: NDArray[np.bool_]) -> None:
-        """Keep what is done, if a while has passed since that was done last."""
+        """Save as `save` does, but at most every 20 seconds."""
         if time.monotonic() - self._saved > _SAVE_EVERY:
             self.save(predicted, done)
 
     def save(self, predicted: NDArray[np.float32], done: NDArray[np.bool_]) -> None:
-        """Keep what is done."""
+        """Write the file, atomically; nothing where no face is done.
+
+        Args:
+            predicted: (V, N, ...).
+            done: (N,), the faces whose landmarks are predicted.
+        """
         self._saved = time.monotonic()
         if self._path is not None and done.any():
             with written_atomically(self._path) as partial, partial.open("wb") as file:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dhm_cli.drawing.charts import save_ced
 from dhm_cli.errors import FormatError, InputError
-from dhm_cli.metrics.bootstrap import AUC_THRESHOLDS
+from dhm_cli.metrics.headline import AUC_THRESHOLDS
 from dhm_cli.metrics.landmark_error import area_under_ced, failure_rate, nme_by_yaw
 from dhm_cli.runtime.atomic import written_atomically
 from dhm_cli.training.run_folder import RunFolder

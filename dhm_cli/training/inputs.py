@@ -8,13 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dhm_cli.config.recipes import RunSettings
+from dhm_cli.config.run import RunSettings
 from dhm_cli.data.batches import Faces, load_faces
 from dhm_cli.data.store import FaceStore
 from dhm_cli.errors import InputError
 from dhm_cli.models.checkpoint import load_weights, read_tensors
-from dhm_cli.models.registry import Network, build_model
-from dhm_cli.morphable.face_model import FACE_MODEL, FaceModel
+from dhm_cli.models.interface import Network
+from dhm_cli.models.registry import build_model
+from dhm_cli.morphable import location
+from dhm_cli.morphable.face_model import FaceModel
 from dhm_cli.morphable.mean_shape import mean_frontal_shape
 
 # Where `dhm prepare` writes.
@@ -34,7 +36,7 @@ def open_stores(data: Sequence[str] | None) -> list[tuple[FaceStore, float]]:
         InputError: nothing found, a store given twice, or a weight that is not a positive number.
     """
     if not data:
-        data = sorted(str(p) for p in DEFAULT_DATA.glob("*.h5") if p.name != FACE_MODEL)
+        data = sorted(str(p) for p in DEFAULT_DATA.glob("*.h5") if p.name != location.FACE_MODEL)
         if not data:
             raise InputError(f"no store in {DEFAULT_DATA}/", "make one with: dhm prepare FOLDER --bfm BFM.mat")
     stores: list[tuple[FaceStore, float]] = []
@@ -80,8 +82,8 @@ def mean_shape_of(stores: list[tuple[FaceStore, float]]) -> Tensor:
 
 
 def face_model_beside(stores: list[tuple[FaceStore, float]]) -> Path:
-    """The file in which `dhm prepare` puts the face model of the stores."""
-    return stores[0][0].path.parent / FACE_MODEL
+    """Where `dhm prepare` put the face model of the stores."""
+    return location.face_model_beside(stores[0][0].path)
 
 
 def find_face_model(stores: list[tuple[FaceStore, float]], file: Path | None) -> FaceModel:
@@ -96,12 +98,8 @@ def find_face_model(stores: list[tuple[FaceStore, float]], file: Path | None) ->
     """
     path = file or face_model_beside(stores)
     model = FaceModel.load(path)
-    expected = str(stores[0][0].attributes.get("face_model"))
-    if model.hash() != expected:
-        raise InputError(
-            f"{stores[0][0].path} was prepared with face model {expected}, but {path} is {model.hash()} ({model.name})",
-            "pass the --face-model that dhm prepare wrote with the stores",
-        )
+    store, hint = stores[0][0], "pass the --face-model that dhm prepare wrote with the stores"
+    model.require(str(store.attributes.get("face_model")), path, f"{store.path} was prepared", hint)
     return model
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dhm_cli.config.networks import TrainConfig
+from dhm_cli.config.training import TrainConfig
 from dhm_cli.models.interface import AlignmentOutput
 from dhm_cli.morphable.parameters import LAYOUT
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from dhm_cli.config.networks import TrainConfig
+from dhm_cli.config.training import TrainConfig
 from dhm_cli.models.checkpoint import load_checkpoint
 from dhm_cli.models.interface import AlignmentOutput
 from dhm_cli.morphable.face_model import FaceModel

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from dhm_cli.config.networks import TrainConfig
+from dhm_cli.config.training import TrainConfig
 from dhm_cli.training.muon import Muon
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dhm_cli.config.recipes import RunSettings
+from dhm_cli.config.run import RunSettings
+from dhm_cli.config.training import TrainConfig
 from dhm_cli.data.store import FaceStore
 from dhm_cli.errors import FormatError, InputError
 from dhm_cli.models.checkpoint import read_tensors, write_tensors
@@ -20,22 +21,6 @@ from dhm_cli.training.run_folder import RunFolder
 
 # Settings that a resumed run may change: a longer or shorter schedule, more or fewer validations.
 _MAY_CHANGE = ("steps", "epochs", "validate_every", "validation_batch")
-# Training settings of older versions that no longer exist, with their defaults, which change nothing.
-_RETIRED = {"feature_weight": 0.0, "mirror_weight": 0.0, "part_weight": 0.0, "wing_start": 0.01}
-
-
-def without_retired(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out the settings that no longer exist from a settings file of an older version.
-
-    Args:
-        settings: the file as `read_toml` gives it. A retired setting with another value than its default stays: it is
-            to be refused as any unknown setting.
-    """
-    training = settings.get("training")
-    if not isinstance(training, Mapping):
-        return dict(settings)
-    kept = {name: value for name, value in training.items() if name not in _RETIRED or value != _RETIRED[name]}
-    return {**settings, "training": kept}
 
 
 def run_record(
@@ -118,7 +103,11 @@ def check_same_run(before: dict[str, Any], now: dict[str, Any], out: Path) -> No
     if changed:
         raise InputError(f"{out}: this run has {', '.join(changed)}", "resume with the options it was started with")
     values = before["training"]
-    retired = [f"{name} {values[name]}" for name in _RETIRED if values.get(name, _RETIRED[name]) != _RETIRED[name]]
+    retired = [
+        f"{name} {values[name]}"
+        for name, nothing in TrainConfig.RETIRED.items()
+        if values.get(name, nothing) != nothing
+    ]
     if retired:
         raise InputError(
             f"{out}: this run has {', '.join(retired)}, which this version of dhm does not know",

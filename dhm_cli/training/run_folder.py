@@ -131,9 +131,9 @@ class RunFolder:
         with self.metrics.open("a") as file:
             file.write(json.dumps(row) + "\n")
 
-    def draw_learning_curve(self) -> None:
+    def draw_learning_curve(self, warmup: int = 0) -> None:
         """Draw the learning curve again."""
-        save_learning_curve(self.learning_curve, self.rows())
+        save_learning_curve(self.learning_curve, self.rows(), warmup)
 
     def sample(self, step: int) -> Path:
         """File of the sample predictions after a step."""

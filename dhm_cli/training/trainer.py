@@ -11,15 +11,14 @@ from typing import cast
 import torch
 from torch import nn
 
-from dhm_cli.config.networks import DhmConfig
-from dhm_cli.config.recipes import RunSettings
+from dhm_cli.config.run import RunSettings
 from dhm_cli.config.toml import write_toml
 from dhm_cli.data.batches import Batch, TrainBatches
 from dhm_cli.data.overlap import split_overlap
 from dhm_cli.data.store import FaceStore
 from dhm_cli.errors import InputError
-from dhm_cli.models.interface import image_tensor
-from dhm_cli.models.registry import Network, float32_bytes, needs_face_model
+from dhm_cli.models.interface import Network, image_tensor
+from dhm_cli.models.registry import float32_bytes
 from dhm_cli.runtime.interruption import deferred_interrupts
 from dhm_cli.training.distributed import Processes
 from dhm_cli.training.divergence import raise_divergence
@@ -159,17 +158,12 @@ class Trainer:
         self._network = self._trained_network()
         if processes.is_main:
             self._folder.claim()
-            write_toml(self._folder.config, settings.to_toml())
+            write_toml(self._folder.config, {**settings.to_toml(), **_named(stores)})
             self._folder.describe({**self._record, "parameters": self._count()}, self.step)
             self._folder.forget_after(self.step)
 
     def _trained_network(self) -> nn.Module:
-        network = self.settings.network
-        if isinstance(network, DhmConfig):  # with one step nothing goes through W_hh
-            unused = network.recurrence == "rnn" and network.steps == 1
-        else:
-            unused = network.uncertainty and self.config.loss != "likelihood"
-        wrapped = self._processes.wrapped(self.model, unused)
+        wrapped = self._processes.wrapped(self.model, bool(self.model.unused_parameters(self.config.loss)))
         return cast(nn.Module, torch.compile(wrapped)) if self._options.compile else wrapped
 
     def _count(self) -> dict[str, int]:
@@ -275,7 +269,7 @@ class Trainer:
             }
             self._folder.add_row(row if validation is None else {**row, "validation": validation})
             if validation is not None:
-                self._folder.draw_learning_curve()
+                self._folder.draw_learning_curve(min(self.config.warmup, self.steps // 10))
         report(TrainProgress(self.step, self._loss, clock.speed, clock.waiting, validation))
         if is_due:
             self._clock = _Clock()
@@ -315,7 +309,7 @@ def _network_and_objective(
 ) -> tuple[Network, Objective]:
     """The network before its first step and the loss that it is to minimise, on the process's device."""
     network, device = settings.network, processes.device
-    face_model = find_face_model(stores, options.face_model) if needs_face_model(network) else None
+    face_model = find_face_model(stores, options.face_model) if network.needs_face_model else None
     teacher = None
     if options.teacher is not None:
         teacher = Teacher(options.teacher, options.face_model or face_model_beside(stores))
@@ -323,3 +317,9 @@ def _network_and_objective(
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in the annotations
     objective = Objective(settings.training, network.input_size, face_model, teacher).to(device)
     return cast(Network, processes.prepared(model)), objective
+
+
+def _named(stores: list[tuple[FaceStore, float]]) -> dict[str, list[str]]:
+    """The data as a settings file names it, also where it was every store of the default folder."""
+    names = [f"{store.path}" if weight == 1 else f"{store.path}={weight:g}" for store, weight in stores]
+    return {"data": names} if all(name.isprintable() for name in names) else {}  # no TOML file can hold the others

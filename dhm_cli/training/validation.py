@@ -13,8 +13,7 @@ from dhm_cli.drawing.faces import evolution_sheet, save_png, spread_over
 from dhm_cli.metrics.landmark_error import nme_by_yaw, normalised_mean_error
 from dhm_cli.models.checkpoint import save_checkpoint
 from dhm_cli.models.heatmaps import draw_heatmap
-from dhm_cli.models.interface import image_tensor
-from dhm_cli.models.registry import Network
+from dhm_cli.models.interface import Network, image_tensor
 from dhm_cli.training.distributed import Processes
 from dhm_cli.training.run_folder import RunFolder
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from example_networks import small, small_checkpoint
+from example_networks import small_checkpoint, small_recipe
 
 from dhm_cli.benchmark import measured_networks
 from dhm_cli.benchmark.baselines import BASELINES
 from dhm_cli.benchmark.measured_networks import MeasuredNetwork, find_networks
-from dhm_cli.config.networks import ARCHS
+from dhm_cli.config.recipes import ARCHS
 from dhm_cli.errors import FormatError, InputError
 
 
@@ -42,7 +42,7 @@ def test_all_is_every_architecture(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_random_weights_are_the_same_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measured_networks, "preset", small)
+    monkeypatch.setattr(measured_networks, "find_recipe", small_recipe)
     first, second = (find_networks(["2drnn"])[0].model for _ in range(2))
     assert first is not None
     assert second is not None
@@ -50,7 +50,7 @@ def test_random_weights_are_the_same_every_time(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_weights_for_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measured_networks, "preset", small)
+    monkeypatch.setattr(measured_networks, "find_recipe", small_recipe)
     packaged, checkpoint, random = find_networks(["fast", str(small_checkpoint(tmp_path / "a.safetensors")), "rhg"])[:3]
     assert (packaged.weights("cpu"), packaged.weights("cuda")) == (packaged.onnx_file, packaged.file)
     assert [str(packaged.weights(device)).rpartition(".")[2] for device in ("cpu", "cuda")] == ["onnx", "safetensors"]

@@ -8,7 +8,7 @@ import pytest
 from dhm_cli.benchmark import photo_folder
 from dhm_cli.benchmark.photo_folder import FOLDER_SIDE, measure_folder, write_folder
 from dhm_cli.benchmark.pipeline import PHOTO, open_scene
-from dhm_cli.inference.detection import FaceDetector
+from dhm_cli.inference.yunet import FaceDetector
 from dhm_cli.io.images import read_image
 from dhm_cli.runtime.progress import silent
 

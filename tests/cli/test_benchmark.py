@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from example_networks import small, small_checkpoint
+from example_networks import small_checkpoint, small_recipe
 from printed import folded
 from typer.testing import CliRunner, Result
 
@@ -178,7 +178,7 @@ def test_times_of_a_photo_are_of_all_its_faces(here: Path, monkeypatch: pytest.M
 def test_folders_and_processes(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(photo_folder, "_START_UPS", 1)
     monkeypatch.setattr(processes, "_SECONDS", 0.2)
-    monkeypatch.setattr(measured_networks, "preset", small)
+    monkeypatch.setattr(measured_networks, "find_recipe", small_recipe)
     options = ("--level", "folder", "--photos", 8, "--processes", 1, "--engine", "torch", "--json", "a.json")
     result = dhm(*models("fast", "2drnn"), *options)
     assert result.exit_code == 0, result.output

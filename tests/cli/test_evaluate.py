@@ -9,7 +9,7 @@ from scored_faces import NAMES, make_labels, write_scored_store
 from typer.testing import CliRunner, Result
 
 from dhm_cli.cli.main import app
-from dhm_cli.evaluation.report import ReportFolder
+from dhm_cli.evaluation.report_folder import ReportFolder
 from dhm_cli.morphable.face_model import FaceModel
 
 
@@ -28,6 +28,11 @@ def dhm(*arguments: str | Path) -> Result:
     return CliRunner().invoke(app, ["evaluate", *map(str, arguments)])
 
 
+def folded(text: str) -> str:
+    """A text without its line breaks."""
+    return " ".join(text.split())
+
+
 def test_the_network_that_comes_with_the_package(here: Path) -> None:
     result = dhm("--data", "faces.h5", "--replicates", 100)
     assert result.exit_code == 0, result.output
@@ -37,24 +42,71 @@ def test_the_network_that_comes_with_the_package(here: Path) -> None:
         "failures beyond 6 %",
         "AUC@7",
         "95 % interval",
-        "Fast DHM x2",
         "self-occluded",
         "pose",
     ):
         assert words in result.stdout, words
-    assert "NOT comparable with this run" in result.stdout
-    assert "B prints 4.11 as the mean of DHM" in " ".join(result.stdout.split())
+    assert "Published rows on AFLW2000-3D are not comparable with this run" in folded(result.stdout)
+    assert "Fast DHM x2" not in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 80
 
 
 def test_report(here: Path, dummy_network: Path) -> None:
-    result = dhm(dummy_network, "--data", "faces.h5", "--report", "out", "--against", "truth.npz", "--threshold", 5)
+    result = dhm(
+        "--model", dummy_network, "--data", "faces.h5", "--report", "out", "--against", "truth.npz", "--threshold", 5
+    )
     assert result.exit_code == 0, result.output
     assert "report: out/report.html" in result.stdout
-    assert "dummy minus it" in result.stdout
+    assert "dummy minus truth, by paired bootstrap" in result.stdout
     assert "too few images" in result.stdout
     report = json.loads(Path("out/report.json").read_text())
     assert report["failure_rate"]["threshold"] == 5.0
     assert "failures beyond 5 %" in result.stdout
+
+
+def test_json_to_a_file_and_to_standard_output(here: Path) -> None:
+    to_file = dhm("--predictions", "truth.npz", "--data", "faces.h5", "--replicates", 100, "--json", "out.json")
+    assert to_file.exit_code == 0, to_file.output
+    result = dhm("--predictions", "truth.npz", "--data", "faces.h5", "--replicates", 100, "--json", "-")
+    found = json.loads(result.stdout)
+    assert found["nme"]["mean_of_bins"] == pytest.approx(0.0, abs=1e-4)
+    assert "mean of bins" in result.stderr
+    saved = json.loads(Path("out.json").read_text())
+    for report in (found, saved):
+        report.pop("environment")
+    assert found == saved
+    again = dhm("--predictions", "truth.npz", "--data", "faces.h5", "--replicates", 100, "--json", "out.json")
+    assert again.exit_code == 0, again.output
+
+
+@pytest.mark.usefixtures("no_charts")
+def test_published_rows_only_where_they_can_be_compared_or_on_demand(here: Path) -> None:
+    plain = ("--predictions", "truth.npz", "--data", "faces.h5", "--replicates", 100)
+    result = dhm(*plain, "--report", "out", "--published")
+    assert "NOT comparable with this run" in result.stdout
+    assert "Fast DHM x2" in result.stdout
+    assert "Fast DHM x2" in Path("out/report.html").read_text()
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    dhm(*plain, "--report", "out")
+    page = Path("out/report.html").read_text()
+    assert "cannot be compared with this evaluation" in page
+    assert "Fast DHM x2" not in page
+
+
+def test_reannotated_labels_are_read_with_both_origins(here: Path, toy_model: FaceModel) -> None:
+    """The store's number, here recorded as 0, and the other one: shifted by a pixel."""
+    labels = make_labels(toy_model)
+    second = labels.landmarks[..., :2]
+    write_scored_store(Path("two.h5"), make_labels(toy_model, reannotated=second), reannotated_origin=0)
+    np.savez("shifted.npz", names=labels.names, landmarks=second - 1)
+    more = ("--data", "two.h5", "--labels", "reannotated", "--replicates", 100, "--json", "out.json")
+    result = dhm("--predictions", "shifted.npz", *more)
+    assert result.exit_code == 0, result.output
+    report = json.loads(Path("out.json").read_text())
+    assert report["nme"]["mean_of_images"] > 0.5
+    assert report["other_origin"]["origin"] == 1
+    assert report["other_origin"]["nme"]["mean_of_images"] == pytest.approx(0.0, abs=1e-4)
+    assert "the same labels read 1-based: 0-30 0.00" in folded(result.stdout)
 
 
 def test_missing_faces_are_said(here: Path) -> None:
@@ -63,7 +115,7 @@ def test_missing_faces_are_said(here: Path) -> None:
     result = dhm("--predictions", "some.npz", "--data", "faces.h5", "--replicates", 100)
     assert result.exit_code == 0, result.output
     words = f"warning: some: no points for 1 of 8 faces (1 at 60-90 degrees; such as {NAMES[7]}), which are failures"
-    assert words in result.stderr
+    assert words in folded(result.stderr)
     result = dhm("--predictions", "some.npz", "--data", "faces.h5", "--missing", "skip", "--replicates", 100)
     assert "left out" in result.stderr
     assert "7 test faces" in result.stdout
@@ -73,7 +125,7 @@ def test_one_based_points_are_suspected(here: Path) -> None:
     with np.load("truth.npz") as truth:
         np.savez("shifted.npz", names=truth["names"], landmarks=truth["landmarks"][..., :2] + 1)
     result = dhm("--predictions", "shifted.npz", "--data", "faces.h5", "--replicates", 100)
-    assert "+1.00, +1.00 pixels off on the whole; are they 1-based?" in result.stderr
+    assert "+1.00, +1.00 pixels off on the whole; are they 1-based?" in folded(result.stderr)
     assert "1-based" not in dhm("--predictions", "truth.npz", "--data", "faces.h5", "--replicates", 100).stderr
 
 
@@ -82,21 +134,26 @@ def test_nothing_misleads_about_the_other_method_either(here: Path) -> None:
         names, landmarks = truth["names"], truth["landmarks"]
     np.savez("shifted.npz", names=[*names[:5], "no such face"], landmarks=landmarks[:6, :, :2] + 1)
     result = dhm("--predictions", "truth.npz", "--data", "faces.h5", "--against", "B=shifted.npz", "--replicates", 100)
-    assert "warning: B: its points lie +1.00, +1.00 pixels off on the whole; are they 1-based?" in result.stderr
-    assert "warning: B: no points for 3 of 8 faces" in result.stderr
-    assert "1 of its predictions belong to no face here" in result.stderr
+    assert "warning: B: its points lie +1.00, +1.00 pixels off on the whole; are they 1-based?" in folded(result.stderr)
+    assert "warning: B: no points for 3 of 8 faces" in folded(result.stderr)
+    assert "1 of its predictions belong to no face here" in folded(result.stderr)
     assert "over the 5 faces that both found" in " ".join(result.stdout.split())
 
 
-@pytest.mark.parametrize("name", ["[/x]", "[bold]x", "a\nb", "n\x1b[31m"])
-def test_names_are_printed_as_they_are(here: Path, name: str) -> None:
-    more = ("--against", f"{name}=truth.npz", "--report", "out", "--replicates", 100)
-    result = dhm("--predictions", "truth.npz", "--data", "faces.h5", "--name", name, *more)
+@pytest.mark.usefixtures("no_charts")
+def test_names_are_printed_as_they_are(here: Path) -> None:
+    names = ["[/x]", "[bold]x", "a\nb", "n\x1b[31m"]
+    own = "".join(names)
+    more = [text for name in (*names, own) for text in ("--against", f"{name}=truth.npz")]
+    arguments = ("--data", "faces.h5", "--name", own, "--report", "out", "--replicates", 100, *more)
+    result = dhm("--predictions", "truth.npz", *arguments)
     assert result.exit_code == 0, result.output
-    shown = name.replace("\n", "?").replace("\x1b", "?")
-    assert f"{shown} on faces.h5" in result.stdout
-    assert f"{shown} (2)" in result.stdout
-    assert json.loads(Path("out/report.json").read_text())["method"]["name"] == shown
+    report = json.loads(Path("out/report.json").read_text())
+    assert report["method"]["name"] == (shown := "[/x][bold]xa?bn?[31m")
+    assert result.stdout.startswith(f"{shown} on faces.h5")
+    others = [other["name"] for other in report["against"]]
+    assert others == ["[/x]", "[bold]x", "a?b", "n?[31m", f"{shown} (2)"]
+    assert all(f"{shown} minus {other}, by paired bootstrap" in folded(result.stdout) for other in others)
 
 
 def test_the_numbers_are_printed_even_where_the_report_cannot_be_written(
@@ -113,7 +170,7 @@ def test_the_numbers_are_printed_even_where_the_report_cannot_be_written(
 
 
 def test_jitter_prints_a_robustness_table(here: Path, dummy_network: Path) -> None:
-    result = dhm(dummy_network, "--data", "faces.h5", "--protocol", "jitter", "--replicates", 100)
+    result = dhm("--model", dummy_network, "--data", "faces.h5", "--protocol", "jitter", "--replicates", 100)
     assert result.exit_code == 0, result.output
     assert "boxes off by up to" in result.stdout
     assert "30 %" in result.stdout
@@ -132,7 +189,10 @@ def test_jitter_prints_a_robustness_table(here: Path, dummy_network: Path) -> No
         (("--data", "faces.h5", "--split", "train"), ("no train faces, only test 8",)),
         (("--data", "faces.h5", "--predictions", "faces.h5"), ("faces.h5",)),
         (("--data", "faces.h5", "--predictions", "absent.json"), ("absent.json",)),
-        (("truth.npz", "--data", "faces.h5"), ("truth.npz: not a network", "--predictions truth.npz")),
+        (("fast-x2", "--data", "faces.h5"), ("a network is named by an option", "--model fast-x2")),
+        (("--data", "faces.h5", "--json", "faces.h5"), ("faces.h5: is read by this command too",)),
+        (("--data", "faces.h5", "--json", "truth.npz"), ("truth.npz: exists and is not a report", "--force")),
+        (("--model", "truth.npz", "--data", "faces.h5"), ("truth.npz: not a network", "--predictions truth.npz")),
     ],
 )
 def test_bad_input_names_the_file_and_the_next_step(

@@ -10,18 +10,23 @@ from pathlib import Path
 
 import h5py
 import pytest
+from model_files import write_face_model_mat
 from places import ROOT
 from synthetic_faces import SyntheticFaces, draw_300w_lp, draw_aflw2000
 from typer.testing import CliRunner
 
 from dhm_cli.cli.main import app
 from dhm_cli.data.store import FaceStore
-from dhm_cli.datasets.catalogue import LAYOUTS
+from dhm_cli.datasets.catalogue import DATASETS
 from dhm_cli.morphable.face_model import FaceModel
-from dhm_cli.morphable.readers.face_model_files import write_face_model_mat
+from dhm_cli.preparation import shards
 
-# As `dhm`, with parts of two faces, so that a few faces make many parts.
-SMALL_PARTS = "import dhm_cli.preparation.shards as parts; parts.PART = 2; from dhm_cli.cli.main import main; main()"
+# `dhm` with parts of three faces, so that a few faces make many parts.
+# In a process of its own, which obeys SIGINT even where the tests run in the background.
+SMALL_PARTS = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "import dhm_cli.preparation.shards as shards; shards.PART = 3; from dhm_cli.cli.main import main; main()"
+)
 
 
 def dhm(*arguments: str | Path, expect: int = 0) -> str:
@@ -88,14 +93,19 @@ def test_check_and_show(workplace: Path) -> None:
 def test_views_from_the_side(drawn_faces: SyntheticFaces, dense_model: FaceModel, workplace: Path) -> None:
     """The dense model, once as --surface and once as the face model itself."""
     dense_model.save(workplace / "dense.h5")
-    folder = ("prepare", drawn_faces.folder, "--split", "train", "--profile", "1")
+    few = workplace / "few faces"
+    few.mkdir()
+    for image in sorted(drawn_faces.folder.rglob("face_*.png")):
+        for file in (image, image.with_suffix(".pts")):
+            shutil.copyfile(file, few / file.name)
+    folder = ("prepare", few, "--split", "train", "--profile", "1")
     output = dhm(*folder, "--bfm", "BFM.mat", "--surface", "dense.h5", "--out", "a")
-    assert "drawn faces-profile.h5" in output
-    views = FaceStore(workplace / "a" / "drawn faces-profile.h5")
-    assert len(views) > 8
+    assert "few faces-profile.h5" in output
+    views = FaceStore(workplace / "a" / "few faces-profile.h5")
+    assert len(views) > 4
     assert "--profile 1 --surface 'toy mask'" in str(views.attributes["command"])
     dhm(*folder, "--bfm", "dense.h5", "--out", "b")
-    assert len(FaceStore(workplace / "b" / "drawn faces-profile.h5")) == len(views)
+    assert len(FaceStore(workplace / "b" / "few faces-profile.h5")) == len(views)
     # A dataset without training faces has none to turn, and that is no error.
     output = dhm("prepare", "datasets/AFLW2000", "--bfm", "dense.h5", "--out", "b", "--profile", "1")
     assert "datasets/AFLW2000: no training faces" in output
@@ -127,46 +137,45 @@ def test_what_users_see_when_something_is_wrong(workplace: Path, arguments: tupl
 
 def test_the_formats_are_the_layouts() -> None:
     output = dhm("prepare", "x", "--format", "nonsense", expect=2)
-    assert all(f"'{layout.name}'" in output for layout in LAYOUTS)
-    assert output.count("', '") == len(LAYOUTS)
-
-
-def start(workplace: Path, faces: SyntheticFaces, out: str) -> "subprocess.Popen[str]":
-    command = ["prepare", str(faces.folder), "--bfm", str(workplace / "BFM.mat"), "--out", str(workplace / out)]
-    command += ["--workers", "1", "--split", "train"]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(
-        [sys.executable, "-c", SMALL_PARTS, *command], cwd=ROOT, stderr=pipe, stdout=pipe, text=True
-    )
+    assert all(f"'{name}'" in output for name in DATASETS)
+    assert output.count("', '") == len(DATASETS)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-def test_a_killed_conversion_goes_on_and_gives_the_same_file(workplace: Path, drawn_faces: SyntheticFaces) -> None:
+def test_a_killed_conversion_goes_on_and_gives_the_same_file(
+    workplace: Path, drawn_faces: SyntheticFaces, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Stopped by Ctrl-C, started again, killed, and started again."""
-    whole = start(workplace, drawn_faces, "whole")
+    monkeypatch.setattr(shards, "PART", 3)
+
+    def command(out: str) -> list[str]:
+        bfm, folder = str(workplace / "BFM.mat"), str(drawn_faces.folder)
+        return ["prepare", folder, "--bfm", bfm, "--out", str(workplace / out), "--workers", "1", "--split", "train"]
+
     parts, store = workplace / "cut" / ".drawn faces.parts", workplace / "cut" / "drawn faces.h5"
 
     def cut(how: signal.Signals, after: int) -> tuple[int, str]:
-        process = start(workplace, drawn_faces, "cut")
+        pipe, code = subprocess.PIPE, [sys.executable, "-c", SMALL_PARTS, *command("cut")]
+        process = subprocess.Popen(code, cwd=ROOT, stderr=pipe, stdout=pipe, text=True)
         deadline = time.monotonic() + 120
         while len(list(parts.glob("*.h5"))) < after and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.002)
         os.kill(process.pid, how)
         _, errors = process.communicate(timeout=60)
-        assert after <= len(list(parts.glob("*.h5"))) < 12
+        assert after <= len(list(parts.glob("*.h5"))) < 8
         assert not store.exists()
         return process.returncode, errors
 
-    code, errors = cut(signal.SIGINT, after=3)
+    code, errors = cut(signal.SIGINT, after=2)
     assert code == 130
     assert "the same command goes on from here" in errors
     assert "Traceback" not in errors
     done = {path: path.stat().st_mtime_ns for path in parts.glob("*.h5")}
-    code, _ = cut(signal.SIGKILL, after=len(done) + 2)
+    code, _ = cut(signal.SIGKILL, after=len(done) + 1)
     assert code == -signal.SIGKILL
     assert all(path.stat().st_mtime_ns == time_ns for path, time_ns in done.items())
-    assert start(workplace, drawn_faces, "cut").wait(timeout=120) == 0
+    dhm(*command("cut"))
     assert not parts.exists()
-    assert whole.wait(timeout=120) == 0, whole.stderr and whole.stderr.read()
+    dhm(*command("whole"))
     assert (workplace / "whole" / "drawn faces.h5").read_bytes() == store.read_bytes()
     assert len(FaceStore(store)) == 24

@@ -46,17 +46,19 @@ def test_two_stores_are_written_and_told_of(here: Path) -> None:
         *("--follow-prior", "nose", "--trust", "more=0.25", "--out", "new", "--device", "cpu"),
     )
     assert result.exit_code == 0, result.output
-    rows = [line for line in result.stdout.splitlines() if line.startswith("│")]
+    rows = result.stdout.splitlines()
+    assert max(map(len, rows)) <= 80
     for name in ("faces", "more"):
-        (row,) = [line for line in rows if f"{name}.h5" in line]
+        (row,) = [line for line in rows if line.startswith(f"{name}.h5 ")]
         assert " 24 " in row
         assert " 18 " in row  # all of train
-        assert re.search(r" [+-]\d+\.\d\d .* \d+\.\d\d .* \d+\.\d\d ", row), row
-        (reasons,) = [line for line in result.stdout.splitlines() if line.startswith(f"{name}.h5: ")]
+        assert re.search(r" [+-]\d+\.\d\d +\d+\.\d\d +\d+\.\d\d$", row), row
+        reasons = result.stdout.partition(f"{name}.h5: ")[2].partition(".h5")[0].replace("\n  ", " ")
         assert re.search(r"network \d+\.\d\d \(18 left out\)", reasons), reasons
         assert ("(18 left out)" in reasons.partition("prior")[2].partition(",")[0]) == (name == "faces")
     assert "percent of the face size" in result.stdout
     assert "pictures: new/faces-moved.png, new/more-moved.png" in result.stdout
+    assert "old labels are white, the new ones orange" in result.stdout
     record = str(FaceStore(Path("new/more.h5")).attributes["relabelled"])
     assert '"follow": ["jaw", "nose"]' in record
     assert '"trust": 0.25' in record
@@ -185,3 +187,13 @@ def test_hints_name_options_that_there_are(here: Path) -> None:
     result = dhm("relabel", "data/more.h5", "--model", "dhm.safetensors", "--device", "cpu")
     known = set(re.findall(r"--[a-z-]+", dhm("relabel", "--help").stdout))
     assert set(re.findall(r"--[a-z-]+", result.stderr)) <= known
+
+
+def test_a_file_of_another_kind_is_not_replaced(here: Path) -> None:
+    """It once was, without a word."""
+    Path("new").mkdir()
+    Path("new/faces.h5").write_text("my notes", encoding="utf-8")
+    result = dhm("relabel", "data/faces.h5", "--model", "net.onnx", "--out", "new", "--device", "cpu")
+    assert result.exit_code != 0
+    assert "not a store of dhm" in " ".join(result.output.split())
+    assert Path("new/faces.h5").read_text(encoding="utf-8") == "my notes"

@@ -68,7 +68,7 @@ def test_prepare_train_export_align(workplace: Path, monkeypatch: pytest.MonkeyP
     for picture in (folder.learning_curve, folder.sample(1), folder.sample(2)):
         assert cv2.imread(str(picture)).std() > 10
     assert "MB" in dhm("export", "runs/fast/best.safetensors")
-    dhm("align", SAMPLE_DATA / "photos" / "astronaut.png", "--weights", "runs/fast/best.onnx")
+    dhm("align", SAMPLE_DATA / "photos" / "astronaut.png", "--model", "runs/fast/best.onnx")
     assert len(Path("landmarks.csv").read_text().splitlines()) == 2
 
     again = dhm("train", "--arch", "fast", "--steps", "2", expect=1)
@@ -82,7 +82,7 @@ def test_prepare_train_export_align(workplace: Path, monkeypatch: pytest.MonkeyP
 def quick_curves() -> Iterator[None]:
     """Most of the time would go into learning curves."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_folder, "save_learning_curve", lambda path, rows: None)
+        patch.setattr(run_folder, "save_learning_curve", lambda path, rows, warmup: None)
         yield
 
 
@@ -144,7 +144,9 @@ def test_resume_of_a_run_of_an_older_version(small: Path, monkeypatch: pytest.Mo
     dhm("train", "--out", "run", "--resume", "--workers", "0")
     assert weights("run") == weights("whole")
     folder.config.write_text(folder.config.read_text().replace("[training]\n", "[training]\nmirror_weight = 0.5\n"))
-    assert "training.mirror_weight: no such setting" in dhm("train", "--out", "run", "--resume", expect=1)
+    assert "training.mirror_weight is 0.5: this setting was removed" in dhm(
+        "train", "--out", "run", "--resume", expect=1
+    )
 
 
 def test_resume_in_the_default_folder(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:

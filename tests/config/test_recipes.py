@@ -1,45 +1,20 @@
-"""Settings of a run: the recipes, and what files and flags change."""
+"""The list of architectures: the papers' recipes and ours."""
 
-from dataclasses import fields, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
-from dhm_cli.config.networks import (
-    ARCHS,
-    DHM_PRESETS,
-    FAST_PRESETS,
-    AugmentationConfig,
-    DhmConfig,
-    FastDhmConfig,
-    TrainConfig,
-)
-from dhm_cli.config.recipes import RunSettings, network_recipe, resolve, training_recipe
-from dhm_cli.config.settings import AUGMENTATION, RECIPES, TRAINING, network_rules
-from dhm_cli.config.toml import read_toml, write_toml
+from dhm_cli.config.networks import FastDhmConfig
+from dhm_cli.config.recipes import ARCHITECTURES, ARCHS, RECIPES, find_recipe, network_rules
+from dhm_cli.config.run import RunSettings
+from dhm_cli.config.training import TrainConfig
 from dhm_cli.errors import InputError
 from dhm_cli.models.dhm import RECURRENCES
 from dhm_cli.models.fast_dhm import FastDhm
 from dhm_cli.models.features import FEATURES
 from dhm_cli.models.registry import float32_bytes
-
-EVERY = [(arch, recipe) for arch in ARCHS for recipe in RECIPES]
-
-
-def error(*arguments: Any, file_name: str = "run.toml") -> InputError:
-    """What `resolve` says."""
-    with pytest.raises(InputError) as caught:
-        resolve(*arguments, file_name=file_name)
-    return caught.value
-
-
-def test_every_setting_has_a_rule() -> None:
-    assert {f.name for f in fields(TrainConfig)} == {*TRAINING, "augmentation"}
-    assert {f.name for f in fields(AugmentationConfig)} == set(AUGMENTATION)
-    assert {f.name for f in fields(DhmConfig)} == set(network_rules("dhm")) == set(network_rules("2drnn"))
-    assert {f.name for f in fields(FastDhmConfig)} | {"target"} == set(network_rules("fast"))
 
 
 @pytest.mark.parametrize(("name", "known"), [("features", FEATURES), ("recurrence", RECURRENCES)])
@@ -50,7 +25,7 @@ def test_choices_are_those_of_the_networks(name: str, known: tuple[str, ...]) ->
 
 
 def test_best_is_the_recipe_of_the_shipped_weights() -> None:
-    c = training_recipe("fast", "best")
+    c = find_recipe("fast", "best").training
     assert (c.steps, c.epochs, c.batch, c.optimiser, c.learning_rate) == (40_000, None, 64, "muon", 2e-3)
     assert (c.schedule, c.warmup, c.weight_decay, c.ema, c.gradient_norm) == ("cosine", 500, 0.01, 0.999, 5.0)
     assert (c.loss, c.step_weights, c.depth_weight, c.wing_width, c.wing_curvature) == (
@@ -61,11 +36,10 @@ def test_best_is_the_recipe_of_the_shipped_weights() -> None:
         0.02,
     )
     assert (c.yaw_shares, c.precision, c.prior_weight) == ((0.4, 0.3, 0.3), "float32", 0.0)
-    assert network_recipe("fast", "best") == FAST_PRESETS["fast"]
-    dhm = training_recipe("dhm", "best")
+    assert c == TrainConfig()
+    dhm = find_recipe("dhm", "best").training
     assert (dhm.steps, dhm.epochs, dhm.batch, dhm.learning_rate, dhm.prior_weight) == (None, 60, 32, 5e-4, 1e-4)
     assert (dhm.warmup, dhm.optimiser, dhm.augmentation) == (500, "adamw", c.augmentation)
-    assert network_recipe("rhg", "best") == DHM_PRESETS["rhg"]
 
 
 # Optimiser, initial rate, batch, validation batch, epochs: table "Training recipes the papers print".
@@ -82,7 +56,7 @@ def test_best_is_the_recipe_of_the_shipped_weights() -> None:
     ],
 )
 def test_paper_is_what_the_papers_print(arch: str, expected: tuple[Any, ...]) -> None:
-    c = training_recipe(arch, "paper")
+    c = find_recipe(arch, "paper").training
     assert (c.optimiser, c.learning_rate, c.batch, c.validation_batch, c.epochs) == expected
     assert c.steps is None
     assert (c.loss, c.step_weights, c.depth_weight, c.precision) == ("squared", "equal", 1.0, "float32")
@@ -91,7 +65,7 @@ def test_paper_is_what_the_papers_print(arch: str, expected: tuple[Any, ...]) ->
 
 
 def test_paper_schedules() -> None:
-    dhm, rhg, fast = (training_recipe(arch, "paper") for arch in ("dhm", "rhg", "fast"))
+    dhm, rhg, fast = (find_recipe(arch, "paper").training for arch in ("dhm", "rhg", "fast"))
     assert (dhm.schedule, dhm.decay, dhm.decay_steps, dhm.final_learning_rate) == ("exponential", 0.95, 2000, 1e-4)
     assert (rhg.schedule, rhg.decay, rhg.decay_epochs) == ("milestones", 0.1, (5, 15, 30))
     assert (fast.schedule, fast.decay_epochs) == ("milestones", (60,))
@@ -99,319 +73,29 @@ def test_paper_schedules() -> None:
 
 
 def test_paper_networks() -> None:
-    for arch, preset in DHM_PRESETS.items():
-        assert network_recipe(arch, "paper") == replace(preset, rotation="euler")
+    for arch in ("dhm", "dhm-vgg", "rhg", "3dcnn", "2drnn"):
+        best, paper = (recipe.network for recipe in ARCHITECTURES[arch])
+        assert paper == replace(best, rotation="euler")
     # 0.9 MB (976 KB) and 2.2 MB, Table I of "Fast DHM".
     for arch, limit in (("fast", 950_000), ("fast-x2", 2_200_000)):
-        config = network_recipe(arch, "paper")
+        config = find_recipe(arch, "paper").network
         assert isinstance(config, FastDhmConfig)
         assert config.input_size == 224
         assert 0.9 * limit < float32_bytes(FastDhm(config, torch.zeros(68, 3))) <= limit
 
 
 def test_unknown_names() -> None:
-    assert "unknown architecture 'dmh'" in error("dmh", None, None, {}).message
-    assert "unknown recipe 'papers'" in error("dhm", "papers", None, {}).message
-    with pytest.raises(InputError, match="unknown recipe"):
-        training_recipe("dhm", "")
-    with pytest.raises(InputError, match="unknown architecture"):
-        network_recipe("", "best")
+    with pytest.raises(InputError, match="unknown recipe") as caught:
+        find_recipe("dhm", "")
+    assert "best, paper" in caught.value.hint
+    with pytest.raises(InputError, match="unknown architecture") as caught:
+        find_recipe("", "best")
+    assert "fast, fast-x2" in caught.value.hint
 
 
-@pytest.mark.parametrize(("arch", "recipe"), EVERY)
-def test_without_changes_it_is_the_recipe(arch: str, recipe: str) -> None:
-    settings = resolve(arch, recipe, None, {"batch": None})
-    assert settings == RunSettings(arch, recipe, network_recipe(arch, recipe), training_recipe(arch, recipe))
-
-
-def test_flags_go_before_the_file_and_the_file_before_the_recipe() -> None:
-    file = {
-        "arch": "dhm",
-        "recipe": "paper",
-        "data": ["a.h5"],
-        "network": {"hidden": 512, "target": "landmarks"},
-        "training": {"batch": 16, "learning_rate": 1, "augmentation": {"mirror": 1}},
-    }
-    c = resolve(None, None, file, {"batch": 8, "hidden": 256, "target": None})
-    assert (c.arch, c.recipe, c.data) == ("dhm", "paper", ("a.h5",))
-    assert (c.training.batch, c.training.learning_rate, c.training.decay) == (8, 1.0, 0.95)
-    assert type(c.training.learning_rate) is float
-    assert c.training.augmentation == AugmentationConfig(**{**dict.fromkeys(AUGMENTATION, 0.0), "mirror": 1.0})
-    assert c.network == replace(DHM_PRESETS["dhm"], rotation="euler", hidden=256, target="landmarks")
-    assert file["training"]["augmentation"] == {"mirror": 1}  # inputs are never changed
-
-    assert resolve(None, "best", file, {"data": ["b.h5=2", "c.h5"]}).data == ("b.h5=2", "c.h5")
-    assert resolve(None, None, file, {"data": []}).data == ("a.h5",)
-    assert resolve(None, "best", file, {}).training == replace(
-        training_recipe("dhm", "best"),
-        batch=16,
-        learning_rate=1.0,
-        augmentation=replace(AugmentationConfig(), mirror=1.0),
-    )
-    assert resolve(None, None, {}, {}) == resolve("fast", "best", None, {})
-
-
-def test_another_architecture_than_the_file_is_for() -> None:
-    assert resolve("rhg", None, {"arch": "dhm", "training": {"batch": 4}}, {}).arch == "rhg"
-    said = error("rhg", None, {"arch": "dhm", "network": {"hidden": 64}}, {})
-    assert said.message == "--arch rhg, but run.toml: [network] is of dhm"
-    assert resolve("dhm", None, {"arch": "dhm", "network": {"hidden": 64}}, {}).network.hidden == 64
-
-
-@pytest.mark.parametrize("arch", ["fast", "dhm"])
-def test_steps_and_epochs_clear_each_other(arch: str) -> None:
-    def length(file: dict[str, Any], flags: dict[str, Any]) -> tuple[int | None, float | None]:
-        c = resolve(arch, None, {"training": file}, flags).training
-        return c.steps, c.epochs
-
-    assert length({}, {"steps": 10}) == (10, None)
-    assert length({}, {"epochs": 3}) == (None, 3.0)
-    assert length({"epochs": 2}, {"steps": 10}) == (10, None)
-    assert length({"steps": 2}, {"epochs": 0.5}) == (None, 0.5)
-    assert length({"steps": 2}, {"batch": 2}) == (2, None)
-    assert error(arch, None, None, {"steps": 1, "epochs": 1}).message.startswith("--steps and --epochs")
-    said = error(arch, None, {"training": {"steps": 1, "epochs": 1}}, {"steps": 3})
-    assert said.message.startswith("run.toml: training.steps and training.epochs")
-    with pytest.raises(InputError, match="one of steps and epochs"):
-        RunSettings(arch, "best", network_recipe(arch, "best"), TrainConfig(steps=5, epochs=5))
-
-
-def test_targets() -> None:
-    for arch in ("fast", "fast-x2", "2drnn"):
-        said = error(arch, None, None, {"target": "params"})
-        assert (
-            said.message == f"--target is 'params': expected landmarks, which is all that {arch} regresses in its paper"
-        )
-        said = error(arch, None, {"network": {"target": "params"}}, {})
-        assert said.message.startswith("run.toml: network.target is 'params'")
-        assert resolve(arch, None, None, {"target": "landmarks"}) == resolve(arch, None, None, {})
-    assert resolve("rhg", None, None, {"target": "landmarks"}).network == replace(
-        DHM_PRESETS["rhg"], target="landmarks"
-    )
-    assert "one of params, landmarks" in error("dhm", None, None, {"target": "points"}).message
-
-
-@pytest.mark.parametrize(
-    ("arch", "file", "flags", "message", "hint"),
-    [
-        ("dhm", {}, {"learning_rat": 1}, "--learning-rat: no such", "did you mean --learning-rate?"),
-        ("dhm", {}, {"jpeg": 1}, "--jpeg: no such", "known are: --input-size, "),
-        ("dhm", {}, {"cnn_width": 2}, "--cnn-width: no such setting of dhm", "it is a setting of fast, fast-x2"),
-        ("dhm", {"trainin": {}}, {}, "run.toml: trainin: no such", "did you mean training?"),
-        ("dhm", {"training": {"bach": 4}}, {}, "run.toml: training.bach: no such", "did you mean training.batch?"),
-        ("dhm", {"network": {"chanels": [16]}}, {}, "network.chanels: no such", "did you mean network.channels?"),
-        ("fast", {"network": {"lstm": True}}, {}, "network.lstm: no such", "known are: network.input_size, "),
-        (
-            "fast",
-            {"training": {"augmentation": {"flip": 1}}},
-            {},
-            "run.toml: training.augmentation.flip: no such",
-            "training.augmentation.mirror",
-        ),
-    ],
-)
-def test_unknown_settings(arch: str, file: dict[str, Any], flags: dict[str, Any], message: str, hint: str) -> None:
-    said = error(arch, None, file, flags)
-    assert message in said.message
-    assert hint in said.hint
-
-
-# A setting, values that will not do, words of the message, and values that will.
-CASES: list[tuple[str, list[Any], str, list[Any]]] = [
-    ("batch", [1, 0, -5, 2.0, "8", True, [8]], "an integer from 2", [2, 1024]),
-    ("steps", [0, 1.5, True], "an integer from 1", [1]),
-    ("epochs", [0, -1, "5", float("nan"), float("inf"), True], "a number above 0", [0.1, 60]),
-    ("optimiser", ["sgd", "Adam", 1], "one of muon, adamw, adam, rmsprop", ["muon", "adam", "rmsprop"]),
-    ("learning_rate", [0, -1e-3, True, "1e-3", float("nan"), 10**400], "a number above 0", [1e-9, 1]),
-    ("schedule", ["step"], "one of cosine, exponential, milestones", ["cosine"]),
-    ("decay", [0, 1.1], "a number above 0 and at most 1", [0.5, 1]),
-    ("decay_steps", [0], "an integer from 1", [10]),
-    ("decay_epochs", [5, [0], [5, 5], [9, 3], [1.5]], "rising epochs", [[], [5, 15, 30]]),
-    ("final_learning_rate", [-1], "at least 0", [0, 1e-4]),
-    ("warmup", [-1, 0.5], "an integer from 0", [0]),
-    ("weight_decay", [-0.1], "at least 0", [0]),
-    ("ema", [1, 1.0, -0.1], "at least 0 and below 1", [0, 0.9999]),
-    ("gradient_norm", [-1], "at least 0", [0]),
-    ("loss", ["l2", "soft_wing"], "one of wing, l1, likelihood, squared", ["squared", "l1"]),
-    ("step_weights", ["first"], "one of rising, equal, last", ["equal", "last"]),
-    ("depth_weight", [-1], "at least 0", [0]),
-    ("wing_width", [0], "above 0", [0.1]),
-    ("wing_curvature", [0], "above 0", [0.1]),
-    ("prior_weight", [-1], "at least 0", [0]),
-    ("distillation_weight", [-1], "at least 0", [0]),
-    ("yaw_shares", [[0, 0, 0], [1, 1], [1, -1, 1], [1, 1, "1"], 1, True], "not all 0", [[1, 0, 0], []]),
-    ("validate_every", [0], "an integer from 1", [1]),
-    ("validation_batch", [0], "an integer from 1", [1]),
-    ("precision", ["fp16", 32], "one of float32, bf16", ["bf16"]),
-    ("seed", [-1, 2**63], "an integer from 0", [0, 2**63 - 1]),
-    ("input_size", [121, 24, 520, 120.0], "a multiple of 8 from 32 to 512", [32, 512]),
-    ("data", ["a.h5", [""], [1], ["\udcff.h5"]], "a list of FILE or FILE=WEIGHT", [["a.h5=0.5"]]),
-]  # fmt: skip
-
-
-def test_every_training_setting_is_tried() -> None:
-    assert set(TRAINING) <= {case[0] for case in CASES}
-
-
-@pytest.mark.parametrize(("name", "bad", "words", "good"), CASES, ids=[case[0] for case in CASES])
-def test_values(name: str, bad: list[Any], words: str, good: list[Any]) -> None:
-    flag = "--" + name.replace("_", "-")
-    table = {"data": (), "input_size": ("network",)}.get(name, ("training",))
-    for value in bad:
-        said = error("fast", None, None, {name: value})
-        assert said.message.startswith(f"{flag} is {value!r}: expected"), said
-        assert words in said.message
-        # A file's value is checked, whether a flag replaces it or not.
-        file = {table[0]: {name: value}} if table else {name: value}
-        said = error("fast", None, file, {name: good[0]})
-        assert said.message.startswith("run.toml: " + ".".join((*table, name))), said
-        assert words in said.message
-    for value in good:
-        settings = resolve("fast", None, None, {name: value})
-        holder = settings if name == "data" else settings.network if name == "input_size" else settings.training
-        expected = (tuple(value) or (None if name == "yaw_shares" else ())) if isinstance(value, list) else value
-        assert getattr(holder, name) == expected
-
-
-@pytest.mark.parametrize(
-    ("arch", "network", "words"),
-    [
-        ("fast", {"blocks": []}, "stride 1 or 2"),
-        ("fast", {"blocks": [[32, 3]]}, "stride 1 or 2"),
-        ("fast", {"blocks": [[32]]}, "stride 1 or 2"),
-        ("fast", {"blocks": [[32, 1, 4]]}, "odd kernel"),
-        ("fast", {"blocks": [[32, 1, 17]]}, "odd kernel up to 15"),
-        ("fast", {"blocks": [[32, 1, 3, 1]]}, "odd kernel"),
-        ("fast", {"middle_activation": 1}, "true or false"),
-        ("fast", {"feature_stride": 3}, "from 1 to 2"),
-        ("fast", {"heatmap": "evolving"}, "one of mean, none"),
-        ("fast-x2", {"uncertainty": "yes"}, "true or false"),
-        ("dhm", {"uncertainty": True}, "network.uncertainty: no such setting of dhm"),
-        ("fast", {"cnn_width": 0}, "at least 0.25"),
-        ("fast", {"steps": 0}, "an integer from 1"),
-        ("dhm", {"channels": [16, 20]}, "a multiple of 16"),
-        ("dhm", {"channels": []}, "1 to 5 numbers"),
-        ("dhm", {"channels": [16, 16, 16]}, "features plain take 2"),
-        ("dhm", {"features": "hourglass"}, "features hourglass take 1"),
-        ("dhm", {"recurrence": "none"}, "recurrence none takes 1"),
-        ("3dcnn", {"steps": 2}, "recurrence none takes 1"),
-        ("dhm", {"rotation": "quaternion"}, "one of vector, euler"),
-        ("dhm", {"heatmap": "fixed"}, "one of evolving, initial, points"),
-        ("dhm", [], "expected a table"),
-    ],
-)
-def test_networks_that_cannot_be(arch: str, network: Any, words: str) -> None:
-    assert words in error(arch, None, {"network": network}, {}).message
-
-
-def test_networks_that_can() -> None:
-    c = resolve("dhm", None, {"network": {"features": "vgg", "channels": [16, 32, 32], "recurrence": "lstm"}}, {})
-    assert c.network == replace(DHM_PRESETS["dhm"], features="vgg", channels=(16, 32, 32), recurrence="lstm")
-    c = resolve("fast", None, {"network": {"blocks": [[16, 2], [32, 1, 7]], "cnn_width": 2}}, {"head_rank": 8})
-    assert c.network == replace(FAST_PRESETS["fast"], blocks=((16, 2), (32, 1, 7)), cnn_width=2.0, head_rank=8)
-    c = resolve("fast-x2", None, {"network": {"heatmap": "none"}}, {"uncertainty": True})
-    assert c.network == replace(FAST_PRESETS["fast-x2"], heatmap="none", uncertainty=True)
-
-
-@pytest.mark.parametrize(
-    ("recipe", "flags", "words"),
-    [
-        ("paper", {"learning_rate": 5e-5}, "final_learning_rate 0.0001 is above learning_rate 5e-05"),
-        ("best", {"schedule": "milestones", "decay": 0.1}, "milestones without decay_epochs"),
-        ("best", {"schedule": "exponential"}, "decay 1 never lowers"),
-        ("best", {"schedule": "milestones", "decay_epochs": [3]}, "decay 1 never lowers"),
-    ],
-)
-def test_contradictions(recipe: str, flags: dict[str, Any], words: str) -> None:
-    said = error("dhm", recipe, None, flags)
-    assert words in said.message
-    assert said.hint
-    # Where a value comes from makes no difference.
-    assert words in error("dhm", recipe, {"training": flags}, {}).message
-
-
-@pytest.mark.parametrize(
-    ("arch", "network", "training", "words"),
-    [
-        ("fast", {}, {"loss": "likelihood"}, "loss likelihood needs a network that tells its uncertainty"),
-        ("rhg", {}, {"loss": "likelihood"}, "loss likelihood needs a network that tells its uncertainty"),
-    ],
-)
-def test_losses_that_a_network_cannot_have(
-    arch: str, network: dict[str, Any], training: dict[str, Any], words: str
-) -> None:
-    said = error(arch, None, {"network": network, "training": training}, {})
-    assert words in said.message
-    assert said.hint
-    assert words in error(arch, None, {"network": network}, training).message
-
-
-def test_losses_that_a_network_can_have() -> None:
-    c = resolve("fast", None, {"network": {"uncertainty": True}}, {"loss": "likelihood"})
-    assert c.training.loss == "likelihood"
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"training": TrainConfig(loss="likelihood")},
-        {"training": TrainConfig(batch=1)},
-        {"training": TrainConfig(yaw_shares=(0.0, 0.0, 0.0))},
-        {"training": TrainConfig(augmentation=AugmentationConfig(mirror=2.0))},
-        {"network": FastDhmConfig(input_size=100)},
-        {"network": DHM_PRESETS["dhm"]},
-        {"arch": "slow"},
-        {"recipe": "worst"},
-        {"data": ("",)},
-    ],
-)
-def test_settings_that_no_file_gave_are_checked_too(wrong: dict[str, Any]) -> None:
-    good = RunSettings("fast", "best", FastDhmConfig(), TrainConfig())
-    with pytest.raises(InputError):
-        replace(good, **wrong)
-
-
-@pytest.mark.parametrize(("arch", "recipe"), EVERY)
-@pytest.mark.parametrize(
-    "flags",
-    [
-        {},
-        {"yaw_shares": [], "steps": 3, "seed": 7, "data": ["a.h5", "b.h5=0.3"], "learning_rate": 1 / 3},
-        {"yaw_shares": [1, 2, 3], "epochs": 2, "validate_every": 10, "input_size": 64},
-    ],
-)
-def test_a_written_file_gives_the_same_run(tmp_path: Path, arch: str, recipe: str, flags: dict[str, Any]) -> None:
-    settings = resolve(arch, recipe, None, flags)
-    write_toml(tmp_path / "config.toml", settings.to_toml())
-    again = resolve(None, None, read_toml(tmp_path / "config.toml"), {})
-    assert again == settings
-    write_toml(tmp_path / "again.toml", again.to_toml())
-    assert (tmp_path / "again.toml").read_bytes() == (tmp_path / "config.toml").read_bytes()
-    assert resolve(arch, recipe, settings.to_toml(), {}) == settings
-
-
-def other_than_default(values: Any) -> bool:
-    """Whether every field differs from its default."""
-    default = type(values)()
-    return all(getattr(values, f.name) != getattr(default, f.name) for f in fields(values))
-
-
-def test_every_field_survives_a_file(tmp_path: Path) -> None:
-    augmentation = AugmentationConfig(**{name: 0.25 for name in AUGMENTATION})
-    training = TrainConfig(
-        steps=None, epochs=1.5, batch=3, optimiser="rmsprop", learning_rate=0.5, schedule="milestones", decay=0.5,
-        decay_steps=7, decay_epochs=(1, 2), final_learning_rate=0.25, warmup=9, weight_decay=0.5, ema=0.5,
-        gradient_norm=0.5, loss="l1", step_weights="last", depth_weight=0.75, wing_width=0.5,
-        wing_curvature=0.5, prior_weight=0.5, distillation_weight=0.5,
-        yaw_shares=(0.5, 0.25, 0.25), validate_every=11, validation_batch=13,
-        precision="bf16", seed=17, augmentation=augmentation,
-    )  # fmt: skip
-    fast = FastDhmConfig(64, 24, ((32, 1, 5),), False, 1, 32, 3, 8, "none", True, 0.5, 2.0)
-    dhm = DhmConfig(64, "landmarks", "hourglass", "initial", "lstm", "euler", 3, (32,), 8, 2)
-    assert all(map(other_than_default, (training, fast, dhm)))
-    for settings in (
-        RunSettings("fast-x2", "paper", fast, training, ("x.h5",)),
-        RunSettings("dhm", "best", dhm, training, ("x.h5",)),
-    ):
-        write_toml(tmp_path / "config.toml", settings.to_toml())
-        assert resolve(None, None, read_toml(tmp_path / "config.toml"), {}) == settings
+@pytest.mark.parametrize("arch", ARCHS)
+def test_every_recipe_follows_its_rules(arch: str) -> None:
+    """And both networks of an architecture have settings of one class, which tells what a checkpoint's are."""
+    for name, recipe in zip(RECIPES, ARCHITECTURES[arch], strict=True):
+        RunSettings(arch, name, *recipe)
+    assert type(ARCHITECTURES[arch].best.network) is type(ARCHITECTURES[arch].paper.network)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from dhm_cli.config.networks import AugmentationConfig
+from dhm_cli.config.training import AugmentationConfig
 from dhm_cli.data.augmentation import augmented_crop, degrade
 from dhm_cli.geometry.landmarks import MIRROR
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from dhm_cli.config.networks import AugmentationConfig, TrainConfig
+from dhm_cli.config.training import AugmentationConfig, TrainConfig
 from dhm_cli.data.batches import Batch, Faces, TrainBatches, load_faces, validation_crops, yaw_balanced_probabilities
 from dhm_cli.data.store import SPLITS, FaceStore, write_store
 from dhm_cli.errors import FormatError, InputError

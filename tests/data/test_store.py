@@ -1,5 +1,6 @@
 """The HDF5 store: what goes in comes out, and nothing half-written or foreign is taken for a store."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from dhm_cli.data.store import FaceLabels, FaceStore, write_store
-from dhm_cli.errors import FormatError, InputError
+from dhm_cli.errors import DhmError, FormatError, InputError
 
 NAMES = ["plain.png", "grey.png", "sub/ünï côdé.png", "deep 16.png", "alpha.png"]
 
@@ -223,3 +224,59 @@ def test_a_damaged_image_is_named(tmp_path: Path, stored: bytes) -> None:
     write(tmp_path / "faces.h5", [path], make_labels(1), {})
     with pytest.raises(FormatError, match=r"image plain\.png is damaged"):
         FaceStore(tmp_path / "faces.h5").images(np.array([0]))
+
+
+def test_a_full_disk_is_an_error_that_names_the_store_and_leaves_nothing(small_disk: Path) -> None:
+    """HDF5 by itself once ended in a segmentation fault."""
+    with pytest.raises(DhmError, match=r"a\.h5: no room on the disk"):
+        write_store(small_disk / "a.h5", [bytes(3_000_000)], np.array([3_000_000]), make_labels(1), {})
+    assert list(small_disk.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("split", np.array(["train"] * 3).astype(h5py.string_dtype())),
+        ("split", np.full(3, np.nan)),
+        ("names", np.arange(3)),
+        ("flagged", np.zeros(3, np.float32)),
+        ("image_size", np.full((3, 2), np.nan)),
+        ("yaw", np.zeros(3, np.int64)),
+        ("offsets", np.array([0, 5, 3, 10**12])),
+        ("offsets", np.array([0.0, np.nan, 1, 2])),
+    ],
+)
+def test_labels_of_another_type_are_refused(tmp_path: Path, name: str, values: NDArray[Any]) -> None:
+    """They once passed, and ended in a traceback of whoever used them."""
+    images, _ = make_images(tmp_path)
+    write(tmp_path / "a.h5", images[:3], make_labels(3), {})
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        del file[name]
+        file[name] = values
+    with pytest.raises(FormatError, match=r"a\.h5: not a readable face store"):
+        FaceStore(tmp_path / "a.h5")
+
+
+def test_a_store_that_shows_another_file_is_refused(tmp_path: Path) -> None:
+    """External links once were followed."""
+    images, _ = make_images(tmp_path)
+    write(tmp_path / "a.h5", images[:3], make_labels(3), {})
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        del file["yaw"]
+        file["yaw"] = h5py.ExternalLink("secret.h5", "yaw")
+    with pytest.raises(FormatError, match=r"a\.h5: yaw lies in another file, secret\.h5"):
+        FaceStore(tmp_path / "a.h5")
+
+
+def test_a_store_says_what_its_labels_are(tmp_path: Path) -> None:
+    """A relabelled store once was called fitted to the annotated points."""
+    images, _ = make_images(tmp_path)
+    write(tmp_path / "a.h5", images[:3], make_labels(3), {})
+    assert FaceStore(tmp_path / "a.h5").labels_are == "fitted to the annotated points"
+    record = {"network": "916c40c9aaaabbbb", "name": "fast-x2", "date": "2026-11-26"}
+    write(tmp_path / "b.h5", images[:3], make_labels(3), {"relabelled": json.dumps(record)})
+    assert FaceStore(tmp_path / "b.h5").labels_are == (
+        "relabelled by fast-x2 (916c40c9…) on 2026-11-26: fitted to human points, a prior and that network"
+    )
+    write(tmp_path / "c.h5", images[:3], make_labels(3), {"relabelled": json.dumps({"network": "916c40c9aaaabbbb"})})
+    assert FaceStore(tmp_path / "c.h5").labels_are.startswith("relabelled by 916c40c9…: fitted")

@@ -34,6 +34,14 @@ def make_rows(steps: int = 400, every: int = 10, validate: int = 100) -> list[di
     return rows
 
 
+@pytest.fixture
+def drafts(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The figures that would be saved from here on: drawing their pixels takes far longer than making them."""
+    figures: list[Any] = []
+    monkeypatch.setattr(charts, "_save", lambda figure, path: figures.append(figure))
+    return figures
+
+
 def lines(axes: Any) -> dict[str, Any]:
     return {line.get_label(): line for line in axes.get_lines()}
 
@@ -44,13 +52,13 @@ def read(path: Path) -> np.ndarray:
     return image
 
 
-def test_ced_is_exact(tmp_path: Path, drawn: list[Any]) -> None:
+def test_ced_is_exact(tmp_path: Path, drafts: list[Any]) -> None:
     errors = {
         "good": np.round(np.random.default_rng(0).gamma(3, 1.2, 150), 1),
         "poor": np.array([3.0, np.nan, 25.0, 9.0, 10.0, 0.0]),
     }
     save_ced(tmp_path / "ced.png", errors, limit=10.0)
-    curves = [line for line in drawn[0].axes[0].get_lines() if line.get_drawstyle() == "steps-post"]
+    curves = [line for line in drafts[0].axes[0].get_lines() if line.get_drawstyle() == "steps-post"]
     assert len(curves) == 2
     for curve, nme in zip(curves, errors.values(), strict=True):
         x, y = curve.get_data()
@@ -76,9 +84,9 @@ def test_ced_legend_by_hand(tmp_path: Path, drawn: list[Any]) -> None:
     assert [line.get_xdata()[0] for line in axes.get_lines()][-1] == 6.0
 
 
-def test_ced_with_another_threshold(tmp_path: Path, drawn: list[Any]) -> None:
+def test_ced_with_another_threshold(tmp_path: Path, drafts: list[Any]) -> None:
     save_ced(tmp_path / "ced.png", {"a": np.array([3.0, 5.0, 9.0])}, threshold=4.5, unit="% of eye distance")
-    axes = drawn[0].axes[0]
+    axes = drafts[0].axes[0]
     assert axes.get_legend().get_title().get_text().split()[0] == "FR@4.5"
     assert axes.get_legend().get_texts()[0].get_text().split()[1] == "66.7"
     assert [line.get_xdata()[0] for line in axes.get_lines()][-1] == 4.5
@@ -90,10 +98,10 @@ def test_ced_without_curve(tmp_path: Path) -> None:
     assert read(tmp_path / "ced.png").shape == (720, 1200, 3)
 
 
-def test_learning_curve_shows_the_rows(tmp_path: Path, drawn: list[Any]) -> None:
+def test_learning_curve_shows_the_rows(tmp_path: Path, drafts: list[Any]) -> None:
     rows = make_rows()
     save_learning_curve(tmp_path / "curve.png", rows)
-    left, right, behind = drawn[0].axes
+    left, right, behind = drafts[0].axes
     (loss,), (rate,) = left.get_lines(), behind.get_lines()
     np.testing.assert_allclose(loss.get_data(), [[r["step"] for r in rows], [r["loss"] for r in rows]])
     np.testing.assert_allclose(rate.get_ydata(), [r["learning_rate"] for r in rows])
@@ -107,11 +115,11 @@ def test_learning_curve_shows_the_rows(tmp_path: Path, drawn: list[Any]) -> None
     assert high > 7
 
 
-def test_lines_written_again_after_a_resume_count_once(tmp_path: Path, drawn: list[Any]) -> None:
+def test_lines_written_again_after_a_resume_count_once(tmp_path: Path, drafts: list[Any]) -> None:
     rows = make_rows(100)
     again = [{**row, "loss": 9.0} for row in rows[5:]]
     save_learning_curve(tmp_path / "curve.png", rows + again)
-    x, y = drawn[0].axes[0].get_lines()[0].get_data()
+    x, y = drafts[0].axes[0].get_lines()[0].get_data()
     np.testing.assert_array_equal(x, np.arange(10, 101, 10))
     assert (y[5:] == 9.0).all()
     assert (y[:5] < 1.0).all()
@@ -138,17 +146,17 @@ def test_little_to_draw(tmp_path: Path, drawn: list[Any], rows: list[dict[str, A
     assert set(lines(drawn[0].axes[1])) == expected
 
 
-def test_single_points_are_marked(tmp_path: Path, drawn: list[Any]) -> None:
+def test_single_points_are_marked(tmp_path: Path, drafts: list[Any]) -> None:
     save_learning_curve(tmp_path / "curve.png", make_rows()[:1])
-    assert drawn[0].axes[0].get_lines()[0].get_marker() == "o"
+    assert drafts[0].axes[0].get_lines()[0].get_marker() == "o"
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.11, 0.13), (0.1, 0.1), (0.02, 0.5), (2.0, 90.0), (1e-5, 3e4)])
 def test_log_axis_encloses_the_values_with_readable_ticks(
-    tmp_path: Path, drawn: list[Any], low: float, high: float
+    tmp_path: Path, drafts: list[Any], low: float, high: float
 ) -> None:
     save_learning_curve(tmp_path / "curve.png", [{"step": 1, "loss": high}, {"step": 2, "loss": low}])
-    axes = drawn[0].axes[0]
+    axes = drafts[0].axes[0]
     bottom, top = axes.get_ylim()
     assert bottom < low <= high < top
     labels = [text.get_text() for text in axes.get_yticklabels()]
@@ -183,10 +191,10 @@ def test_interval_of_a_median_is_the_exact_one() -> None:
     assert {count: charts._rank_below_median(count) for count in expected} == expected
 
 
-def test_outliers_are_counted_and_not_cut_in_silence(tmp_path: Path, drawn: list[Any]) -> None:
+def test_outliers_are_counted_and_not_cut_in_silence(tmp_path: Path, drafts: list[Any]) -> None:
     nme = np.concatenate([np.full(98, 3.0), [500.0, 40.0]])
     save_error_by_yaw(tmp_path / "yaw.png", {"a": nme}, np.linspace(-100, 100, 100))
-    axes = drawn[0].axes[0]
+    axes = drafts[0].axes[0]
     top = axes.get_ylim()[1]
     assert 3 < top < 40
     assert axes.get_title(loc="right") == f"▲ 2 faces above {top:.1f}"
@@ -206,10 +214,10 @@ def make_face() -> np.ndarray:
     return np.stack([np.cos(angle), np.sin(angle), np.cos(3 * angle)], axis=1)
 
 
-def test_landmark_errors_are_coloured_and_named(tmp_path: Path, drawn: list[Any]) -> None:
+def test_landmark_errors_are_coloured_and_named(tmp_path: Path, drafts: list[Any]) -> None:
     shape, errors = make_face(), np.random.default_rng(4).permutation(68) / 10 + 1
     save_landmark_errors(tmp_path / "landmarks.png", shape, errors, "% of eye distance")
-    front, turned, bar, table = drawn[0].axes
+    front, turned, bar, table = drafts[0].axes
     named = {str(k) for k in np.argsort(errors)[-5:]}
     turn = np.deg2rad(55)
     for axes, x in ((front, shape[:, 0]), (turned, np.cos(turn) * shape[:, 0] + np.sin(turn) * shape[:, 2])):
@@ -221,7 +229,7 @@ def test_landmark_errors_are_coloured_and_named(tmp_path: Path, drawn: list[Any]
         assert at == {tuple(point): value for point, value in expected}, "every landmark at its place in its colour"
         assert {text.get_text() for text in axes.texts} == named
         assert axes.yaxis_inverted()
-    # the near side is drawn over the far side
+    # the near side is drafts over the far side
     depth = dict(zip(np.round(errors, 6), np.cos(turn) * shape[:, 2] - np.sin(turn) * shape[:, 0], strict=True))
     assert (np.diff([depth[round(value, 6)] for value in turned.collections[0].get_array()]) >= -1e-9).all()
     assert bar.get_title(loc="left") == "NME, % of eye distance"
@@ -251,13 +259,24 @@ def test_robustness_shows_the_rows(tmp_path: Path, drawn: list[Any]) -> None:
     assert read(tmp_path / "empty.png").shape == (540, 1200, 3)
 
 
-def test_files_are_the_same_every_time_and_carry_no_version(tmp_path: Path) -> None:
-    rows, errors = make_rows(), {"a": np.linspace(0, 9, 50)}
+def test_files_are_the_same_every_time_and_carry_no_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nme, yaw = np.linspace(0, 9, 50), np.linspace(-90, 90, 50)
+    save_ced(tmp_path / "whole.png", {"a": nme})
+    save_ced(tmp_path / "again.png", {"a": nme})
+    assert (tmp_path / "whole.png").read_bytes() == (tmp_path / "again.png").read_bytes()
+    make = charts._figure
+
+    def without_layout(width: float, height: float) -> Any:
+        figure = make(width, height)
+        figure.set_layout_engine("none")  # which takes as long as all the drawing
+        return figure
+
+    monkeypatch.setattr(charts, "_figure", without_layout)
     for name, more in (("first", 0), ("second", 0), ("other", 1)):
-        folder, nme = tmp_path / name, errors["a"] + more
-        save_learning_curve(folder / "curve.png", [{**row, "loss": row["loss"] + more} for row in rows])
-        save_ced(folder / "ced.png", {"a": nme})
-        save_error_by_yaw(folder / "yaw.png", {"a": nme}, np.linspace(-90, 90, 50))
+        folder = tmp_path / name
+        save_learning_curve(folder / "curve.png", [{**row, "loss": row["loss"] + more} for row in make_rows(100)])
+        save_ced(folder / "ced.png", {"a": nme + more})
+        save_error_by_yaw(folder / "yaw.png", {"a": nme + more}, yaw)
         save_landmark_errors(folder / "landmarks.png", make_face(), np.linspace(1, 2 + more, 68))
         save_robustness(folder / "robustness.png", ROBUSTNESS[: 6 - more])
     names = ["ced.png", "curve.png", "landmarks.png", "robustness.png", "yaw.png"]

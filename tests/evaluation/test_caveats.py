@@ -10,7 +10,9 @@ from scored_faces import make_labels, write_scored_store
 
 from dhm_cli.evaluation.caveats import caveats
 from dhm_cli.evaluation.ground_truth import GroundTruth, load_ground_truth
-from dhm_cli.evaluation.scores import Method, Scoring, score
+from dhm_cli.evaluation.method import Method, Origin
+from dhm_cli.evaluation.numbers import Scoring
+from dhm_cli.evaluation.scores import score
 from dhm_cli.morphable.face_model import FaceModel
 
 
@@ -21,7 +23,7 @@ def truth(tmp_path_factory: pytest.TempPathFactory, toy_model: FaceModel) -> Gro
 
 
 def notes(truth: GroundTruth, landmarks: NDArray[np.floating], pose: Any = None) -> list[str]:
-    method = Method("X", {"name": "X", "kind": "predictions"}, np.asarray(landmarks, np.float64), pose)
+    method = Method("X", Origin("predictions"), np.asarray(landmarks, np.float64), pose)
     return caveats(truth, [method], [score(method, truth, Scoring(replicates=100))])
 
 
@@ -60,7 +62,7 @@ def test_faces_without_points(truth: GroundTruth) -> None:
 
 
 def test_boxes_of_different_origin(truth: GroundTruth) -> None:
-    methods = [Method(kind, {"kind": kind}, truth.landmarks) for kind in ("network", "predictions", "network")]
+    methods = [Method(kind, Origin(kind), truth.landmarks) for kind in ("network", "predictions", "network")]
     scores = [score(method, truth, Scoring(replicates=100)) for method in methods]
     (note,) = caveats(truth, methods, scores)
     assert note.startswith("predictions: networks get the boxes of the protocol")
@@ -69,7 +71,7 @@ def test_boxes_of_different_origin(truth: GroundTruth) -> None:
 
 def test_faces_that_networks_may_have_seen(truth: GroundTruth) -> None:
     seen = replace(truth, split="val")
-    network, predictions = (Method(kind, {"kind": kind}, truth.landmarks) for kind in ("network", "predictions"))
+    network, predictions = (Method(kind, Origin(kind), truth.landmarks) for kind in ("network", "predictions"))
     result = score(network, seen, Scoring(replicates=100))
     assert caveats(seen, [network], [result]) == [
         "network: a network may have learned from val faces, or been chosen on them, so its numbers may be too good"

@@ -16,12 +16,15 @@ from scored_faces import NAMES, YAW, make_labels, write_scored_store
 from dhm_cli.data.store import FaceStore
 from dhm_cli.errors import InputError
 from dhm_cli.evaluation import network_landmarks as prediction
-from dhm_cli.evaluation.evaluate import EvaluationOptions, evaluate
-from dhm_cli.evaluation.scores import Scoring
+from dhm_cli.evaluation.evaluate import EvaluationOptions
+from dhm_cli.evaluation.evaluate import evaluate as run_evaluation
+from dhm_cli.evaluation.numbers import Scoring
 from dhm_cli.geometry.crop import crop_matrix, extract_crop
 from dhm_cli.geometry.landmarks import face_size
+from dhm_cli.inference.aligner import Face
 from dhm_cli.inference.engines import Engine, OnnxEngine
-from dhm_cli.inference.landmark_csv import COLUMNS, face_row
+from dhm_cli.inference.landmark_csv import LandmarkTable
+from dhm_cli.inference.results import OK, PhotoResult
 from dhm_cli.metrics.landmark_error import normalised_mean_error
 from dhm_cli.models.checkpoint import save_checkpoint
 from dhm_cli.morphable.face_model import FaceModel
@@ -30,13 +33,17 @@ QUICK = Scoring(replicates=100)
 FILES = [
     "ced.png",
     "faces.csv",
-    "gallery.png",
     "landmarks.png",
     "predictions.npz",
     "report.html",
     "report.json",
     "yaw.png",
 ]
+
+
+def evaluate(*arguments: Any) -> dict[str, Any]:
+    """The content of the report's JSON file, NaN in place of null."""
+    return run_evaluation(*arguments).to_json()
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +68,7 @@ def save(path: Path, landmarks: NDArray[np.floating], names: tuple[str, ...] = N
 def test_a_network_and_its_report(store: Path, dummy_network: Path, tmp_path: Path) -> None:
     stages: list[tuple[str, int, int]] = []
     report = evaluate(
-        options(store, checkpoint=dummy_network, report=tmp_path / "out", command="dhm evaluate"),
+        options(store, model=dummy_network, report=tmp_path / "out", command="dhm evaluate"),
         lambda *step: stages.append(step),
     )
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == FILES
@@ -92,14 +99,14 @@ def test_a_network_and_its_report(store: Path, dummy_network: Path, tmp_path: Pa
     assert read["nme"]["mean_of_bins"] == pytest.approx(report["nme"]["mean_of_bins"])
     assert stages[-3][1:] == (8, 8)
     assert [stage for stage, _, _ in stages[-2:]] == ["scoring", "report"]
-    for picture in ("ced", "yaw", "landmarks", "gallery"):
+    for picture in ("ced", "yaw", "landmarks"):
         image = cv2.imread(str(tmp_path / "out" / f"{picture}.png"))
         assert image is not None
         assert image.std() > 5
 
 
 def test_the_numbers_are_those_of_the_network(store: Path, dummy_network: Path, landmarks: NDArray[np.float32]) -> None:
-    report = evaluate(options(store, checkpoint=dummy_network))
+    report = evaluate(options(store, model=dummy_network))
     # By hand: the network answers with its mean shape in the middle of the crop, moved right by the crop's mean grey.
     engine: Engine = OnnxEngine(dummy_network)
     low, high = (end.astype(np.float64) for end in (landmarks[..., :2].min(axis=1), landmarks[..., :2].max(axis=1)))
@@ -114,8 +121,9 @@ def test_the_numbers_are_those_of_the_network(store: Path, dummy_network: Path, 
     assert report["pose"]["source"] == "predicted"
 
 
+@pytest.mark.usefixtures("no_charts")
 def test_its_own_predictions_score_the_same(store: Path, dummy_network: Path, tmp_path: Path) -> None:
-    first = evaluate(options(store, checkpoint=dummy_network, report=tmp_path / "a"))
+    first = evaluate(options(store, model=dummy_network, report=tmp_path / "a"))
     second = evaluate(options(store, predictions=tmp_path / "a" / "predictions.npz", report=tmp_path / "b"))
     for name in (
         "nme",
@@ -148,8 +156,10 @@ def test_the_truth_as_predictions_of_every_kind(store: Path, landmarks: NDArray[
     for name, points in zip(NAMES, landmarks[..., :2] + 1.0, strict=True):
         text = "\n".join(f"{x} {y}" for x, y in points)
         (tmp_path / "d" / name).with_suffix(".pts").write_text(f"version: 1\nn_points: 68\n{{\n{text}\n}}\n")
-    rows = [face_row(f"photos/{n}", 0, 0.9, (0, 0, 1, 1), (0, 0, 0), p) for n, p in zip(NAMES, landmarks, strict=True)]
-    (tmp_path / "e.csv").write_text("\n".join(",".join(row) for row in [COLUMNS, *rows]))
+    table = LandmarkTable(tmp_path / "e.csv")
+    for name, points in zip(NAMES, landmarks, strict=True):
+        table.write(PhotoResult(f"photos/{name}", OK, 1), [Face(points, (0, 0, 1, 1), 0.9, (0, 0, 0))])
+    table.finish()
     for kind in ("a.npy", "b.npz", "c.json", "d", "e.csv"):
         report = evaluate(options(store, predictions=tmp_path / kind))
         # The table has three digits after the point.
@@ -158,6 +168,7 @@ def test_the_truth_as_predictions_of_every_kind(store: Path, landmarks: NDArray[
         assert report["auc"]["7"] == pytest.approx(100.0, abs=1e-2)
 
 
+@pytest.mark.usefixtures("no_charts")
 def test_two_methods_beside_each_other(store: Path, landmarks: NDArray[np.float32], tmp_path: Path) -> None:
     size = face_size(landmarks)[:, None]
     ours, theirs = landmarks.copy(), landmarks.copy()
@@ -206,7 +217,7 @@ def test_a_network_against_predictions(store: Path, landmarks: NDArray[np.float3
 
 
 def test_jitter_has_a_curve_and_a_picture_of_it(store: Path, dummy_network: Path, tmp_path: Path) -> None:
-    report = evaluate(options(store, checkpoint=dummy_network, protocol="jitter", report=tmp_path))
+    report = evaluate(options(store, model=dummy_network, protocol="jitter", report=tmp_path))
     assert (tmp_path / "robustness.png").exists()
     assert len(report["robustness"]) == 18
     (headline,) = (row for row in report["robustness"] if row["kind"] == "both" and row["level"] == pytest.approx(10))
@@ -227,21 +238,22 @@ def test_predictions_of_other_faces_are_counted(store: Path, landmarks: NDArray[
     assert (report["method"]["unused"], report["missing"]["count"]) == (2, 0)
 
 
+@pytest.mark.usefixtures("no_charts")
 def test_a_stopped_evaluation_goes_on(
     store: Path, dummy_network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prediction, "_PIECE", 3)
-    whole = evaluate(options(store, checkpoint=dummy_network))
+    whole = evaluate(options(store, model=dummy_network))
 
     def stop(stage: str, done: int, total: int) -> None:
         if done == 6:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        evaluate(options(store, checkpoint=dummy_network, report=tmp_path), stop)
+        evaluate(options(store, model=dummy_network, report=tmp_path), stop)
     assert [path.name for path in tmp_path.iterdir()] == ["unfinished-0.npz"]
     steps: list[int] = []
-    report = evaluate(options(store, checkpoint=dummy_network, report=tmp_path), lambda _, done, __: steps.append(done))
+    report = evaluate(options(store, model=dummy_network, report=tmp_path), lambda _, done, __: steps.append(done))
     assert steps[:2] == [6, 8]
     assert report["nme"] == whole["nme"]
     assert sorted(path.name for path in tmp_path.iterdir()) == FILES
@@ -250,11 +262,11 @@ def test_a_stopped_evaluation_goes_on(
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({"checkpoint": "a.onnx", "predictions": "b.csv"}, "one at a time"),
+        ({"model": "a.onnx", "predictions": "b.csv"}, "one at a time"),
         ({"predictions": "b.onnx"}, r"b\.onnx: a network"),
         ({"predictions": "b.csv", "protocol": "jitter"}, "moves the boxes of a network"),
-        ({"checkpoint": "b.csv"}, r"b\.csv: not a network"),
-        ({"checkpoint": "absent.onnx"}, r"absent\.onnx: cannot be read"),
+        ({"model": "b.csv"}, r"b\.csv: not a network"),
+        ({"model": "absent.onnx"}, r"absent\.onnx: cannot be read"),
         ({"predictions": "absent.csv"}, r"absent\.csv"),
         ({"protocol": "easy"}, "--protocol easy"),
         ({"against": ["absent.csv"]}, r"--against absent\.csv: no such file"),
@@ -265,7 +277,7 @@ def test_a_stopped_evaluation_goes_on(
     ],
 )
 def test_what_cannot_be_evaluated(store: Path, more: dict[str, Any], words: str) -> None:
-    paths = {key: Path(value) if key in ("checkpoint", "predictions") else value for key, value in more.items()}
+    paths = {key: Path(value) if key in ("model", "predictions") else value for key, value in more.items()}
     with pytest.raises(InputError, match=words) as caught:
         evaluate(options(store, **paths))
     assert caught.value.hint

@@ -10,7 +10,9 @@ from dhm_cli.errors import InputError
 from dhm_cli.evaluation.matching import Match, match_predictions
 from dhm_cli.evaluation.predictions import Predictions, read_predictions
 from dhm_cli.geometry.landmarks import bounding_box
-from dhm_cli.inference.landmark_csv import COLUMNS, face_row
+from dhm_cli.inference.aligner import Face
+from dhm_cli.inference.landmark_csv import LandmarkTable
+from dhm_cli.inference.results import OK, PhotoResult
 
 FILE = Path("method.csv")
 SHAPE = np.stack([np.arange(68.0) % 17, np.arange(68.0) % 11], axis=-1)
@@ -202,9 +204,9 @@ def test_data_without_faces() -> None:
 def test_from_a_file_of_align(tmp_path: Path) -> None:
     path = tmp_path / "landmarks.csv"
     faces = np.concatenate([faces_at([10, 50]), np.zeros((2, 68, 1))], axis=-1)
-    rows = [face_row("photos/AFW/caf\udce9.jpg", f, 1.0, (1, 2, 3, 4), (0, 0, 0), faces[f]) for f in (0, 1)]
-    text = "\n".join(",".join(row) for row in [COLUMNS, *rows])
-    path.write_text(text, encoding="utf-8", errors="surrogateescape")
+    table = LandmarkTable(path)
+    table.write(PhotoResult("photos/AFW/caf\udce9.jpg", OK, 2), [Face(f, (1, 2, 3, 4), 1.0, (0, 0, 0)) for f in faces])
+    table.finish()
     # A store holds such bytes as escapes.
     found = match_predictions(read_predictions(path), ["AFW/caf\\xe9.jpg"], bounding_box(faces_at([49])), path)
     assert found.rows.tolist() == [1]

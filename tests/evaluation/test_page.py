@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 from dhm_cli.errors import FormatError, InputError
+from dhm_cli.evaluation.gallery import Section, Tile
 from dhm_cli.evaluation.page import interval, number, signed, write_page
+from dhm_cli.metrics.headline import HEADLINE, nested
 
 FIVE = ("0-30", "30-60", "60-90", "mean_of_bins", "mean_of_images")
 VOID = {"meta", "link", "img", "br"}
@@ -32,12 +34,20 @@ class Numbers:
     def five(self) -> dict[str, float]:
         return {key: self.next() for key in FIVE}
 
+    def headline(self, **rate: float) -> dict[str, Any]:
+        numbers = nested({entry.name: self.next() for entry in HEADLINE})
+        return {**numbers, "failure_rate": {**rate, "value": numbers["failure_rate"]}}
+
     def pair(self) -> list[float]:
         return [self.next(), self.next()]
 
     def difference(self, verdict: str) -> dict[str, Any]:
         low, value, high = self.next(), self.next(), self.next()
         return {"value": -value, "interval": [-high, -low], "verdict": verdict}
+
+
+def verdict(name: str) -> str:
+    return "worse" if name.startswith("auc") else "level" if name in FIVE else "better"
 
 
 def make_report() -> dict[str, Any]:
@@ -49,17 +59,8 @@ def make_report() -> dict[str, Any]:
         "protocol": "detector",
         "refine": 1,
         "missing": {"count": 5},
-        "nme": n.five(),
-        "median": n.next(),
-        "failure_rate": {"value": n.next()},
-        "auc": {"7": n.next(), "8": n.next()},
-        "difference": {
-            "common": 1129,
-            "nme": {key: n.difference("level") for key in FIVE},
-            "median": n.difference("better"),
-            "failure_rate": n.difference("better"),
-            "auc": {"7": n.difference("worse"), "8": n.difference("worse")},
-        },
+        **n.headline(),
+        "difference": {"common": 1129, **nested({e.name: n.difference(verdict(e.name)) for e in HEADLINE})},
     }
     pose = {key: n.next() for key in ("pitch", "yaw", "roll", "mean", "geodesic")}
     row = {
@@ -105,23 +106,17 @@ def make_report() -> dict[str, Any]:
             "by_bin": {"0-30": 52, "30-60": 31, "60-90": 22},
             "names": ["m.jpg"],
         },
-        "nme": n.five(),
+        **n.headline(threshold=4.5),
         "nme_by_labelled_yaw": {
             **n.five(),
             "bins": {"0-30": 613, "30-60": 414, "60-90": 207},
             "intervals": {key: n.pair() for key in FIVE},
         },
-        "median": n.next(),
-        "failure_rate": {"threshold": 4.5, "value": n.next()},
-        "auc": {"7": n.next(), "8": n.next()},
         "intervals": {
             "level": 95.0,
             "replicates": 2017,
             "seed": 3,
-            "nme": {key: n.pair() for key in FIVE},
-            "median": n.pair(),
-            "failure_rate": n.pair(),
-            "auc": {"7": n.pair(), "8": n.pair()},
+            **nested({entry.name: n.pair() for entry in HEADLINE}),
         },
         "regions": {name: n.five() for name in ("jaw", "brows", "nose", "eyes", "mouth")},
         "visibility": {"visible": n.five(), "self_occluded": n.five(), "share_self_occluded": n.next()},
@@ -232,7 +227,7 @@ class Page(HTMLParser):
 @pytest.fixture
 def pictures(tmp_path: Path) -> dict[str, Path]:
     result = {}
-    for k, name in enumerate(("ced", "yaw", "landmarks", "gallery", "robustness")):
+    for k, name in enumerate(("ced", "yaw", "landmarks", "robustness")):
         result[name] = tmp_path / f"{name}.png"
         cv2.imwrite(str(result[name]), np.full((30 + k, 50, 3), 40 * k, np.uint8))
     return result
@@ -240,7 +235,7 @@ def pictures(tmp_path: Path) -> dict[str, Path]:
 
 def show(folder: Path, report: dict[str, Any], pictures: dict[str, Path]) -> Page:
     path = folder / "out" / "report.html"
-    write_page(path, report, pictures)
+    write_page(path, report, pictures, show_published=True)
     assert [p.name for p in path.parent.iterdir()] == ["report.html"]
     return Page(path.read_text(encoding="utf-8"))
 
@@ -444,3 +439,23 @@ def test_how_numbers_are_printed() -> None:
     assert number(-62.25, 1) == "−62.2"  # noqa: RUF001
     assert interval([-0.4, 1.0]) == "[−0.40, 1.00]"  # noqa: RUF001
     assert [interval(ends) for ends in (None, [None, None], [float("nan"), 1.0])] == ["–"] * 3  # noqa: RUF001
+
+
+def test_the_gallery_has_whole_names_and_pictures_inside(tmp_path: Path) -> None:
+    tiles = [Tile("sub/whole name <of> a face.jpg", 41.0, 7.25, b"jpeg"), Tile("lost", 3.0, float("nan"), b"")]
+    write_page(tmp_path / "report.html", make_report(), {}, [Section("largest error", tiles)])
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    text = Page(page).text
+    for words in ("largest error", "7.25 %", "+41°", "sub/whole name <of> a face.jpg", "+3°", "lost"):
+        assert words in text, words
+    assert "data:image/jpeg;base64,anBlZw==" in page
+
+
+def test_published_rows_are_left_out_where_they_cannot_be_compared(tmp_path: Path) -> None:
+    report = make_report()
+    for comparable in (False, True):
+        report["published"]["comparable"] = comparable
+        write_page(tmp_path / "report.html", report, {})
+        text = Page((tmp_path / "report.html").read_text(encoding="utf-8")).text
+        assert ("Printed results" in text) == comparable
+        assert ("cannot be compared with this evaluation" in text) != comparable

@@ -14,7 +14,9 @@ import pytest
 
 from dhm_cli.errors import InputError
 from dhm_cli.evaluation.predictions import read_predictions
-from dhm_cli.inference.landmark_csv import BAD_BOX, COLUMNS, NO_FACE, UNREADABLE, LandmarkTable, empty_row, face_row
+from dhm_cli.inference.aligner import Face
+from dhm_cli.inference.landmark_csv import LandmarkTable
+from dhm_cli.inference.results import BAD_BOX, NO_FACE, OK, UNREADABLE, PhotoResult
 
 # Point k of face f is (10 f + k, 200 - k / 4, k / 2 - 20): exact in every format.
 K = np.arange(68)
@@ -67,10 +69,11 @@ def refused(path: Path, reason: str, hint: str = "") -> None:
 
 def test_table_of_align(tmp_path: Path) -> None:
     table = LandmarkTable(tmp_path / "landmarks.csv")
-    first = [face_row(NAMES[0], f, 0.5, (1, 2, 3, 4), (-1.5, 20.25, f), FACES[f]) for f in (0, 1)]
-    for rows in (first, [empty_row("none.jpg", NO_FACE)], [empty_row("bad.jpg", UNREADABLE)]):
-        table.write(rows)
-    table.write([empty_row("box.jpg", BAD_BOX), face_row(NAMES[2], 1, np.nan, (1, 2, 3, 4), (1, 2, 3), FACES[2])])
+    table.write(PhotoResult(NAMES[0], OK, 2), [Face(FACES[f], (1, 2, 3, 4), 0.5, (-1.5, 20.25, f)) for f in (0, 1)])
+    table.write(PhotoResult("none.jpg", NO_FACE), [])
+    table.write(PhotoResult("bad.jpg", UNREADABLE, problems=("not an image",)), [])
+    table.write(PhotoResult("box.jpg", BAD_BOX, problems=("it lies outside",)), [])
+    table.write(PhotoResult(NAMES[2], OK, 1), [Face(FACES[2], (1, 2, 3, 4), np.nan, (1, 2, 3))])
     table.finish()
     found = read_predictions(tmp_path / "landmarks.csv")
     assert found.names == (NAMES[0], NAMES[0], NAMES[2])
@@ -262,7 +265,10 @@ def test_numbers_that_are_no_angles(tmp_path: Path, bad: list[float]) -> None:
 
 def test_no_face(tmp_path: Path) -> None:
     refused(write_csv(tmp_path / "a.csv", header_of(), []), "no face")
-    refused(write_csv(tmp_path / "b.csv", list(COLUMNS), [empty_row("a.jpg", NO_FACE)]), "no face")
+    table = LandmarkTable(tmp_path / "b.csv")
+    table.write(PhotoResult("a.jpg", NO_FACE), [])
+    table.finish()
+    refused(tmp_path / "b.csv", "no face")
     for k, value in enumerate([{}, [], {"a.jpg": []}, [{"name": "a.jpg", "points": []}]]):
         refused(write_json(tmp_path / f"{k}.json", value), "no face")
     np.save(tmp_path / "a.npy", FACES[:0])

@@ -12,7 +12,8 @@ from dhm_cli.data.store import FaceLabels
 from dhm_cli.evaluation.ground_truth import GroundTruth, load_ground_truth
 from dhm_cli.evaluation.network_landmarks import predict_faces
 from dhm_cli.evaluation.protocols import JITTER_HEADLINE, JITTERS, Protocol, make_protocol
-from dhm_cli.inference.detection import FaceBox, FaceDetector, crop_square_from_box
+from dhm_cli.inference.face_box import FaceBox, crop_square_from_box
+from dhm_cli.inference.yunet import FaceDetector
 from dhm_cli.morphable.face_model import FaceModel
 from dhm_cli.runtime.unfinished import Unfinished
 
@@ -193,7 +194,7 @@ def test_an_interrupted_run_goes_on_where_it_was(truth: GroundTruth, labels: Fac
     begun = len(calls)  # the piece after the failing one may have begun
     seen: list[int] = []
     found = predict_faces(
-        Function(network), many, protocol, 0, 1, Unfinished(kept, key), lambda done, _: seen.append(done)
+        Function(network), many, protocol, 0, 1, Unfinished(kept, key), lambda _, done, __: seen.append(done)
     )
     assert len(calls) - begun == 14
     assert seen == [32, *range(48, 257, 16)]

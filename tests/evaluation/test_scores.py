@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from scored_faces import NAMES, YAW, make_labels, write_scored_store
 
 from dhm_cli.evaluation.ground_truth import GroundTruth, load_ground_truth
+from dhm_cli.evaluation.method import Method, Origin
+from dhm_cli.evaluation.numbers import Scoring
 from dhm_cli.evaluation.protocols import JITTERS
-from dhm_cli.evaluation.scores import Method, Scoring, difference, noise_floor, pose_errors, score
+from dhm_cli.evaluation.scores import difference, noise_floor, pose_errors, score
 from dhm_cli.geometry.landmarks import GROUPS, face_size
 from dhm_cli.geometry.occlusion import self_occluded
 from dhm_cli.geometry.pose import euler_to_matrix
@@ -25,7 +27,7 @@ BINS = {"0-30": 2.0, "30-60": 5.75, "60-90": 26.5 / 3, "mean_of_bins": (7.75 + 2
 
 
 def method(landmarks: NDArray[np.floating], pose: NDArray[np.float64] | None = None, **more: Any) -> Method:
-    return Method("ours", {"name": "ours"}, np.asarray(landmarks, np.float64), pose, **more)
+    return Method("ours", Origin("predictions"), np.asarray(landmarks, np.float64), pose, **more)
 
 
 def shifted(truth: GroundTruth, percent: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -52,7 +54,7 @@ def truth(store: Path) -> GroundTruth:
 
 
 def test_the_truth_itself_scores_nothing_at_all(truth: GroundTruth) -> None:
-    numbers = score(method(truth.landmarks), truth, QUICK).numbers
+    numbers = score(method(truth.landmarks), truth, QUICK).numbers.to_json()
     zeros = [numbers["nme"], numbers["nme_3d"]["depth"], *numbers["regions"].values(), numbers["visibility"]["visible"]]
     for values in (*zeros, numbers["visibility"]["self_occluded"]):
         assert all(value == 0 for name, value in values.items() if name != "faces")
@@ -60,14 +62,14 @@ def test_the_truth_itself_scores_nothing_at_all(truth: GroundTruth) -> None:
     assert numbers["auc"] == {"7": pytest.approx(100.0), "8": pytest.approx(100.0)}
     assert (numbers["missing"]["count"], numbers["mean_offset"]) == (0, [0.0, 0.0])
     assert all(numbers["pose"][name] == pytest.approx(0.0, abs=1e-6) for name in ("pitch", "yaw", "roll", "geodesic"))
-    given = score(method(truth.landmarks, truth.pose), truth, QUICK).numbers["pose"]
+    given = score(method(truth.landmarks, truth.pose), truth, QUICK).numbers.to_json()["pose"]
     assert given["mean"] == 0
     assert all(face["nme"] == 0 for face in numbers["worst"])
 
 
 def test_known_errors_give_exactly_their_numbers(truth: GroundTruth) -> None:
     result = score(method(shifted(truth, ERRORS)), truth, QUICK)
-    numbers = result.numbers
+    numbers = result.numbers.to_json()
     np.testing.assert_allclose(result.nme, ERRORS, rtol=1e-9)
     assert numbers["nme"] == pytest.approx(BINS)
     assert numbers["n"] == 8
@@ -85,12 +87,12 @@ def test_known_errors_give_exactly_their_numbers(truth: GroundTruth) -> None:
 
 
 def test_a_threshold_of_ones_own(truth: GroundTruth) -> None:
-    numbers = score(method(shifted(truth, ERRORS)), truth, Scoring(threshold=3.5, replicates=100)).numbers
+    numbers = score(method(shifted(truth, ERRORS)), truth, Scoring(threshold=3.5, replicates=100)).numbers.to_json()
     assert numbers["failure_rate"] == {"threshold": 3.5, "value": pytest.approx(62.5)}
 
 
 def test_the_second_split_leaves_out_faces_without_a_labelled_yaw(truth: GroundTruth) -> None:
-    labelled = score(method(shifted(truth, ERRORS)), truth, QUICK).numbers["nme_by_labelled_yaw"]
+    labelled = score(method(shifted(truth, ERRORS)), truth, QUICK).numbers.to_json()["nme_by_labelled_yaw"]
     assert labelled["bins"] == {"0-30": 3, "30-60": 2, "60-90": 2}
     assert labelled["0-30"] == pytest.approx((1 + 3 + 12) / 3)
     assert labelled["30-60"] == pytest.approx((2 + 4) / 2)
@@ -102,7 +104,7 @@ def test_the_order_of_faces_changes_nothing(truth: GroundTruth) -> None:
     order = np.random.default_rng(0).permutation(8)
     again = GroundTruth(truth.store, truth.split, truth.label_set, truth.rows[order], truth.faces.take(order))
     points = shifted(truth, ERRORS)
-    a, b = (score(method(p), t, QUICK).numbers for p, t in ((points, truth), (points[order], again)))
+    a, b = (score(method(p), t, QUICK).numbers.to_json() for p, t in ((points, truth), (points[order], again)))
     for name in ("nme", "regions", "auc", "nme_by_labelled_yaw"):
         for key in a[name].keys() - {"bins", "intervals"}:
             assert b[name][key] == pytest.approx(a[name][key], rel=1e-12)
@@ -114,7 +116,7 @@ def test_the_order_of_faces_changes_nothing(truth: GroundTruth) -> None:
 def test_missing_faces_are_failures_without_an_error(truth: GroundTruth) -> None:
     points = shifted(truth, ERRORS)
     points[[1, 7]] = np.nan
-    numbers = score(method(points), truth, QUICK).numbers
+    numbers = score(method(points), truth, QUICK).numbers.to_json()
     assert numbers["n"] == 8
     assert numbers["missing"] == {
         "policy": "fail",
@@ -131,7 +133,7 @@ def test_missing_faces_are_failures_without_an_error(truth: GroundTruth) -> None
 def test_missing_faces_can_be_left_out(truth: GroundTruth) -> None:
     points = shifted(truth, ERRORS)
     points[[1, 7]] = np.nan
-    numbers = score(method(points), truth, Scoring(skip_missing=True, replicates=100)).numbers
+    numbers = score(method(points), truth, Scoring(skip_missing=True, replicates=100)).numbers.to_json()
     assert (numbers["n"], numbers["missing"]["count"], numbers["missing"]["policy"]) == (6, 2, "skip")
     assert numbers["bins"] == {"0-30": 2, "30-60": 2, "60-90": 2}
     assert numbers["failure_rate"]["value"] == pytest.approx(100 * 2 / 6)
@@ -141,13 +143,13 @@ def test_missing_faces_can_be_left_out(truth: GroundTruth) -> None:
 def test_a_bin_that_was_not_found_leaves_no_mean_of_bins(truth: GroundTruth) -> None:
     points = shifted(truth, ERRORS)
     points[5:] = np.nan
-    numbers = score(method(points), truth, QUICK).numbers
+    numbers = score(method(points), truth, QUICK).numbers.to_json()
     assert math.isnan(numbers["nme"]["60-90"])
     for values in (numbers["nme"], numbers["regions"]["jaw"], numbers["visibility"]["visible"], numbers["nme_3d"]):
         assert math.isnan(values["mean_of_bins"])
     assert numbers["nme"]["mean_of_images"] == pytest.approx(17.5 / 5)
     assert numbers["measured"] == {"0-30": 3, "30-60": 2, "60-90": 0, "mean_of_images": 5}
-    left_out = score(method(points), truth, Scoring(skip_missing=True, replicates=100)).numbers
+    left_out = score(method(points), truth, Scoring(skip_missing=True, replicates=100)).numbers.to_json()
     assert left_out["nme"]["mean_of_bins"] == pytest.approx((2 + 5.75) / 2)
 
 
@@ -156,14 +158,14 @@ def test_regions_landmarks_and_visibility_apart(truth: GroundTruth) -> None:
     hidden = self_occluded(euler_to_matrix(np.radians(truth.pose)))
     points = truth.landmarks.copy()
     points[:, GROUPS["nose"], 0] += 0.05 * size
-    nose = score(method(points), truth, QUICK).numbers
+    nose = score(method(points), truth, QUICK).numbers.to_json()
     assert nose["regions"]["nose"]["mean_of_images"] == pytest.approx(5.0)
     assert nose["regions"]["mouth"]["mean_of_images"] == 0
     assert nose["nme"]["mean_of_images"] == pytest.approx(5.0 * 9 / 68)
     assert [k for k, error in enumerate(nose["landmarks"]) if error > 1] == list(range(27, 36))
     points = truth.landmarks.copy()
     points[..., 1] += np.where(hidden, 0.10, 0.02) * size
-    parts = score(method(points), truth, QUICK).numbers["visibility"]
+    parts = score(method(points), truth, QUICK).numbers.to_json()["visibility"]
     assert parts["visible"]["mean_of_bins"] == pytest.approx(2.0)
     assert (parts["visible"]["faces"], parts["self_occluded"]["faces"]) == (8, hidden.any(axis=1).sum())
     assert parts["self_occluded"]["60-90"] == pytest.approx(10.0)
@@ -174,16 +176,18 @@ def test_regions_landmarks_and_visibility_apart(truth: GroundTruth) -> None:
 def test_depth_counts_after_centring_and_only_where_there_is_some(store: Path, truth: GroundTruth) -> None:
     points = truth.landmarks.copy()
     points[..., 2] += 40.0
-    assert score(method(points), truth, QUICK).numbers["nme_3d"]["mean_of_images"] == pytest.approx(0.0, abs=1e-9)
+    assert score(method(points), truth, QUICK).numbers.to_json()["nme_3d"]["mean_of_images"] == pytest.approx(
+        0.0, abs=1e-9
+    )
     sign = np.where(np.arange(68) % 2, 1.0, -1.0)
     points[..., 2] += 0.03 * face_size(truth.landmarks)[:, None] * sign
     points[..., 0] += 0.04 * face_size(truth.landmarks)[:, None]
-    both = score(method(points), truth, QUICK).numbers["nme_3d"]
+    both = score(method(points), truth, QUICK).numbers.to_json()["nme_3d"]
     assert both["mean_of_bins"] == pytest.approx(5.0)
     assert both["depth"]["60-90"] == pytest.approx(3.0)
-    assert score(method(points[..., :2]), truth, QUICK).numbers["nme_3d"] is None
+    assert score(method(points[..., :2]), truth, QUICK).numbers.to_json()["nme_3d"] is None
     again = load_ground_truth(store, "reannotated")
-    assert score(method(points), again, QUICK).numbers["nme_3d"] is None
+    assert score(method(points), again, QUICK).numbers.to_json()["nme_3d"] is None
 
 
 def test_reannotated_labels_are_the_truth_and_the_normaliser(store: Path, truth: GroundTruth) -> None:
@@ -203,7 +207,7 @@ def test_reannotated_labels_are_the_truth_and_the_normaliser(store: Path, truth:
 
 def test_pose_of_the_method(truth: GroundTruth) -> None:
     pose = truth.pose + np.array([3.0, -4.0, 361.0])
-    found = score(method(truth.landmarks, pose), truth, QUICK).numbers["pose"]
+    found = score(method(truth.landmarks, pose), truth, QUICK).numbers.to_json()["pose"]
     assert (found["source"], found["n"], found["excluded"]) == ("predicted", 8, [])
     assert [found[name] for name in ("pitch", "yaw", "roll")] == pytest.approx([3.0, 4.0, 1.0])
     assert found["mean"] == pytest.approx(8 / 3)
@@ -219,10 +223,10 @@ def matrices(degrees: NDArray[np.float64]) -> NDArray[np.float64]:
 def test_pose_from_points_is_how_they_are_turned(truth: GroundTruth) -> None:
     angle = np.radians(7.0)  # in the picture plane
     turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
-    found = score(method(truth.landmarks @ turn.T), truth, QUICK).numbers["pose"]
+    found = score(method(truth.landmarks @ turn.T), truth, QUICK).numbers.to_json()["pose"]
     assert found["source"] == "aligned"
     assert found["geodesic"] == pytest.approx(7.0, abs=1e-4)
-    assert score(method(truth.landmarks[..., :2]), truth, QUICK).numbers["pose"] is None
+    assert score(method(truth.landmarks[..., :2]), truth, QUICK).numbers.to_json()["pose"] is None
 
 
 def test_poses_beyond_the_limit_are_left_out_by_name(truth: GroundTruth) -> None:
@@ -232,11 +236,11 @@ def test_poses_beyond_the_limit_are_left_out_by_name(truth: GroundTruth) -> None
     finally:
         truth.faces.parameters[2, 2] = np.radians(YAW[2])
     assert found is not None
-    assert (found["n"], found["excluded"], found["limit"]) == (7, [NAMES[2]], 99.0)
+    assert (found.n, found.excluded, found.limit) == (7, [NAMES[2]], 99.0)
 
 
 def test_a_shift_of_one_pixel_is_seen(truth: GroundTruth) -> None:
-    numbers = score(method(truth.landmarks + np.array([1.0, 1.0, 0.0])), truth, QUICK).numbers
+    numbers = score(method(truth.landmarks + np.array([1.0, 1.0, 0.0])), truth, QUICK).numbers.to_json()
     assert numbers["mean_offset"] == pytest.approx([1.0, 1.0])
 
 
@@ -245,27 +249,27 @@ def test_normalisers(truth: GroundTruth) -> None:
     corners = np.linalg.norm(truth.landmarks[:, 36, :2] - truth.landmarks[:, 45, :2], axis=1)
     found = score(method(points), truth, Scoring("interocular", replicates=100))
     np.testing.assert_allclose(found.nme, 500 / corners)
-    assert found.numbers["nme"]["mean_of_images"] == pytest.approx((500 / corners).mean())
-    assert found.numbers["landmarks"][0] == pytest.approx((500 / corners).mean())
+    assert found.numbers.to_json()["nme"]["mean_of_images"] == pytest.approx((500 / corners).mean())
+    assert found.numbers.to_json()["landmarks"][0] == pytest.approx((500 / corners).mean())
 
 
 def test_robustness_has_a_row_for_each_level_of_each_kind(truth: GroundTruth) -> None:
     variants = np.stack([shifted(truth, np.full(8, 10 * jitter.level + 1)) for jitter in JITTERS])
-    rows = score(method(variants[0], variants=variants), truth, QUICK).numbers["robustness"]
+    rows = score(method(variants[0], variants=variants), truth, QUICK).numbers.to_json()["robustness"]
     assert [(row["kind"], row["level"]) for row in rows[:6]] == [
         ("shift", pytest.approx(level)) for level in (0, 5, 10, 15, 20, 30)
     ]
     assert [row["kind"] for row in rows] == ["shift"] * 6 + ["scale"] * 6 + ["both"] * 6
     for row in rows:
         assert row["mean_of_bins"] == pytest.approx(row["level"] / 10 + 1)
-    assert score(method(variants[0]), truth, QUICK).numbers["robustness"] is None
+    assert score(method(variants[0]), truth, QUICK).numbers.to_json()["robustness"] is None
 
 
 def test_difference_in_the_structure_of_the_report(truth: GroundTruth) -> None:
     rows = np.tile(np.arange(8), 10)
     many = GroundTruth(truth.store, truth.split, truth.label_set, truth.rows[rows], truth.faces.take(rows))
     ours, theirs = (score(method(shifted(many, np.tile(errors, 10))), many, QUICK) for errors in (ERRORS, ERRORS + 1.0))
-    found = difference(ours, theirs, many, QUICK)
+    found = difference(ours, theirs, many, QUICK).to_json()
     for name in BINS:
         assert found["nme"][name]["value"] == pytest.approx(-1.0)
         assert found["nme"][name]["interval"] == pytest.approx([-1.0, -1.0])
@@ -276,7 +280,7 @@ def test_difference_in_the_structure_of_the_report(truth: GroundTruth) -> None:
 
 
 def test_a_method_that_found_nothing_has_no_numbers(truth: GroundTruth) -> None:
-    numbers = score(method(np.full((8, 68, 3), np.nan)), truth, QUICK).numbers
+    numbers = score(method(np.full((8, 68, 3), np.nan)), truth, QUICK).numbers.to_json()
     assert math.isnan(numbers["nme"]["mean_of_images"])
     assert (numbers["failure_rate"]["value"], numbers["auc"]["7"]) == (100.0, 0.0)
     assert numbers["worst"] == []

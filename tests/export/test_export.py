@@ -33,9 +33,9 @@ from dhm_cli.geometry.landmarks import face_size
 from dhm_cli.inference.engines import OnnxEngine, TorchEngine
 from dhm_cli.models.checkpoint import load_checkpoint, save_checkpoint, write_tensors
 from dhm_cli.models.fast_dhm import FastDhm
-from dhm_cli.models.folded import inference_network
 from dhm_cli.models.interface import image_tensor
-from dhm_cli.morphable.face_model import toy_face_model
+from dhm_cli.models.registry import inference_network
+from dhm_cli.morphable.toy import toy_face_model
 
 SMALL = FastDhmConfig(input_size=48, blocks=((32, 2), (32, 1)), recurrent_channels=32, steps=3, head_rank=16)
 
@@ -107,7 +107,7 @@ def test_export_agrees_with_torch(exports: dict[str, tuple[Path, Path]], precisi
 @pytest.mark.parametrize(
     ("arch", "changes"),
     [
-        ("dhm-vgg", {"steps": 2, "recurrence": "lstm", "channels": (8, 16)}),
+        ("dhm-vgg", {"steps": 2, "recurrence": "lstm", "channels": (16, 16)}),
         ("rhg", {"steps": 1, "recurrence": "none", "hourglasses": 1, "input_size": 32}),
         ("2drnn", {"steps": 2}),
     ],

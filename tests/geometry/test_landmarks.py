@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dhm_cli.geometry.landmarks import CURVES, GROUPS, MIRROR, NUM_LANDMARKS, bounding_box, face_size
-from dhm_cli.morphable.face_model import toy_face_model
+from dhm_cli.morphable.toy import toy_face_model
 
 
 def test_mirror_is_an_involution() -> None:

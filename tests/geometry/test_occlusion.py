@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from dhm_cli.geometry.landmarks import MIRROR
 from dhm_cli.geometry.occlusion import self_occluded
 from dhm_cli.geometry.pose import euler_to_matrix
-from dhm_cli.morphable.face_model import toy_face_model
+from dhm_cli.morphable.toy import toy_face_model
 
 MIDLINE = {8, 27, 28, 29, 30, 33, 51, 57, 62, 66}
 # The far side at profile, by name; 42 is the near eye's inner corner, behind the bridge of the nose.

@@ -14,8 +14,8 @@ from dhm_cli.geometry.pose import (
     geodesic_angle,
     matrix_to_euler,
 )
-from dhm_cli.morphable.face_model import toy_face_model
 from dhm_cli.morphable.rotation import euler_to_matrix as torch_euler_to_matrix
+from dhm_cli.morphable.toy import toy_face_model
 
 
 def matrix(degrees: NDArray[np.float64]) -> NDArray[np.float64]:

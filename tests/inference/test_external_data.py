@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from dhm_cli.cli.main import app
 from dhm_cli.errors import FormatError
 from dhm_cli.inference.aligner import Aligner
-from dhm_cli.inference.engines import onnx_session
 from dhm_cli.inference.external_data import refuse_external_data
+from dhm_cli.inference.onnx_session import onnx_session
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_nothing_outside_of_a_network_is_read(split_network: Path, monkeypatch: 
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", session)
     for load in (
-        lambda: Aligner(weights=split_network),
+        lambda: Aligner(model=split_network),
         lambda: onnx_session(split_network.read_bytes(), "the network"),
     ):
         with pytest.raises(FormatError, match="keeps its numbers in another file"):

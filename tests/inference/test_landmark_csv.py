@@ -1,42 +1,49 @@
 """The table: its columns, odd file names, and what is left of it after an interruption."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from dhm_cli.errors import InputError
-from dhm_cli.inference.landmark_csv import (
-    COLUMNS,
-    NO_FACE,
-    UNREADABLE,
-    LandmarkTable,
-    Row,
-    empty_row,
-    face_row,
-    partial_path,
-)
+from dhm_cli.inference.aligner import Face
+from dhm_cli.inference.landmark_csv import COLUMNS, LandmarkTable
+from dhm_cli.inference.results import BAD_BOX, NO_FACE, OK, UNREADABLE, PhotoResult, partial_path
 
 LANDMARKS = np.arange(68 * 3).reshape(68, 3) / 7
 
 
-def photos() -> list[list[Row]]:
-    """Rows of four photos: two faces, one, none, three; one name has a comma, a quote, a line break and a bad byte."""
-
-    def faces(path: str, count: int) -> list[Row]:
-        return [face_row(path, k, 0.5, (1, 2, 3, 4 + k), (5, 6, 7), LANDMARKS + k) for k in range(count)]
-
-    odd = 'a, "b"\nc\udcff.jpg'
-    return [faces("two.jpg", 2), faces(odd, 1), [empty_row("none.jpg", NO_FACE)], faces("two.jpg.png", 3)]
+# Two faces, one, none, three; one name has a comma, a quote, a line break and a bad byte.
+PATHS = ["two.jpg", 'a, "b"\nc\udcff.jpg', "none.jpg", "two.jpg.png"]
+PHOTOS = [PhotoResult(path, OK if faces else NO_FACE, faces) for path, faces in zip(PATHS, (2, 1, 0, 3), strict=True)]
 
 
-def write_all(out: Path, groups: list[list[Row]], resume: bool = False, finish: bool = True) -> None:
+def face(k: int = 0) -> Face:
+    return Face(LANDMARKS + k, (1.0, 2.0, 3.0, 4.0 + k), 0.5, (5.0, 6.0, 7.0))
+
+
+def write_all(out: Path, resume: bool = False, finish: bool = True) -> None:
+    """Write the photos that are not in the table yet."""
     table = LandmarkTable(out, resume)
-    for rows in groups:
-        if rows[0][0] not in table.finished:
-            table.write(rows)
+    for result in PHOTOS:
+        if result.path not in table.finished:
+            table.write(result, [face(k) for k in range(result.faces)])
     table.finish() if finish else table.close()
+
+
+def read_rows(path: Path) -> list[list[str]]:
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        return list(csv.reader(file))
+
+
+def rows_of(tmp_path: Path, result: PhotoResult, faces: Sequence[Face] = ()) -> list[list[str]]:
+    """The rows of one photo as the table has them."""
+    table = LandmarkTable(tmp_path / "rows.csv")
+    table.write(result, faces)
+    table.finish()
+    return read_rows(tmp_path / "rows.csv")[1:]
 
 
 def test_columns() -> None:
@@ -45,23 +52,42 @@ def test_columns() -> None:
     assert list(COLUMNS[11:]) == [f"{axis}_{k}" for axis in "xyz" for k in range(68)]
 
 
-def test_rows() -> None:
-    cells = face_row("a.jpg", 3, 0.98765, (1.0, 2.5, 3.0, 4.0), (5.0, -6.0, 7.0), LANDMARKS)
-    row = dict(zip(COLUMNS, cells, strict=True))
+def test_rows_of_faces(tmp_path: Path) -> None:
+    sure = Face(LANDMARKS, (1.0, 2.5, 3.0, 4.0), 0.98765, (5.0, -6.0, 7.0))
+    given = Face(LANDMARKS, (1.0, 2.0, 3.0, 4.0), float("nan"), (5.0, 6.0, 7.0))
+    rows = rows_of(tmp_path, PhotoResult("a.jpg", OK, 5), [given, face(), face(), sure, face()])
+    assert [row[1] for row in rows] == ["0", "1", "2", "3", "4"]
+    row = dict(zip(COLUMNS, rows[3], strict=True))
     assert (row["path"], row["face"], row["status"], row["score"]) == ("a.jpg", "3", "ok", "0.988")
     assert (row["left"], row["top"], row["width"], row["height"]) == ("1.000", "2.500", "3.000", "4.000")
     assert (row["pitch"], row["yaw"], row["roll"]) == ("5.000", "-6.000", "7.000")
     # Landmark 1 is (3, 4, 5) / 7.
     assert (row["x_1"], row["y_1"], row["z_1"]) == ("0.429", "0.571", "0.714")
-    assert face_row("a.jpg", 0, float("nan"), (1, 2, 3, 4), (5, 6, 7), LANDMARKS)[3] == ""
-    assert empty_row("a.jpg", UNREADABLE) == ["a.jpg", "", "unreadable"] + [""] * 212
+    assert (rows[0][3], rows[1][3]) == ("", "0.500")
+
+
+def test_rows_without_a_face(tmp_path: Path) -> None:
+    empty = [""] * 212
+    assert rows_of(tmp_path, PhotoResult("a.jpg", NO_FACE)) == [["a.jpg", "", "no_face", *empty]]
+    unreadable = PhotoResult("a.jpg", UNREADABLE, problems=("not an image",))
+    assert rows_of(tmp_path, unreadable) == [["a.jpg", "", "unreadable", *empty]]
+    bad = rows_of(tmp_path, PhotoResult("a.jpg", BAD_BOX, 1, ("too far left", "too large")), [face()])
+    assert [row[:3] for row in bad] == [["a.jpg", "0", "ok"], *[["a.jpg", "", "bad_box"]] * 2]
+    assert bad[1:] == [["a.jpg", "", "bad_box", *empty]] * 2
 
 
 def test_table_holds_what_was_written(tmp_path: Path) -> None:
     out = tmp_path / "made" / "on the way" / "landmarks.csv"
-    write_all(out, photos())
-    with out.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-        assert list(csv.reader(file)) == [list(COLUMNS), *(row for rows in photos() for row in rows)]
+    write_all(out)
+    rows = read_rows(out)
+    assert rows[0] == list(COLUMNS)
+    found = [(path, number, status) for path, number, status, *_ in rows[1:]]
+    several = [(PATHS[3], str(k), OK) for k in range(3)]
+    assert found == [(PATHS[0], "0", OK), (PATHS[0], "1", OK), (PATHS[1], "0", OK), (PATHS[2], "", NO_FACE), *several]
+    numbers = np.array([[float(value) for value in row[3:]] for row in rows[5:]])
+    for k in range(3):
+        expected = [0.5, 1, 2, 3, 4 + k, 5, 6, 7, *(LANDMARKS + k).T.ravel()]
+        np.testing.assert_allclose(numbers[k], expected, atol=6e-4)
     assert b"c\xff.jpg" in out.read_bytes()
     assert [path.name for path in out.parent.iterdir()] == ["landmarks.csv"]
 
@@ -70,7 +96,7 @@ def test_an_older_table_stays_until_the_end(tmp_path: Path) -> None:
     out = tmp_path / "landmarks.csv"
     out.write_text("older")
     table = LandmarkTable(out)
-    table.write(photos()[0])
+    table.write(PHOTOS[0], [face(), face(1)])
     assert out.read_text() == "older"
     table.finish()
     assert out.read_text() != "older"
@@ -78,17 +104,16 @@ def test_an_older_table_stays_until_the_end(tmp_path: Path) -> None:
 
 def test_resume_after_a_cut_at_any_byte(tmp_path: Path) -> None:
     whole, out = tmp_path / "whole.csv", tmp_path / "cut.csv"
-    write_all(whole, photos())
+    write_all(whole)
     data = whole.read_bytes()
-    paths = [rows[0][0] for rows in photos()]
     kept_most = 0
     for cut in [*range(0, len(data), 41), len(data) - 1, len(data)]:
         partial_path(out).write_bytes(data[:cut])
         table = LandmarkTable(out, resume=True)
         table.close()
-        assert list(table.finished) == paths[: len(table.finished)]
+        assert list(table.finished) == PATHS[: len(table.finished)]
         kept_most = max(kept_most, len(table.finished))
-        write_all(out, photos(), resume=True)
+        write_all(out, resume=True)
         assert out.read_bytes() == data
     assert kept_most == 3
 
@@ -96,27 +121,27 @@ def test_resume_after_a_cut_at_any_byte(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", [b"\xff" * 100, bytes(100)])
 def test_damage_in_the_middle_costs_what_follows(tmp_path: Path, damage: bytes) -> None:
     whole, out = tmp_path / "whole.csv", tmp_path / "damaged.csv"
-    write_all(whole, photos())
+    write_all(whole)
     data = whole.read_bytes()
     at = data.index(b"none.jpg")
     partial_path(out).write_bytes(data[:at] + damage + b"\n" + data[at:])
     finished = list(LandmarkTable(out, resume=True).finished)
-    before = [photos()[0][0][0], photos()[1][0][0]]
+    before = PATHS[:2]
     # Python 3.10 refuses to read a line of zeros, which costs the photo before it as well.
     assert finished in ((before, before[:1]) if not any(damage) else (before,))
 
 
 def test_kept_faces_are_counted(tmp_path: Path) -> None:
     out = tmp_path / "landmarks.csv"
-    write_all(out, photos(), finish=False)
+    write_all(out, finish=False)
     again = LandmarkTable(out, resume=True)
-    assert list(again.faces) == list(again.finished)
-    assert list(again.faces.values()) == [2, 1, 0]
+    assert list(again.finished) == PATHS[:3]
+    assert list(again.finished.values()) == PHOTOS[:3]
 
 
 def test_an_interrupted_run_is_not_overwritten(tmp_path: Path) -> None:
     out = tmp_path / "landmarks.csv"
-    write_all(out, photos(), finish=False)
+    write_all(out, finish=False)
     before = partial_path(out).read_bytes()
     with pytest.raises(InputError, match="holds 3 photos of an interrupted run") as caught:
         LandmarkTable(out)
@@ -130,9 +155,13 @@ def test_nothing_to_resume(tmp_path: Path) -> None:
     LandmarkTable(out).close()  # interrupted before the first photo
     assert list(tmp_path.iterdir()) == []
     partial_path(out).write_bytes(b"path,face")  # cut off in the header
-    assert LandmarkTable(out).finished == {}
+    table = LandmarkTable(out)
+    assert table.finished == {}
+    table.close()
     partial_path(out).write_text("something else\n")
-    assert LandmarkTable(out, resume=True).finished == {}
+    with pytest.raises(InputError, match="in the way, and not of an interrupted run"):
+        LandmarkTable(out, resume=True)
+    assert partial_path(out).read_text() == "something else\n"
 
 
 def test_places_that_cannot_be_written(tmp_path: Path) -> None:
@@ -144,3 +173,19 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be written: File name too long") as caught:
         LandmarkTable(tmp_path / ("a" * 300))
     assert "--out" in caught.value.hint
+
+
+def test_a_carriage_return_in_a_name_breaks_no_row(tmp_path: Path) -> None:
+    """macOS has files called "Icon\\r"."""
+    path = "photos/Icon\r.jpg"
+    table = LandmarkTable(tmp_path / "out.csv")
+    for name in ("a.jpg", path, "b.jpg"):
+        table.write(PhotoResult(name, NO_FACE), [])
+    table.close()
+    again = LandmarkTable(tmp_path / "out.csv", resume=True)
+    assert list(again.finished) == ["a.jpg", path]
+    again.write(PhotoResult("b.jpg", NO_FACE), [])
+    again.finish()
+    again.close()
+    with (tmp_path / "out.csv").open(newline="") as file:
+        assert [row[0] for row in csv.reader(file)][1:] == ["a.jpg", path, "b.jpg"]

@@ -7,8 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from example_photos import ASTRONAUT, encode
 from numpy.typing import NDArray
-from photos import ASTRONAUT, encode
 
 from dhm_cli.geometry.landmarks import EYES, MIRROR, MOUTH, face_size
 from dhm_cli.inference.aligner import Aligner, Face

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
@@ -23,22 +22,6 @@ def fill(file: h5py.File, megabytes: int = 4) -> None:
     for k in range(megabytes):
         stored[k * MEGABYTE : (k + 1) * MEGABYTE] = k
     file["names"] = np.array(["a", "böe"]).astype(h5py.string_dtype())
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 2 MB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    options = ["-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)]
-    try:
-        done = subprocess.run(["mount", *options], capture_output=True, timeout=30)
-    except FileNotFoundError:
-        pytest.skip("no mount command")
-    if done.returncode:
-        pytest.skip("a small disk cannot be mounted here: not root")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True, timeout=30)
 
 
 def test_what_is_written_can_be_read(tmp_path: Path) -> None:

@@ -11,12 +11,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from example_photos import STORED, encode, exif_segment
 from numpy.typing import NDArray
-from photos import STORED, encode, exif_segment
 
 from dhm_cli.errors import InputError
 from dhm_cli.io.image_size import declared_size, image_kind
-from dhm_cli.io.images import read_image
+from dhm_cli.io.images import MOST_PIXELS, read_image
 
 # Top left, top right, bottom left, bottom right of the upright photo: red, green, blue, white.
 CORNERS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]])
@@ -135,7 +135,7 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
 
 def test_extreme_sizes(tmp_path: Path) -> None:
     path = tmp_path / "size.png"
-    for shape in ((1, 1), (9000, 12000)):
+    for shape in ((1, 1), (2, 70_000), (70_000, 2), (4000, 6000)):
         path.write_bytes(encode(np.full(shape, 77, np.uint8), ".png"))
         image = read_image(path)
         assert image.shape == (*shape, 3)
@@ -201,6 +201,10 @@ def test_the_limit_can_be_set(tmp_path: Path) -> None:
     assert read_image(tmp_path / "a.png", most_pixels=48 * 64).shape == (48, 64, 3)
     with pytest.raises(InputError, match=r"64 x 48 pixels, more than 0\.003"):
         read_image(tmp_path / "a.png", most_pixels=3000)
+
+
+def test_the_largest_photos_of_phones_are_read() -> None:
+    assert MOST_PIXELS > 12_000 * 9_000
 
 
 def test_a_file_beyond_the_limit_is_not_read(tmp_path: Path) -> None:

@@ -170,9 +170,52 @@ def test_settings_of_another_network(good: Path, tmp_path: Path) -> None:
 
 
 def test_an_unknown_architecture_lists_the_known_ones(good: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="'alexnet'") as caught:
+    with pytest.raises(InputError, match=r"net\.safetensors: unknown architecture 'alexnet'") as caught:
         load_checkpoint(rewrite(good, tmp_path / "net.safetensors", arch="alexnet"))
     assert "fast-x2" in caught.value.hint
+
+
+def changed_config(source: Path, target: Path, change: dict[str, Any]) -> Path:
+    """A copy with other settings of the network; None for none."""
+    config = {**json.loads(header(source)["__metadata__"]["dhm"])["config"], **change}
+    return rewrite(source, target, config={name: value for name, value in config.items() if value is not None})
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"depth": 3}, "depth: no such setting"),
+        ({"blocks": None}, "blocks is missing"),
+        ({"blocks": 7}, "blocks is 7: expected a list of"),
+        ({"blocks": [[1, 2, 3, 4]]}, "blocks is [[1, 2, 3, 4]]: expected a list of [channels from 1 to 4096, stride"),
+        ({"blocks": [[1]]}, "blocks is [[1]]: expected a list of"),
+        ({"blocks": [["x", 1]]}, "blocks is [['x', 1]]: expected a list of"),
+        ({"steps": 10**7}, "steps is 10000000: expected an integer from 1 to 32"),  # would run for hours
+        ({"head_rank": 10**9}, "head_rank is 1000000000: expected an integer from 1 to 4,096"),  # would fill the memory
+        ({"input_size": 121}, "input_size is 121: expected a multiple of 8 from 32 to 512"),
+        ({"heatmap": "predicted"}, "heatmap is 'predicted': expected one of mean, none"),
+        ({"uncertainty": 1}, "uncertainty is 1: expected true or false"),
+    ],
+)
+def test_settings_that_no_network_has(good: Path, tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    path = changed_config(good, tmp_path / "net.safetensors", change)
+    with pytest.raises(FormatError) as caught:
+        load_checkpoint(path)
+    assert caught.value.message.startswith(f"{path}: not the settings of a network of fast: {words}")
+    assert caught.value.hint
+
+
+def test_settings_that_contradict_each_other(regressor: Path, tmp_path: Path) -> None:
+    path = changed_config(regressor, tmp_path / "net.safetensors", {"channels": [16]})
+    with pytest.raises(FormatError, match=r"net\.safetensors: .* network.channels \[16\]: features plain take 2"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("config", [None, [], "fast"])
+def test_settings_that_are_no_table(good: Path, tmp_path: Path, config: Any) -> None:
+    path = rewrite(good, tmp_path / "net.safetensors", config=config)
+    with pytest.raises(FormatError, match=r"net\.safetensors: not the settings of a network of fast"):
+        load_checkpoint(path)
 
 
 def test_missing_settings(good: Path, tmp_path: Path) -> None:

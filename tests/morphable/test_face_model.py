@@ -11,8 +11,9 @@ import torch
 from dhm_cli.errors import FormatError, InputError
 from dhm_cli.geometry.landmarks import MIRROR
 from dhm_cli.morphable import face_model
-from dhm_cli.morphable.face_model import FaceModel, Mesh, Origin, is_face_model, toy_face_model
+from dhm_cli.morphable.face_model import FaceModel, Mesh, Origin, is_face_model
 from dhm_cli.morphable.parameters import Parameters, pack
+from dhm_cli.morphable.toy import toy_face_model
 
 
 def plain_model() -> FaceModel:
@@ -244,3 +245,12 @@ def test_project_is_landmarks_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None
     expected = model.to(torch.float64).landmarks(torch.from_numpy(p), torch.from_numpy(heights).double())
     np.testing.assert_allclose(model.project(p, heights), expected.numpy(), rtol=1e-6)
     assert model.project(p[:0], heights[:0]).shape == (0, 68, 3)
+
+
+def test_what_was_made_with_another_face_model_is_refused() -> None:
+    model = toy_face_model()
+    model.require(model.hash(), Path("toy.h5"), "a.safetensors: was trained", "train again")
+    with pytest.raises(InputError) as caught:
+        model.require("0123456789abcdef", Path("toy.h5"), "a.safetensors: was trained", "train again")
+    said = f"a.safetensors: was trained with face model 0123456789abcdef, but toy.h5 is {model.hash()} (toy)"
+    assert (caught.value.message, caught.value.hint) == (said, "train again")

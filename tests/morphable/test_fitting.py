@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dhm_cli.geometry.landmarks import JAW, MIRROR, face_size
-from dhm_cli.morphable.face_model import FaceModel, toy_face_model
+from dhm_cli.morphable.face_model import FaceModel
 from dhm_cli.morphable.fitting import (
     NOISE,
     OCCLUDED_WEIGHT,
@@ -21,6 +21,7 @@ from dhm_cli.morphable.fitting import (
 )
 from dhm_cli.morphable.parameters import LAYOUT, Parameters, pack
 from dhm_cli.morphable.rotation import euler_to_matrix
+from dhm_cli.morphable.toy import toy_face_model
 
 YAWS = (-88.0, -70.0, -45.0, -20.0, 0.0, 20.0, 45.0, 70.0, 88.0)
 

@@ -5,14 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from model_files import write_face_model_mat
 from synthetic_faces import HIDDEN, OCCLUDED, VISIBLE, SyntheticFaces, write_pts
 
 from dhm_cli.data.store import SPLITS, FaceStore
 from dhm_cli.errors import InputError
 from dhm_cli.geometry.landmarks import face_size
 from dhm_cli.morphable.face_model import FaceModel
-from dhm_cli.morphable.readers.face_model_files import write_face_model_mat
-from dhm_cli.preparation.prepare import PrepareOptions, prepare_face_model, prepare_folder
+from dhm_cli.preparation.options import PrepareOptions
+from dhm_cli.preparation.prepare import prepare_face_model, prepare_folder
 
 # Four faces between half profile and front, enough for what does not measure accuracy.
 FEW = (8, 10, 12, 14)

@@ -18,10 +18,13 @@ from dhm_cli.datasets.w300_lp import W300_LP
 from dhm_cli.errors import InputError
 from dhm_cli.geometry.landmarks import MIRROR, face_size
 from dhm_cli.morphable.face_model import FaceModel
-from dhm_cli.preparation import prepare as preparation
+from dhm_cli.preparation import acceptance, store_names
 from dhm_cli.preparation import shards as parts
 from dhm_cli.preparation.inspection import check_store
-from dhm_cli.preparation.prepare import PrepareOptions, name_stores, prepare_folder
+from dhm_cli.preparation.options import PrepareOptions
+from dhm_cli.preparation.prepare import prepare_folder
+from dhm_cli.preparation.report import PrepareReport
+from dhm_cli.preparation.store_names import name_stores
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +44,7 @@ def aflw(tmp_path: Path, toy_model: FaceModel) -> tuple[Path, NDArray[np.float32
     return tmp_path / "AFLW2000", draw_aflw2000(tmp_path / "AFLW2000", toy_model)
 
 
-def checks(report: preparation.PrepareReport) -> dict[str, str]:
+def checks(report: PrepareReport) -> dict[str, str]:
     return {finding.check: finding.severity for finding in report.findings}
 
 
@@ -95,7 +98,7 @@ def test_a_complete_300w_lp_has_no_finding(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     layout = replace(W300_LP, published={"AFW": 6, "HELEN": 6, "AFW_Flip": 6, "HELEN_Flip": 6})
-    monkeypatch.setattr(preparation, "find_layout", lambda *_, **__: layout)
+    monkeypatch.setattr(store_names, "find_layout", lambda *_, **__: layout)
     assert prepare_folder(lp[0], toy_model, tmp_path, PrepareOptions(strict=True)).findings == []
 
 
@@ -113,7 +116,7 @@ def test_a_copy_with_one_set_of_landmarks_for_all_views_is_refused(
 def test_a_few_repeated_landmarks_are_left_out(
     lp_copy: Path, toy_model: FaceModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preparation, "_FAULTY_SHARE", 0.1)
+    monkeypatch.setattr(acceptance, "_FAULTY_SHARE", 0.1)
     shutil.copy(lp_copy / "AFW" / "AFW_0_1_0.mat", lp_copy / "AFW" / "AFW_0_1_1.mat")
     report = prepare_folder(lp_copy, toy_model, tmp_path, PrepareOptions())
     assert report.dropped == [("AFW/AFW_0_1_1.jpg", "has the landmarks of another view of its face")]
@@ -193,12 +196,15 @@ def test_second_labels_of_aflw2000(
 ) -> None:
     root, truth = aflw
     again = truth[..., :2] + np.arange(4, dtype=np.float32)[:, None, None]
-    np.save(tmp_path / "again.npy", np.moveaxis(again + 1, 1, 2))
+    np.save(tmp_path / "again.npy", np.moveaxis(again + 1, 1, 2))  # 1-based
     np.save(tmp_path / "yaw.npy", np.array([-70.0, -25.0, 0.0, 35.0]))
-    options = PrepareOptions(reannotated=tmp_path / "again.npy", yaw_labels=tmp_path / "yaw.npy")
+    second = tmp_path / "again.npy"
+    options = PrepareOptions(reannotated=second, reannotated_origin=1, yaw_labels=tmp_path / "yaw.npy")
     # A face that cannot be used must not shift the labels of those after it.
     (root / "image00010.jpg").write_bytes(b"")
-    labels = FaceStore(prepare_folder(root, toy_model, tmp_path, options).store).labels
+    store = FaceStore(prepare_folder(root, toy_model, tmp_path, options).store)
+    assert store.attributes["reannotated_origin"] == 1
+    labels = store.labels
     assert labels.reannotated is not None
     assert labels.labelled_yaw is not None
     np.testing.assert_allclose(labels.reannotated, again[[0, 2, 3]], atol=1e-4)
@@ -419,8 +425,8 @@ def test_profiles_in_large_photos_agree_with_their_parameters(toy_model: FaceMod
     truth = draw_aflw2000(tmp_path / "small", toy_model, tuple(np.linspace(87, 93, 13)))
     folder = tmp_path / "large"
     folder.mkdir()
+    blank = cv2.imencode(".png", np.zeros((SIDE * 15, SIDE * 15), np.uint8))[1]
     for i, points in enumerate(truth * 15):
-        blank = cv2.imencode(".png", np.zeros((SIDE * 15, SIDE * 15), np.uint8))[1]
         (folder / f"{i}.png").write_bytes(blank.tobytes())
         write_t7(folder / f"{i}.t7", (points[:, :2] + 1).astype(np.float32))
     report = prepare_folder(folder, toy_model, tmp_path, PrepareOptions(split="train", max_residual=100))

@@ -1,6 +1,9 @@
 """A store made in parts: stopped at any point and run again, it is the same to the byte."""
 
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -128,11 +131,26 @@ def test_a_part_may_be_empty(tmp_path: Path) -> None:
     assert dropped == [("item 7", "broken")]
 
 
+@contextmanager
+def locked_elsewhere(folder: Path) -> Iterator[None]:
+    """Another process is at the parts in a folder."""
+    code = (
+        "import sys; from pathlib import Path; from dhm_cli.runtime.lock import claim; "
+        "lock = claim(Path(sys.argv[1]) / 'lock', '', ''); print('locked', flush=True); sys.stdin.read()"
+    )
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", code, str(folder)], stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "locked\n"
+        yield
+        process.communicate(timeout=60)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no such locks")
 def test_two_runs_at_once_do_not_meet(tmp_path: Path) -> None:
     source = Source()
     first = Parts(tmp_path / "a.h5", TOTAL, source.key, source.make)
-    with first.locked():
+    with locked_elsewhere(first.folder):
         with pytest.raises(InputError, match=r"another dhm prepare is writing this store"):
             finish(tmp_path / "a.h5", source)
         finish(tmp_path / "b.h5", source)

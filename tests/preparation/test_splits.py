@@ -5,8 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from dhm_cli.preparation.prepare import VALIDATION_SHARE
-from dhm_cli.preparation.splits import held_out, validation_identities
+from dhm_cli.preparation.splits import VALIDATION_SHARE, held_out, validation_identities
 
 
 def groups(sizes: list[int]) -> list[str]:

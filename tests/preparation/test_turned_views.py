@@ -13,6 +13,7 @@ from dhm_cli.errors import InputError
 from dhm_cli.morphable.face_model import FaceModel
 from dhm_cli.preparation import shards as parts
 from dhm_cli.preparation.inspection import check_store
+from dhm_cli.preparation.report import PrepareReport
 from dhm_cli.preparation.turned_views import STEEPEST_PHOTO, load_surface, profile_store
 from dhm_cli.preparation.view_synthesis import upright_yaw
 
@@ -29,6 +30,18 @@ def store(face_store: Path, toy_model: FaceModel, tmp_path: Path) -> Path:
     path = tmp_path / "faces.h5"
     path.write_bytes(face_store.read_bytes())
     return path
+
+
+@pytest.fixture(scope="module")
+def whole(
+    face_store: Path, toy_model: FaceModel, dense_model: FaceModel, tmp_path_factory: pytest.TempPathFactory
+) -> PrepareReport:
+    """One view of every face of a copy of that store, made in one go; not to be changed."""
+    copy = tmp_path_factory.mktemp("whole") / "faces.h5"
+    copy.write_bytes(face_store.read_bytes())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parts, "PART", 4)
+        return profile_store(copy, toy_model, dense_model, 1)
 
 
 def test_views_of_the_training_faces(store: Path, toy_model: FaceModel, dense_model: FaceModel) -> None:
@@ -51,11 +64,11 @@ def test_views_of_the_training_faces(store: Path, toy_model: FaceModel, dense_mo
     assert np.abs(views.labels.yaw).max() <= 90.01
 
 
-def test_labels_of_the_views_are_exact(store: Path, toy_model: FaceModel, dense_model: FaceModel) -> None:
-    report = profile_store(store, toy_model, dense_model, 1)
-    _, findings = check_store(report.store)  # every image decodes, and p gives the landmarks
+def test_labels_of_the_views_are_exact(whole: PrepareReport, toy_model: FaceModel) -> None:
+    toy_model.save(whole.store.with_name("face_model.h5"))
+    _, findings = check_store(whole.store)  # every image decodes, and p gives the landmarks
     assert [f for f in findings if f.severity != "note"] == []
-    views = FaceStore(report.store)
+    views = FaceStore(whole.store)
     points = toy_model.landmarks(torch.from_numpy(views.labels.parameters), 160).numpy()
     np.testing.assert_allclose(points[..., :2], views.labels.landmarks[..., :2], atol=1e-2)
     hidden = views.labels.visibility == 0
@@ -63,15 +76,11 @@ def test_labels_of_the_views_are_exact(store: Path, toy_model: FaceModel, dense_
     assert np.isnan(views.labels.points[hidden]).all()
     np.testing.assert_array_equal(views.labels.points[~hidden], views.labels.landmarks[~hidden][:, :2])
     assert {image.shape for image in views.images(np.arange(len(views)))} == {(160, 160, 3)}
-    assert cv2.imread(str(report.pictures[0])) is not None
+    assert cv2.imread(str(whole.pictures[0])) is not None
 
 
-def test_a_stopped_run_goes_on(
-    store: Path, toy_model: FaceModel, dense_model: FaceModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = profile_store(store, toy_model, dense_model, 1).store
-    expected = whole.read_bytes()
-    whole.unlink()
+def test_a_stopped_run_goes_on(store: Path, whole: PrepareReport, toy_model: FaceModel, dense_model: FaceModel) -> None:
+    views = store.with_name("faces-profile.h5")
 
     def stop(stage: str, done: int, total: int) -> None:
         if done >= 8:
@@ -79,17 +88,17 @@ def test_a_stopped_run_goes_on(
 
     with pytest.raises(KeyboardInterrupt):
         profile_store(store, toy_model, dense_model, 1, stop, workers=1)
-    assert not whole.exists()
+    assert not views.exists()
     seen: list[int] = []
     profile_store(store, toy_model, dense_model, 1, lambda _, done, __: seen.append(done), workers=1)
     assert seen[0] >= 8
-    assert whole.read_bytes() == expected
+    assert views.read_bytes() == whole.store.read_bytes()
 
 
 def test_views_do_not_depend_on_the_other_faces(
-    store: Path, toy_model: FaceModel, dense_model: FaceModel, tmp_path: Path
+    store: Path, whole: PrepareReport, toy_model: FaceModel, dense_model: FaceModel, tmp_path: Path
 ) -> None:
-    full = FaceStore(profile_store(store, toy_model, dense_model, 1).store)
+    full = FaceStore(whole.store)
     source = FaceStore(store)
     rows = source.labels.in_split("train")[::2]
     few = tmp_path / "few.h5"

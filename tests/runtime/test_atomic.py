@@ -57,6 +57,12 @@ def test_leftovers_of_killed_processes_go_and_those_of_running_ones_stay(tmp_pat
     assert names(tmp_path) == [f".a.txt.{os.getppid()}.partial", ".a.txt.notes.partial", "a.txt"]
 
 
+def test_the_longest_name_that_a_file_system_takes(tmp_path: Path) -> None:
+    name = "ä" * 125 + ".jpg"  # 254 bytes
+    write(tmp_path / name)
+    assert names(tmp_path) == [name]
+
+
 def test_a_link_is_followed(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link.txt").symlink_to(tmp_path / "real" / "a.txt")

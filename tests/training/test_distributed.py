@@ -54,7 +54,7 @@ def two_processes(folder: Path, target: Callable[..., None], *arguments: Any) ->
 def quick_curves() -> Iterator[None]:
     """Learning curves take longer than these runs, see test_run_folder.py and test_charts.py."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_folder, "save_learning_curve", lambda path, rows: None)
+        patch.setattr(run_folder, "save_learning_curve", lambda path, rows, warmup: None)
         yield
 
 

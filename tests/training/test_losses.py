@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dhm_cli.config.networks import TrainConfig
-from dhm_cli.config.recipes import resolve
+from dhm_cli.config.run import resolve
+from dhm_cli.config.training import TrainConfig
 from dhm_cli.errors import InputError
 from dhm_cli.models.interface import AlignmentOutput
 from dhm_cli.morphable.parameters import LAYOUT

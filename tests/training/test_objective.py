@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dhm_cli.config.networks import DhmConfig, FastDhmConfig, TrainConfig
+from dhm_cli.config.networks import DhmConfig, FastDhmConfig
+from dhm_cli.config.training import TrainConfig
 from dhm_cli.errors import InputError
 from dhm_cli.models.checkpoint import save_checkpoint
 from dhm_cli.models.interface import AlignmentOutput

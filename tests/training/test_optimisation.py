@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from dhm_cli.config.networks import TrainConfig
-from dhm_cli.config.recipes import training_recipe
+from dhm_cli.config.recipes import find_recipe
+from dhm_cli.config.training import TrainConfig
 from dhm_cli.training.optimisation import learning_rate_at, make_optimiser, moving_average
 
 
@@ -55,7 +55,7 @@ def test_warm_up_precedes_every_schedule() -> None:
 
 def test_rates_of_the_papers() -> None:
     """B, section IV-B: 0.95 every 2000 iterations from 1e-3 to 1e-4; 5e-3, and 1e-5 after epoch 60. A: at 5, 15, 30."""
-    dhm, fast, rhg = (training_recipe(arch, "paper") for arch in ("dhm", "fast", "rhg"))
+    dhm, fast, rhg = (find_recipe(arch, "paper").training for arch in ("dhm", "fast", "rhg"))
     assert rates(dhm, (0, 1999, 2000, 4000)) == pytest.approx([1e-3, 1e-3, 0.95e-3, 0.9025e-3])
     assert rates(dhm, (10**6,)) == [1e-4]
     assert rates(fast, (0, 599, 600, 1199)) == pytest.approx([5e-3, 5e-3, 1e-5, 1e-5])

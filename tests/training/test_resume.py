@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from dhm_cli.config.networks import TrainConfig
+from dhm_cli.config.training import TrainConfig
 from dhm_cli.errors import FormatError, InputError
 from dhm_cli.models.checkpoint import write_tensors
 from dhm_cli.training.optimisation import make_optimiser, moving_average

@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 import torch
 
-from dhm_cli.config.networks import DhmConfig, FastDhmConfig, TrainConfig
-from dhm_cli.config.recipes import RunSettings, resolve
+from dhm_cli.config.networks import DhmConfig, FastDhmConfig
+from dhm_cli.config.run import RunSettings, resolve
 from dhm_cli.config.toml import read_toml
+from dhm_cli.config.training import TrainConfig
 from dhm_cli.data.store import FaceStore, write_store
 from dhm_cli.errors import DhmError, FormatError, InputError
 from dhm_cli.metrics.landmark_error import nme_by_yaw, normalised_mean_error
@@ -66,7 +67,7 @@ def quick_pictures() -> Iterator[None]:
     """Most of the time would go into them, see test_run_folder.py, test_charts.py and test_plotting.py."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(validation, "_SAMPLES", 2)
-        patch.setattr(run_folder, "save_learning_curve", lambda path, rows: path.write_text(json.dumps(rows)))
+        patch.setattr(run_folder, "save_learning_curve", lambda path, rows, warmup: path.write_text(json.dumps(rows)))
         yield
 
 
@@ -725,6 +726,15 @@ def test_stores_of_different_face_models_are_not_mixed(face_store: Path, tmp_pat
 
 
 # --- face model, initial weights, teacher ---
+
+
+def test_the_settings_file_of_a_run_names_its_data(
+    start: Callable[..., Trainer], tmp_path: Path, face_store: Path
+) -> None:
+    """Also where it was every store of the default folder, which may hold others later."""
+    assert FAST.data == ()
+    start(tmp_path / "run", FAST)
+    assert read_toml(tmp_path / "run" / "config.toml")["data"] == [str(face_store)]
 
 
 def test_the_face_model_lies_beside_the_store(face_store: Path, face_model: Path, tmp_path: Path) -> None:

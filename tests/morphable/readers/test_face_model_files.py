@@ -26,6 +26,7 @@ from model_files import (
     write_deep3d,
     write_expression_bin,
     write_face3d,
+    write_face_model_mat,
     write_ict_folder,
     write_ict_npz,
     write_obj,
@@ -35,14 +36,11 @@ from scipy.spatial.transform import Rotation
 
 from dhm_cli.errors import DhmError, FormatError, InputError
 from dhm_cli.geometry.landmarks import face_size
-from dhm_cli.morphable.face_model import FaceModel, toy_face_model
-from dhm_cli.morphable.readers.face_model_files import (
-    KEYPOINTS_53215,
-    MESH_53215,
-    read_face_model,
-    write_face_model_mat,
-)
+from dhm_cli.morphable.face_model import FaceModel
+from dhm_cli.morphable.readers.face_model_files import read_face_model
+from dhm_cli.morphable.readers.keypoint_files import KEYPOINTS_53215, MESH_53215
 from dhm_cli.morphable.readers.surface import IDENTITY_LAW
+from dhm_cli.morphable.toy import toy_face_model
 
 TOY = dense_toy()
 FEW = dense_toy(identity=4, expression=3)  # where the number of modes does not matter

@@ -7,8 +7,9 @@ import pytest
 from model_files import DenseToy, dense_toy
 
 from dhm_cli.errors import InputError
-from dhm_cli.morphable.face_model import FaceModel, toy_face_model
+from dhm_cli.morphable.face_model import FaceModel
 from dhm_cli.morphable.readers.surface import UNITS, Surface, face_problem, principal_modes, to_face_model
+from dhm_cli.morphable.toy import toy_face_model
 
 TOY = dense_toy(120, 4, 3)
 

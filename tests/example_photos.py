@@ -1,6 +1,8 @@
-"""Photos for tests: the sample photo, and files of many kinds."""
+"""Photos for tests: the sample photo, files of many kinds, a folder of photos, and the table of its faces."""
 
+import csv
 import struct
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -37,3 +39,22 @@ def encode(image: NDArray[np.integer], extension: str) -> bytes:
 def exif_segment(orientation: int) -> bytes:
     tiff = b"MM\x00*\x00\x00\x00\x08" + struct.pack(">HHHIHHI", 1, 0x0112, 3, 1, orientation, 0, 0)
     return b"\xff\xe1" + struct.pack(">H", len(tiff) + 8) + b"Exif\x00\x00" + tiff
+
+
+def write_album(folder: Path) -> Path:
+    """Make a folder of five photos: two portraits, a double portrait, one without a face, one damaged."""
+    (folder / "trip, 1").mkdir(parents=True)
+    data = ASTRONAUT.read_bytes()
+    (folder / "a.png").write_bytes(data)
+    (folder / "trip, 1" / "Zoë und Söhne.PNG").write_bytes(data)
+    portrait = cv2.imread(str(ASTRONAUT))
+    cv2.imwrite(str(folder / "trip, 1" / "a.png"), np.hstack([portrait, portrait]))
+    cv2.imwrite(str(folder / "b.jpg"), np.full((200, 300, 3), 128, np.uint8))
+    (folder / "c.png").write_bytes(data[:-3000])
+    return folder
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a table of `dhm align`."""
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        return list(csv.DictReader(file))

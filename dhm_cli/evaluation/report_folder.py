@@ -1,0 +1,124 @@
+"""What `dhm evaluate --report` leaves behind: the numbers, the predictions, charts and one page with all of it."""
+
+import csv
+import math
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dhm_cli.drawing.charts import save_ced, save_error_by_yaw, save_landmark_errors, save_robustness
+from dhm_cli.errors import InputError
+from dhm_cli.evaluation.gallery import gallery
+from dhm_cli.evaluation.ground_truth import GroundTruth
+from dhm_cli.evaluation.method import Method
+from dhm_cli.evaluation.page import write_page
+from dhm_cli.evaluation.report import Report, json_text, without_nan
+from dhm_cli.evaluation.scores import Score
+from dhm_cli.metrics.headline import AUC_THRESHOLDS
+from dhm_cli.runtime.atomic import written_atomically
+
+# Characters of a name in a chart.
+_LEGEND = 32
+# Error axis of the CED, in units of the threshold of the failure rate.
+_CED_REACH = 5 / 3
+
+
+class ReportFolder:
+    """The folder of one report.
+
+    Args:
+        path: made where it is missing.
+
+    Raises:
+        InputError: it is a file, or nothing can be written there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{path}: is a file", "name a folder for --report")
+        self.path = path
+        try:  # before the work, not after it
+            path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=path) as file:
+                file.write(b"a full disk takes no byte")
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written: {error.strerror}", "choose another --report") from error
+
+    def unfinished(self, number: int) -> Path:
+        """Where the predictions of a method are kept until all are done."""
+        return self.path / f"unfinished-{number}.npz"
+
+    def write(self, report: Report, truth: GroundTruth, methods: Sequence[Method], scores: Sequence[Score]) -> None:
+        """Write every file, the page last, and remove what an earlier report or a stopped one has left."""
+        (self.path / "robustness.png").unlink(missing_ok=True)
+        self._write_predictions(truth, methods[0])
+        self._write_faces(truth, methods, scores)
+        pictures = self._draw(report, truth, methods, scores)
+        with written_atomically(self.path / "report.json") as partial:
+            partial.write_text(json_text(report), encoding="utf-8")
+        faces = gallery(truth, methods[0], scores[0])
+        write_page(self.path / "report.html", without_nan(report.to_json()), pictures, faces, report.show_published)
+        for number in range(len(methods)):
+            self.unfinished(number).unlink(missing_ok=True)
+
+    def _write_predictions(self, truth: GroundTruth, method: Method) -> None:
+        found = method.found
+        arrays: dict[str, NDArray[Any]] = {"names": truth.faces.names[found], "landmarks": method.landmarks[found]}
+        if method.pose is not None:
+            arrays["pose"] = method.pose[found]
+        with written_atomically(self.path / "predictions.npz") as partial, partial.open("wb") as file:
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+    def _write_faces(self, truth: GroundTruth, methods: Sequence[Method], scores: Sequence[Score]) -> None:
+        """The NME of every face by every method; empty where a method did not find it."""
+        columns = [[_cell(value) for value in score.nme] for score in scores]
+        yaw = [f"{value:.3f}" for value in truth.faces.yaw]
+        with (
+            written_atomically(self.path / "faces.csv") as partial,
+            partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+        ):
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["name", "yaw", *(f"nme: {method.name}" for method in methods)])
+            writer.writerows(zip(truth.faces.names, yaw, *columns, strict=True))
+
+    def _draw(
+        self, report: Report, truth: GroundTruth, methods: Sequence[Method], scores: Sequence[Score]
+    ) -> dict[str, Path]:
+        """Charts and pictures, by the names that the page knows."""
+        unit, numbers = report.unit, report.numbers
+        threshold = numbers.scoring.threshold
+        names = _short_names([method.name for method in methods])
+        by_yaw = {name: score.nme for name, score in zip(names, scores, strict=True)}
+        skip = numbers.scoring.skip_missing
+        errors = {name: nme[~np.isnan(nme)] if skip else nme for name, nme in by_yaw.items()}
+        pictures = {name: self.path / f"{name}.png" for name in ("ced", "yaw", "landmarks")}
+        limit = max(_CED_REACH * threshold, *AUC_THRESHOLDS)
+        title = f"{truth.store.path.name}, {numbers.n:,} faces"
+        save_ced(pictures["ced"], errors, threshold, limit, title, unit)
+        save_error_by_yaw(pictures["yaw"], by_yaw, truth.faces.yaw, unit)
+        save_landmark_errors(pictures["landmarks"], _mean_face(truth), np.array(numbers.landmarks), unit)
+        if numbers.robustness:
+            pictures["robustness"] = self.path / "robustness.png"
+            save_robustness(pictures["robustness"], [asdict(row) for row in numbers.robustness], unit)
+        return pictures
+
+
+def _short_names(names: Sequence[str]) -> list[str]:
+    """Names that fit into a legend, still all different."""
+    short = [name if len(name) <= _LEGEND else f"{name[: _LEGEND // 2 - 1]}…{name[-_LEGEND // 2 :]}" for name in names]
+    return [name if short.count(name) == 1 else f"{k + 1}: {name}" for k, name in enumerate(short)]
+
+
+def _mean_face(truth: GroundTruth) -> NDArray[np.float64]:
+    from dhm_cli.morphable.mean_shape import mean_frontal_shape  # with torch, which only the picture needs
+
+    return mean_frontal_shape(truth.faces.landmarks, truth.faces.parameters).double().numpy()
+
+
+def _cell(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.6f}"

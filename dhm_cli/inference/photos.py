@@ -1,0 +1,128 @@
+"""Many photos to an output: `align_files`, the work of `dhm align`."""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from dhm_cli.errors import DhmError
+from dhm_cli.inference.aligner import Aligner, Face, check_number, usable_boxes
+from dhm_cli.inference.boxes import Box, match_boxes, read_boxes
+from dhm_cli.inference.face_box import MIN_SCORE
+from dhm_cli.inference.overlays import overlay_paths, save_overlay
+from dhm_cli.inference.results import BAD_BOX, NO_FACE, OK, UNREADABLE, AlignmentReport, PhotoResult, reason_of
+from dhm_cli.inference.writers import open_writer
+from dhm_cli.io.images import MOST_PIXELS, read_image
+from dhm_cli.io.photo_search import find_photos, video_hint
+from dhm_cli.runtime.threads import available_cores, in_order
+
+# What is known of a photo that an earlier run has finished.
+_KEPT = "see the interrupted run"
+
+
+def align_files(
+    paths: Iterable[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    *,
+    boxes_csv: str | os.PathLike[str] | None = None,
+    overlay_dir: str | os.PathLike[str] | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    min_score: float = MIN_SCORE,
+    refine: int | None = None,
+    model: str | os.PathLike[str] | None = None,
+    face_model: str | os.PathLike[str] | None = None,
+    most_pixels: int = MOST_PIXELS,
+    resume: bool = False,
+    force: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> AlignmentReport:
+    """Align the faces of many photos and write them to one output (`dhm_cli.inference.writers`).
+
+    Each photo is read, searched and aligned by one worker thread; a few photos are in the making at any time, so memory
+    does not grow with their number. The output follows the order of the photos whatever the workers' order. An
+    exception, Ctrl-C included, leaves the finished photos in `<out>.partial`, where `resume` picks them up.
+
+    Args:
+        paths: photos and folders of photos; see `find_photos`.
+        out: the output; replaced at the very end.
+        boxes_csv: boxes to use instead of detection; see `read_boxes`, `match_boxes` and `Aligner.align`.
+        overlay_dir: where to save a copy of each photo with its landmarks, in the photos' folder structure.
+        device: "auto", "cpu" or "cuda".
+        threads: number of workers; None for one per CPU core at hand.
+        min_score, refine, model, face_model: see `Aligner`.
+        most_pixels: photos that declare more are not read.
+        resume: go on with an interrupted run that had the same arguments.
+        force: replace files that dhm did not write.
+        progress: called as (photos done, photos in all) in the calling thread, first with the number kept.
+
+    Returns:
+        Counts, and the photos that need attention.
+
+    Raises:
+        DhmError: a path, file or option cannot be used, or a file cannot be written. A photo that cannot be read,
+            aligned or drawn, or whose box is useless, does not raise.
+    """
+    _keep_freed_memory()
+    check_number("--threads", threads, int, least=1)
+    found = find_photos(paths)
+    photos = found.photos
+    boxes, unused = (None, []) if boxes_csv is None else _boxes_of(photos, boxes_csv)
+    overlays = overlay_paths(photos, Path(overlay_dir)) if overlay_dir is not None else {}
+    aligner = Aligner(device, min_score=min_score, refine=refine, model=model, face_model=face_model)
+
+    def work(photo: Path) -> tuple[PhotoResult, list[Face]]:
+        its_boxes = None if boxes is None else boxes.get(photo, [])
+        return _align_photo(aligner, photo, its_boxes, overlays.get(photo), most_pixels, force)
+
+    inputs = [*photos, *(Path(file) for file in (boxes_csv, model, face_model) if file is not None)]
+    writer = open_writer(Path(out), resume, inputs, force)
+    kept = [replace(writer.finished[p], problems=(_KEPT,)) for p in map(str, photos) if p in writer.finished]
+    to_do = [photo for photo in photos if str(photo) not in writer.finished]
+    results = list(kept)
+    start = time.perf_counter()
+    with closing(writer), closing(in_order(work, to_do, threads or available_cores())) as stream:
+        progress(len(results), len(photos))
+        for result, faces in stream:
+            writer.write(result, faces)
+            results.append(result)
+            progress(len(results), len(photos))
+        writer.finish()
+    return AlignmentReport(
+        tuple(results), len(kept), tuple(unused), time.perf_counter() - start, tuple(found.problems), found.not_read
+    )
+
+
+def _boxes_of(photos: Sequence[Path], boxes_csv: str | os.PathLike[str]) -> tuple[dict[Path, list[Box]], list[str]]:
+    """The given boxes by photo, and the paths of the boxes file that name none of the photos."""
+    return match_boxes(photos, read_boxes(boxes_csv), Path(boxes_csv).parent)
+
+
+def _align_photo(
+    aligner: Aligner, photo: Path, boxes: list[Box] | None, overlay: Path | None, most_pixels: int, force: bool
+) -> tuple[PhotoResult, list[Face]]:
+    """One photo's result and its faces; its overlay is saved where it has a path."""
+    path = str(photo)
+    try:
+        image = read_image(photo, most_pixels)
+        usable, problems = (None, []) if boxes is None else usable_boxes(boxes, image)
+        faces = aligner.align(image, usable)
+    except (DhmError, cv2.error, MemoryError) as error:
+        reason = "; ".join(filter(None, (reason_of(error, path), video_hint(photo))))
+        return PhotoResult(path, UNREADABLE, problems=(reason,)), []
+    undrawn = "" if overlay is None else save_overlay(overlay, image, [face.landmarks for face in faces], force)
+    status = BAD_BOX if problems else OK if faces else NO_FACE
+    return PhotoResult(path, status, len(faces), tuple(problems), undrawn), faces
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep the memory of one photo for the next; fetching it anew costs 500 page faults, 1-2 ms a photo.
+
+    Freeing one large block raises glibc's thresholds for giving memory back (mallopt(3), M_TRIM_THRESHOLD) to 62 MiB.
+    """
+    np.empty(31 * 2**20, np.uint8)

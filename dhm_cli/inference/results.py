@@ -1,0 +1,80 @@
+"""What became of each photo of a run of `dhm align`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dhm_cli.errors import DhmError
+
+OK, NO_FACE, UNREADABLE, BAD_BOX = "ok", "no_face", "unreadable", "bad_box"
+
+
+@dataclass(frozen=True)
+class PhotoResult:
+    """What became of one photo.
+
+    Attributes:
+        path: the photo, as in the output.
+        status: `OK`, `NO_FACE`, `UNREADABLE` or, when any of its given boxes is useless, `BAD_BOX`.
+        faces: number of its faces in the output.
+        problems: why it is unreadable, or what is wrong with each of its useless boxes.
+        overlay_problem: why it has no overlay, where one was asked for and only that went wrong.
+    """
+
+    path: str
+    status: str
+    faces: int = 0
+    problems: tuple[str, ...] = ()
+    overlay_problem: str = ""
+
+    @property
+    def reason(self) -> str:
+        """The problems in one line."""
+        return "; ".join(self.problems)
+
+
+@dataclass(frozen=True)
+class AlignmentReport:
+    """What a run did.
+
+    Attributes:
+        results: one per photo.
+        kept: how many of them were taken over from an interrupted run.
+        unused_boxes: paths in the boxes file that name none of the photos.
+        seconds: duration, loading not included.
+        unsearched: folders that could not be searched, each with the reason.
+        not_read: files of kinds that are not read, by suffix.
+    """
+
+    results: tuple[PhotoResult, ...]
+    kept: int
+    unused_boxes: tuple[str, ...]
+    seconds: float
+    unsearched: tuple[str, ...] = ()
+    not_read: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def faces(self) -> int:
+        """Number of faces in the output."""
+        return sum(result.faces for result in self.results)
+
+    def with_status(self, status: str) -> list[PhotoResult]:
+        """The photos of that status."""
+        return [result for result in self.results if result.status == status]
+
+
+def partial_path(out: Path) -> Path:
+    """Where the finished photos of a run lie until its output is whole, for the next run to go on with."""
+    return out.with_name(out.name + ".partial")
+
+
+def reason_of(error: Exception, path: str) -> str:
+    """Why the work on one file failed, in one line.
+
+    Args:
+        error: a DhmError of this file, an error of OpenCV, or a MemoryError.
+        path: the file, left out of the reason.
+    """
+    if isinstance(error, DhmError):
+        return error.message.removeprefix(f"{path}: ")
+    return "not enough memory" if isinstance(error, MemoryError) else " ".join(str(error).split())
