@@ -124,8 +124,8 @@ class _Bench:
 
     def _measure_folder(self) -> None:
         options = self.options
-        for name, weights in self._weights_on_disk(FOLDER):
-            arguments = [text for key, value in weights.items() if value for text in (_option(key), value)]
+        for name, settings in self._networks_on_disk(FOLDER):
+            arguments = [text for key, value in settings.items() if value for text in (_option(key), value)]
             try:
                 found = measure_folder(name, self.scene, arguments, options.photos, options.threads, self.progress)
             except (RuntimeError, OSError) as error:
@@ -135,15 +135,15 @@ class _Bench:
 
     def _measure_processes(self, processes: int) -> None:
         cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(available_cores()))
-        for name, weights in self._weights_on_disk("processes"):
+        for name, settings in self._networks_on_disk("processes"):
             try:
-                found = measure_processes(name, self.scene.file, weights, cores[-processes:], self.progress)
+                found = measure_processes(name, self.scene.file, settings, cores[-processes:], self.progress)
             except (RuntimeError, OSError) as error:
                 self.report.add_problem("processes", name, error)
             else:
                 self.report.processes.append(found)
 
-    def _weights_on_disk(self, what: str) -> Iterator[tuple[str, dict[str, str | None]]]:
+    def _networks_on_disk(self, what: str) -> Iterator[tuple[str, dict[str, str | None]]]:
         """Names of the networks that another process can load, with the options of `Aligner` for that."""
         face_model = self.options.face_model
         for network in self.networks:
@@ -158,7 +158,7 @@ class _Bench:
                 network.name,
                 {
                     "device": self.options.device,
-                    "weights": str(file.resolve()),
+                    "model": str(file.resolve()),
                     "face_model": None if face_model is None else str(face_model.resolve()),
                 },
             )

@@ -37,21 +37,21 @@ class ProcessesTiming:
 
 
 def measure_processes(
-    subject: str, photo: Path, weights: Mapping[str, str | None], cores: Sequence[int], progress: Progress
+    subject: str, photo: Path, settings: Mapping[str, str | None], cores: Sequence[int], progress: Progress
 ) -> ProcessesTiming:
     """Align a photo in one process, in all processes at once, and in one again.
 
     Args:
         subject: name of the network.
         photo: an image file with a face.
-        weights: `device`, `weights` and `face_model` of `Aligner`.
+        settings: `device`, `model` and `face_model` of `Aligner`.
         cores: a core for each of the processes.
         progress: called before each of the three measurements.
 
     Raises:
         RuntimeError: a process failed; the message is its last line.
     """
-    workers = [_start(photo, weights, core) for core in cores]
+    workers = [_start(photo, settings, core) for core in cores]
     try:
         for worker in workers:
             _answer(worker)  # it is ready
@@ -68,10 +68,10 @@ def measure_processes(
     return ProcessesTiming(subject, len(cores), one, together, together / one)
 
 
-def _start(photo: Path, weights: Mapping[str, str | None], core: int) -> "subprocess.Popen[str]":
+def _start(photo: Path, settings: Mapping[str, str | None], core: int) -> "subprocess.Popen[str]":
     code = "import json, sys\nfrom dhm_cli.benchmark.processes import work\nwork(*json.loads(sys.argv[1]))"
     return subprocess.Popen(
-        [sys.executable, "-c", code, json.dumps([str(photo), dict(weights), core, _SECONDS])],
+        [sys.executable, "-c", code, json.dumps([str(photo), dict(settings), core, _SECONDS])],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -99,7 +99,7 @@ def _answer(worker: "subprocess.Popen[str]") -> str:
     return line
 
 
-def work(photo: str, weights: dict[str, str | None], core: int, seconds: float) -> None:
+def work(photo: str, settings: dict[str, str | None], core: int, seconds: float) -> None:
     """Align a photo again and again for some seconds at every line of input, and print the photos a second.
 
     Called in a process of its own.
@@ -112,7 +112,7 @@ def work(photo: str, weights: dict[str, str | None], core: int, seconds: float) 
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, [core])
     cv2.setNumThreads(1)
-    aligner = Aligner(str(weights["device"]), 1, model=weights["weights"], face_model=weights["face_model"])
+    aligner = Aligner(str(settings["device"]), 1, model=settings["model"], face_model=settings["face_model"])
     for _ in range(_WARM_UP_PHOTOS):
         aligner.align(read_image(photo))
     print("ready", flush=True)  # noqa: T201 (to the process that started this one)

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dhm_cli.errors import DhmError, FormatError
+from dhm_cli.inference.external_data import refuse_external_data
 from dhm_cli.inference.weights import GIVE_ANOTHER
 
 if TYPE_CHECKING:
@@ -21,8 +22,9 @@ def onnx_session(model: bytes, name: str, threads: int = 1) -> "InferenceSession
         threads: CPU threads of one call.
 
     Raises:
-        FormatError: it is not an ONNX network.
+        FormatError: it is not an ONNX network, or not whole, see `refuse_external_data`.
     """
+    refuse_external_data(model, name)
     import onnxruntime
     from onnxruntime.capi import onnxruntime_pybind11_state as problems
 
