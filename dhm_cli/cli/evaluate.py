@@ -246,11 +246,13 @@ def evaluate(
 
 def _print(report: "Report") -> None:
     """The headline, the differences, the published rows and the rest, as tables."""
-    numbers = report.numbers
+    numbers, labels = report.numbers, "new" if report.data.labels else report.label_set
     say(
         f"{report.name} on {report.data.file}: {numbers.n:,} {report.data.split} face{'s' * (numbers.n != 1)}, "
-        f"{report.label_set} labels, protocol {report.protocol}, NME in % by {numbers.scoring.normaliser}"
+        f"{labels} labels, protocol {report.protocol}, NME in % by {numbers.scoring.normaliser}"
     )
+    if report.data.labels:
+        say(f"labels: {report.data.labels}", indent="  ")
     for caveat in report.caveats:
         say(f"warning: {caveat}", indent="  ", err=True)
     _print_headline(report)

@@ -23,7 +23,10 @@ SCHEMA, SCHEMA_VERSION = "dhm-evaluation", 1
 
 @dataclass(frozen=True)
 class Data:
-    """The faces of a report: the store's file, dataset, layout and hashes, the split, and why it is no benchmark."""
+    """The faces of a report: the store's file, dataset, layout and hashes, the split, and why it is no benchmark.
+
+    `labels` says by what the original labels were replaced; empty where they were not.
+    """
 
     file: str
     name: str
@@ -32,6 +35,7 @@ class Data:
     images_hash: str
     split: str
     note: str
+    labels: str = ""
 
 
 @dataclass(frozen=True)
@@ -154,6 +158,7 @@ def assemble(
             images_hash=str(attributes.get("images_hash", "")),
             split=truth.split,
             note=note,
+            labels=_replaced_labels(truth),
         ),
         caveats=caveats(truth, methods, scores),
         label_set=truth.label_set,
@@ -168,6 +173,11 @@ def assemble(
         other_origin=other_origin(methods[0], truth, scoring),
         show_published=show_published,
     )
+
+
+def _replaced_labels(truth: GroundTruth) -> str:
+    relabelled = truth.label_set == "original" and "relabelled" in truth.store.attributes
+    return truth.store.labels_are if relabelled else ""
 
 
 def _comparison_problem(numbers: Numbers, protocol: str, refine: int | None) -> str:

@@ -109,6 +109,19 @@ def test_reannotated_labels_are_read_with_both_origins(here: Path, toy_model: Fa
     assert "the same labels read 1-based: 0-30 0.00" in folded(result.stdout)
 
 
+def test_relabelled_labels_are_called_so(here: Path, toy_model: FaceModel) -> None:
+    """They used to be called the original labels."""
+    record = json.dumps({"network": "916c40c9aa", "name": "fast-x2", "date": "2026-11-26"})
+    write_scored_store(Path("new.h5"), make_labels(toy_model), relabelled=record)
+    result = dhm("--predictions", "truth.npz", "--data", "new.h5", "--replicates", 100, "--report", "out")
+    assert result.exit_code == 0, result.output
+    words = "relabelled by fast-x2 (916c40c9…) on 2026-11-26"
+    assert words in folded(result.stdout)
+    assert "original labels" not in result.stdout
+    assert words in json.loads(Path("out/report.json").read_text())["data"]["labels"]
+    assert words in Path("out/report.html").read_text(encoding="utf-8")
+
+
 def test_missing_faces_are_said(here: Path) -> None:
     with np.load("truth.npz") as truth:
         np.savez("some.npz", names=truth["names"][:7], landmarks=truth["landmarks"][:7])
