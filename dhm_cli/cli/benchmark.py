@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from dhm_cli.cli.lines import say
-from dhm_cli.cli.networks import refuse_names
 from dhm_cli.cli.progress import shown_on
 from dhm_cli.cli.tables import print_table
 from dhm_cli.morphable.location import DEFAULT_FACE_MODEL, existing_face_model
@@ -28,7 +27,6 @@ _TITLES = {
 
 
 def benchmark(
-    names: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
     model: Annotated[
         list[str] | None,
         typer.Option(
@@ -152,7 +150,6 @@ def benchmark(
     nothing disturbed it. Ratios are to MobileNet-V1 x0.5 in the same run, on the same engine, at the same batch size.
     Ctrl-C keeps what has been measured so far.
     """
-    refuse_names(names)
     from tqdm import tqdm
 
     from dhm_cli.benchmark.bench import benchmark as run

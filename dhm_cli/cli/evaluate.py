@@ -14,7 +14,6 @@ import typer
 from dhm_cli.cli.lines import say
 from dhm_cli.cli.progress import shown_on
 from dhm_cli.cli.tables import print_table
-from dhm_cli.errors import InputError
 from dhm_cli.morphable.location import DEFAULT_FACE_MODEL, existing_face_model
 
 if TYPE_CHECKING:
@@ -29,7 +28,6 @@ _EXCLUDED = 40
 
 
 def evaluate(
-    networks: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
     data: Annotated[
         Path, typer.Option(help="The faces to score on, a store of dhm prepare (FILE.h5).", rich_help_panel=_TRUTH)
     ] = ...,  # type: ignore[assignment]
@@ -186,8 +184,6 @@ def evaluate(
     Numbers are percent of the face size, sqrt(w*h) of the true points' box; the definition of every one is in the
     report.
     """
-    if networks:
-        raise InputError(f"{networks[0]}: a network is named by an option", f"pass --model {networks[0]}")
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the threads share the work by faces, not within one
     from dhm_cli.runtime.interruption import deferred_interrupts
 

@@ -6,13 +6,11 @@ from typing import Annotated, Literal
 import typer
 
 from dhm_cli.cli.lines import say
-from dhm_cli.cli.networks import refuse_names
 from dhm_cli.cli.tables import print_table
 from dhm_cli.errors import InputError
 
 
 def export(
-    names: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
     model: Annotated[
         Path | None, typer.Option(help="The network, a checkpoint of dhm train, .safetensors.", show_default=False)
     ] = None,
@@ -53,7 +51,6 @@ def export(
     Networks that regress the parameters of a face model (dhm, dhm-vgg, rhg and 3dcnn without --target landmarks) stay
     .safetensors: an ONNX file would hold the face model, and its licence forbids to pass that on.
     """
-    refuse_names(names)
     if model is None:
         raise InputError("dhm export: no network named", "pass --model FILE, such as runs/fast/best.safetensors")
     if not model.is_file():

@@ -11,6 +11,7 @@ from dhm_cli.cli.benchmark import benchmark
 from dhm_cli.cli.evaluate import evaluate
 from dhm_cli.cli.export import export
 from dhm_cli.cli.lines import say
+from dhm_cli.cli.networks import NetworkCommand
 from dhm_cli.cli.prepare import prepare
 from dhm_cli.cli.relabel import relabel
 from dhm_cli.cli.train import train
@@ -59,10 +60,10 @@ app = typer.Typer(
 app.command()(prepare)
 app.command()(relabel)
 app.command()(train)
-app.command()(evaluate)
+app.command(cls=NetworkCommand)(evaluate)
 app.command()(align)
-app.command()(export)
-app.command()(benchmark)
+app.command(cls=NetworkCommand)(export)
+app.command(cls=NetworkCommand)(benchmark)
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,16 +1,25 @@
-"""Networks are named with --model."""
+"""Commands whose networks are named with --model."""
 
-from collections.abc import Sequence
+from typing import Any
+
+from typer.core import TyperCommand
 
 from dhm_cli.errors import InputError
 
 
-def refuse_names(names: Sequence[str] | None) -> None:
-    """Refuse networks that are named without an option, as was usual before --model.
+class NetworkCommand(TyperCommand):
+    """A command that takes no names but by options, and tells who names networks without, as was usual before."""
 
-    Raises:
-        InputError: there are some.
-    """
-    if names:
-        options = " ".join(f"--model {name}" for name in names)
-        raise InputError(f"{names[0]}: a network is named by an option", f"pass {options}")
+    allow_extra_args = True
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the options.
+
+        Raises:
+            InputError: something is named without an option.
+        """
+        rest = super().parse_args(ctx, args)
+        if ctx.args:
+            options = " ".join(f"--model {name}" for name in ctx.args)
+            raise InputError(f"{ctx.args[0]}: a network is named by an option", f"pass {options}")
+        return rest

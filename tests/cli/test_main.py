@@ -79,6 +79,16 @@ def test_help_has_a_short_name(command: str) -> None:
     assert f"Usage: dhm {command}" in result.stdout.replace("root", "dhm")
 
 
+@pytest.mark.parametrize("arguments", [("export",), ("benchmark",), ("evaluate", "--data", "a.h5")])
+def test_networks_without_an_option_are_refused_with_the_new_spelling(arguments: tuple[str, ...]) -> None:
+    """They were positional."""
+    result = CliRunner().invoke(app, [*arguments, "a.safetensors"])
+    assert result.exit_code == 1
+    assert "hint: pass --model a.safetensors" in result.stderr
+    usage = CliRunner().invoke(app, [arguments[0], "-h"]).stdout.split("Usage: ")[1].splitlines()[0]
+    assert usage.strip().endswith("[OPTIONS]")
+
+
 def test_errors_wrap_and_cannot_act_on_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """They were lines of any length, with the escape sequences that a file name held."""
     name = "\x1b]0;title\x07/" + "x" * 90 + ".jpg"
