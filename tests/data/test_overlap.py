@@ -129,4 +129,4 @@ def test_25_000_images_take_a_moment(tmp_path: Path) -> None:
     store = make_store(tmp_path / "a.h5", [VAL if i % 10 == 0 else TRAIN for i in range(25_000)], images)
     start = time.process_time()
     assert split_overlap([store]) == []
-    assert time.process_time() - start < 1
+    assert time.process_time() - start < 10  # comparing each with each would take minutes
