@@ -25,7 +25,7 @@ from dhm_cli.geometry.pose import estimate_pose
 from dhm_cli.inference.engines import load_engine
 from dhm_cli.inference.weights import embedded_name
 from dhm_cli.runtime.hashing import short_hash
-from dhm_cli.runtime.progress import Progress
+from dhm_cli.runtime.progress import Progress, silent
 from dhm_cli.runtime.threads import available_cores
 from dhm_cli.runtime.unfinished import Unfinished
 
@@ -89,7 +89,7 @@ class _Source:
 
 def evaluate(
     options: EvaluationOptions,
-    progress: Progress = lambda *_: None,
+    progress: Progress = silent,
     ready: Callable[[Report], None] = lambda _: None,
 ) -> Report:
     """Score a method, compare it with others, and write the report.

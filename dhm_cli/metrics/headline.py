@@ -214,7 +214,6 @@ HEADLINE: tuple[HeadlineNumber, ...] = (
     _auc(7),
     _auc(8),
 )
-NME_NUMBERS = tuple(number.name for number in HEADLINE if number.place[0] == "nme")
 AUC_THRESHOLDS = tuple(float(number.place[1]) for number in HEADLINE if number.place[0] == "auc")
 
 
