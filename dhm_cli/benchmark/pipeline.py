@@ -12,7 +12,7 @@ from dhm_cli.benchmark.runners import Runner
 from dhm_cli.errors import InputError
 from dhm_cli.geometry.crop import Square, landmark_crop_square
 from dhm_cli.inference.detection import load_detector
-from dhm_cli.inference.engines import Engine, landmarks_in_squares
+from dhm_cli.inference.engines import Answer, Engine, landmarks_in_squares
 from dhm_cli.inference.face_box import Detector, FaceBox, crop_square_from_box
 from dhm_cli.io.images import read_image
 
@@ -73,6 +73,10 @@ class RunnerEngine:
     def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See `Engine`."""
         return self._runner(crops)
+
+    def answer(self, crops: NDArray[np.uint8]) -> Answer:
+        """See `Engine`."""
+        return Answer(self._runner(crops))
 
 
 def open_aligner(network: "MeasuredNetwork", engine: str, runner: Runner, threads: int) -> "Aligner":

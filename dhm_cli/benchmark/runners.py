@@ -71,7 +71,7 @@ class OnnxRunner:
 
     def __init__(self, network: bytes, threads: int) -> None:
         self._session = onnx_session(network, "the network", threads)
-        self._input, self._outputs = self._session.get_inputs()[0].name, [self._session.get_outputs()[0].name]
+        self._input, self._outputs = self._session.get_inputs()[0].name, None  # all of them
 
     def bind(self, inputs: NDArray[Any]) -> Callable[[], object]:
         """See `Runner`."""
@@ -156,5 +156,6 @@ class TorchRunner:
     def __call__(self, inputs: NDArray[Any]) -> NDArray[np.float32]:
         """See `Runner`."""
         result: Any = self.bind(inputs)()
-        output: NDArray[np.float32] = result.float().cpu().numpy()
+        first = result[0] if isinstance(result, tuple) else result
+        output: NDArray[np.float32] = first.float().cpu().numpy()
         return output

@@ -85,6 +85,14 @@ def train(
             rich_help_panel=_RUN,
         ),
     ] = None,
+    not_faces: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of pictures without a face, for networks that tell their confidence.",
+            show_default=False,
+            rich_help_panel=_RUN,
+        ),
+    ] = None,
     ablation: Annotated[
         bool,
         typer.Option(
@@ -169,7 +177,7 @@ def train(
     with joined_processes(device) as processes:
         if workers is None:
             workers = max(1, available_cores() // processes.neighbours) if processes.device.type == "cuda" else 1
-        options = RunOptions(workers, compile_, keep, init, teacher, face_model)
+        options = RunOptions(workers, compile_, keep, init, teacher, face_model, not_faces)
         if ablation:
             _train_ablation(settings_of, out or Path("runs") / "ablation", options, processes)
             return

@@ -16,7 +16,7 @@ class NetworkConfig(Settings):
         input_size: side of the square crop, pixels.
         steps: T, recurrent updates, each of which gives landmarks.
         target: what the network regresses: "landmarks", or "params", the parameters p of a face model.
-        uncertainty: whether it tells each landmark's expected error too, for the loss "likelihood".
+        uncertainty: whether it tells each landmark's expected error and visibility, and its confidence, too.
     """
 
     input_size: int
@@ -109,7 +109,10 @@ class FastDhmConfig(NetworkConfig):
         choice("mean", "none"),
         "That of the mean shape for every image, as in the paper; or none, for ablations.",
     )
-    uncertainty: bool = setting(False, TRUTH, "Tell each landmark's expected error too, for the loss likelihood.")
+    uncertainty: bool = setting(
+        False, TRUTH, "Tell each landmark's expected error and visibility, and the confidence in the face, too."
+    )
+    uncertainty_rank: int = setting(48, integer(1, 4096), "Inner width of the layers that tell these.")
     cnn_width: float = setting(1.0, _WIDTH, "Multiplies the channels of fast's CNN (Fig. 7 of the Fast DHM paper).")
     recurrent_width: float = setting(1.0, _WIDTH, "Multiplies the channels of fast's recurrence (Fig. 8).")
 

@@ -29,11 +29,11 @@ class Architecture(NamedTuple):
 
     Attributes:
         best: by us.
-        paper: as the papers print it.
+        paper: as the papers print it; None for an architecture that no paper has.
     """
 
     best: Recipe
-    paper: Recipe
+    paper: Recipe | None = None
 
 
 RECIPES = Architecture._fields
@@ -112,6 +112,21 @@ _FAST_X2 = replace(
     blocks=((32, 2), (32, 1), *_stage(96, 4), *_stage(192, 6), *_stage(256, 4)),
     recurrent_channels=128,
 )
+# Finds a face's place, size and roll for the crop that the others look at; a quarter of the time of `fast`.
+_TINY = FastDhmConfig(
+    input_size=64,
+    blocks=((24, 2), *_stage(64, 2), *_stage(128, 3)),
+    middle_activation=False,
+    feature_stride=1,
+    recurrent_channels=64,
+    steps=1,
+    head_rank=32,
+)
+_TRAIN_TINY = TrainConfig(
+    augmentation=AugmentationConfig(
+        any_rotation_share=0.7, surround=0.35, shift=0.025, scale=0.03, wide_placement_share=0.7
+    )
+)
 # B, section III-B: 224 x 224. One more block of stride 2 in front, ours, keeps the head and so the size on disk below
 # B's (Table I: 0.9 and 2.2 MB), and the maps behind it as small as those of 120 pixels.
 _PAPER_FAST = FastDhmConfig(input_size=224, blocks=((16, 2), *FastDhmConfig().blocks))
@@ -139,6 +154,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "2drnn": _dhm(DhmConfig(target="landmarks", heatmap="points")),
     "fast": _fast(_FAST, _PAPER_FAST),
     "fast-x2": _fast(_FAST_X2, _PAPER_FAST_X2),
+    "tiny": Architecture(Recipe(_TINY, _TRAIN_TINY)),
 }
 ARCHS = tuple(ARCHITECTURES)
 
@@ -153,7 +169,9 @@ def find_recipe(arch: str, recipe: str = "best") -> Recipe:
         raise InputError(f"unknown architecture {arch!r}", f"known architectures: {', '.join(ARCHS)}")
     if recipe not in RECIPES:
         raise InputError(f"unknown recipe {recipe!r}", f"known recipes: {', '.join(RECIPES)}")
-    found: Recipe = getattr(ARCHITECTURES[arch], recipe)
+    found: Recipe | None = getattr(ARCHITECTURES[arch], recipe)
+    if found is None:
+        raise InputError(f"no paper has {arch}", "leave out --recipe")
     return found
 
 

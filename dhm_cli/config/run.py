@@ -45,11 +45,16 @@ class RunSettings(Settings):
         checked(training, TrainConfig.rules(), "", "training.{}".format)
         self.training.check()
         self.network.check()
-        if self.training.loss == "likelihood" and not self.network.uncertainty:
-            able = [arch for arch in ARCHS if "uncertainty" in network_rules(arch)]
+        t, able = self.training, [arch for arch in ARCHS if "uncertainty" in network_rules(arch)]
+        needing = {
+            "loss likelihood": t.loss == "likelihood",
+            "learned doubts": t.learned == "doubts",
+            "not_face_share above 0": t.not_face_share > 0,
+        }
+        if any(needing.values()) and not self.network.uncertainty:
             raise InputError(
-                "loss likelihood needs a network that tells its uncertainty",
-                f"set network.uncertainty to true, for {' and '.join(able)}",
+                f"{next(name for name, needs in needing.items() if needs)} needs a network that tells its uncertainty",
+                f"set network.uncertainty to true, for {', '.join(able)}",
             )
 
     def to_toml(self) -> dict[str, Any]:

@@ -26,6 +26,11 @@ class AugmentationConfig(Settings):
     rotation: float = setting(8.0, number(0, 180), "Standard deviation of the in-plane rotation, degrees.")
     wide_rotation: float = setting(45.0, number(0, 180), "Some faces get a uniform rotation up to this, degrees.")
     wide_rotation_share: float = setting(0.1, PROBABILITY, "Share of the faces that get the wide rotation.")
+    any_rotation_share: float = setting(0.0, PROBABILITY, "Share of the faces that are turned by any angle.")
+    # Turned or not: a network that sees the corners of turned pictures reads the angle off them.
+    surround: float = setting(
+        0.0, PROBABILITY, "Probability of cutting the picture to a circle and laying it on another one."
+    )
     scale: float = setting(0.025, number(0, 1), "Standard deviation of the logarithm of the crop's side.")
     shift: float = setting(0.015, number(0, 1), "Standard deviation of the crop's centre, share of its side.")
     # So that a box that is far off is known too.
@@ -45,6 +50,7 @@ class AugmentationConfig(Settings):
     noise: float = setting(0.1, PROBABILITY, "Probability of sensor noise.")
     jpeg: float = setting(0.1, PROBABILITY, "Probability of strong JPEG compression.")
     occlusion: float = setting(0.3, PROBABILITY, "Probability of a random rectangle.")
+    cover: float = setting(0.0, PROBABILITY, "Probability of hiding most of the face behind another picture.")
 
 
 def _shares(value: Any) -> tuple[float, ...] | None:
@@ -125,6 +131,23 @@ class TrainConfig(Settings):
     )
     distillation_weight: float = setting(
         1.0, NOT_NEGATIVE, "Weight of the same loss against a teacher's landmarks, where there is a teacher."
+    )
+    not_face_share: float = setting(
+        0.0,
+        PROBABILITY,
+        "Share of the samples that show no face, or one far from where it is looked for, for networks with "
+        "uncertainty.",
+    )
+    doubts_weight: float = setting(
+        0.2,
+        NOT_NEGATIVE,
+        "Weight of the losses of visibility, confidence and, beside another loss than likelihood, expected errors, for "
+        "networks with uncertainty.",
+    )
+    learned: str = setting(
+        "all",
+        choice("all", "doubts"),
+        "All weights, or those alone that tell the network's uncertainty; its landmarks then stay as they are.",
     )
     yaw_shares: tuple[float, float, float] | None = setting(
         (0.4, 0.3, 0.3),

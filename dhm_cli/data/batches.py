@@ -20,11 +20,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from dhm_cli.config.training import TrainConfig
-from dhm_cli.data.augmentation import augmented_crop
+from dhm_cli.data.augmentation import Sample, augmented_crop
+from dhm_cli.data.not_faces import NotFaces
 from dhm_cli.data.store import FaceStore
 from dhm_cli.errors import DhmError, FormatError, InputError
 from dhm_cli.geometry.crop import crop_matrix, extract_crop, landmark_crop_square, transform_landmarks
+from dhm_cli.geometry.landmarks import MIRROR
 from dhm_cli.io.images import decode_image
+from dhm_cli.io.pts import OCCLUDED, VISIBLE
 from dhm_cli.metrics.landmark_error import YAW_BINS, in_yaw_bin
 
 
@@ -40,6 +43,7 @@ class Faces:
         landmarks: (N, 68, 3), image pixels.
         yaw: (N,), degrees.
         weight: (N,), sampling weight of the store a face came from.
+        visibility: (N, 68) uint8, codes of `io.pts`.
     """
 
     names: NDArray[np.str_]
@@ -48,6 +52,7 @@ class Faces:
     landmarks: NDArray[np.float32]
     yaw: NDArray[np.float32]
     weight: NDArray[np.float64]
+    visibility: NDArray[np.uint8]
 
     def __len__(self) -> int:
         return len(self.names)
@@ -92,6 +97,7 @@ def load_faces(stores: Sequence[tuple[FaceStore, float]], split: str) -> Faces:
         landmarks=np.concatenate([store.labels.landmarks[rows] for store, rows in chosen]),
         yaw=np.concatenate([store.labels.yaw[rows] for store, rows in chosen]),
         weight=np.repeat([weight for _, weight in stores], [len(rows) for _, rows in chosen]).astype(np.float64),
+        visibility=np.concatenate([store.labels.visibility[rows] for store, rows in chosen]),
     )
 
 
@@ -129,11 +135,15 @@ class Batch(NamedTuple):
         crops: (B, S, S, 3) uint8 RGB.
         landmarks: (B, 68, 3) float32, crop pixels.
         rows: (B,) int64, which of the training faces these are.
+        visibility: (B, 68) uint8, codes of `io.pts`; landmarks that an augmentation hid count as OCCLUDED.
+        faces: (B,) bool, False where there is no face, or none to be found from this crop: no landmarks to learn.
     """
 
     crops: Tensor
     landmarks: Tensor
     rows: Tensor
+    visibility: Tensor
+    faces: Tensor
 
 
 class TrainBatches:
@@ -146,13 +156,15 @@ class TrainBatches:
         faces: training faces.
         size: side S of the crops, pixels.
         config: batch size, shares, seed and augmentation.
+        not_faces: pictures without a face; half of `not_face_share` is drawn from them, the rest, or without them all,
+            are faces far from where they are looked for.
 
     Raises:
         InputError: no face in a bin of yaw that has a share, or weights where every face is seen once an epoch.
     """
 
-    def __init__(self, faces: Faces, size: int, config: TrainConfig) -> None:
-        self._faces, self._size, self._config = faces, size, config
+    def __init__(self, faces: Faces, size: int, config: TrainConfig, not_faces: NotFaces | None = None) -> None:
+        self._faces, self._size, self._config, self._not_faces = faces, size, config, not_faces
         self._cumulated: NDArray[np.float64] | None = None
         if config.yaw_shares is not None:
             cumulated = np.cumsum(yaw_balanced_probabilities(faces.yaw, faces.weight, config.yaw_shares))
@@ -183,13 +195,29 @@ class TrainBatches:
         crops = np.empty((len(samples), self._size, self._size, 3), np.uint8)
         landmarks = np.empty((len(samples), 68, 3), np.float32)
         rows = np.empty(len(samples), np.int64)
+        visibility = np.zeros((len(samples), 68), np.uint8)
+        faces = np.ones(len(samples), bool)
         for place, sample in enumerate(samples):
             rng = np.random.default_rng((self._config.seed, step, sample))
             row = rows[place] = self._draw(step, sample, rng)
-            crops[place], landmarks[place] = augmented_crop(
-                self._faces.image(row), self._faces.landmarks[row], self._size, self._config.augmentation, rng
-            )
-        return Batch(torch.from_numpy(crops), torch.from_numpy(landmarks), torch.from_numpy(rows))
+            share = self._config.not_face_share
+            faces[place] = not share or rng.random() >= share
+            made = self._sample(row, bool(faces[place]), rng)
+            crops[place], landmarks[place] = made.crop, made.landmarks
+            if faces[place]:
+                states = self._faces.visibility[row][MIRROR if made.mirrored else slice(None)]
+                visibility[place] = np.where(made.covered & (states == VISIBLE), np.uint8(OCCLUDED), states)
+        return Batch(*(torch.from_numpy(values) for values in (crops, landmarks, rows, visibility, faces)))
+
+    def _sample(self, row: int, face: bool, rng: np.random.Generator) -> Sample:
+        def another() -> NDArray[np.uint8]:
+            return self._faces.image(int(rng.integers(len(self._faces))))
+
+        image, landmarks, misplaced = self._faces.image(row), self._faces.landmarks[row], not face
+        if not face and self._not_faces is not None and rng.random() < 0.5:
+            image = self._not_faces.image(int(rng.integers(len(self._not_faces))))
+            landmarks, misplaced = _points_around(image), False
+        return augmented_crop(image, landmarks, self._size, self._config.augmentation, rng, another, misplaced)
 
     def _draw(self, step: int, sample: int, rng: np.random.Generator) -> int:
         if self._cumulated is not None:
@@ -243,6 +271,15 @@ class _Steps(Dataset["Batch | DhmError"]):
             return self._batches.batch(step, self._rank, self._world)
         except DhmError as error:  # raised in a worker it would arrive as a traceback, without its hint
             return error
+
+
+def _points_around(image: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Stand-ins for landmarks, (68, 3), whose crop is the whole image."""
+    height, width = image.shape[:2]
+    half = min(height, width) / math.sqrt(8.0)
+    points = np.tile([(width - 1) / 2 - half, (height - 1) / 2 - half, 0.0], (68, 1))
+    points[1::2, :2] += 2 * half
+    return points
 
 
 @lru_cache(maxsize=2)

@@ -122,7 +122,7 @@ def _exact_graph(model: Network, arch: str) -> onnx.ModelProto:
         "mean_shape": np.round(model.mean_shape.numpy().astype(float), 6).tolist(),
     }
     example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
-    return onnx_graph(inference_network(model), example, metadata={METADATA_KEY: json.dumps(description)})
+    return onnx_graph(inference_network(model), example, {METADATA_KEY: json.dumps(description)})
 
 
 def _calibration_crops(store: FaceStore, size: int) -> NDArray[np.uint8]:

@@ -17,6 +17,8 @@ from dhm_cli.geometry.landmarks import bounding_box
 CROP_MARGIN = math.sqrt(2.0)
 # Centre (2,) and side, photo pixels.
 Square = tuple[NDArray[np.float64], float]
+# The same, and the roll of `crop_matrix`, radians.
+TurnedSquare = tuple[NDArray[np.float64], float, float]
 # cv2.warpAffine counts source pixels in 16 bits.
 _LONGEST_SOURCE = 32_766
 
@@ -33,6 +35,22 @@ def landmark_crop_square(points: NDArray[np.floating], margin: float = CROP_MARG
     """
     left, top, width, height = bounding_box(np.asarray(points, dtype=np.float64))
     return np.array([left + width / 2, top + height / 2]), float(max(width, height) * margin)
+
+
+def turned_square(points: NDArray[np.floating], roll: float, margin: float = CROP_MARGIN) -> TurnedSquare:
+    """Square around landmarks as `landmark_crop_square` in an image that is turned first.
+
+    Args:
+        points: (N, 2 or 3), pixels.
+        roll: how far the image is turned, as for `crop_matrix`.
+        margin: enlargement factor.
+
+    Returns:
+        Centre (2,) in pixels of the image as it is, side and roll: what `crop_matrix` takes.
+    """
+    about_origin = crop_matrix(np.zeros(2), 1.0, 1, roll)
+    centre, side = landmark_crop_square(transform_landmarks(points, about_origin), margin)
+    return about_origin[:, :2].T @ centre, side, roll
 
 
 def crop_matrix(

@@ -5,6 +5,10 @@ from numpy.typing import NDArray
 
 from dhm_cli.geometry.landmarks import MIRROR, NUM_LANDMARKS
 
+# States of a landmark in the labels of MERL-RAV, and their order in the networks' answers.
+VISIBLE, OCCLUDED, SELF_OCCLUDED = range(3)
+STATES = 3
+
 # Beyond this azimuth, in degrees, people marked the landmark as self-occluded in most faces: on the 8,099 faces of the
 # training split of MERL-RAV (Kumar et al., "LUVLi", CVPR 2020), mirrored ones added, the multiple of 5 with the fewest
 # disagreements. Landmarks on the left of a frontal face, and 42, the other eye's inner corner behind the nose's bridge.

@@ -55,6 +55,22 @@ def euler_to_matrix(angles: NDArray[np.floating]) -> NDArray[np.float64]:
     return matrices.reshape(*a.shape, 3)
 
 
+def in_plane_rotation(rotation: NDArray[np.floating]) -> NDArray[np.float64]:
+    """How far heads are turned in the picture plane: the angle of the head's up axis in the image.
+
+    It is the same however the head is turned to the side, where roll depends on the order of the angles.
+
+    Args:
+        rotation: (..., 3, 3), proper rotations, model space (y up).
+
+    Returns:
+        (...), radians in [-pi, pi]: 0 where the top of the head is up, positive where the head is turned clockwise as
+        seen. `crop_matrix` with minus this roll shows it upright.
+    """
+    r = np.asarray(rotation, dtype=np.float64)
+    return np.arctan2(r[..., 0, 1], r[..., 1, 1])
+
+
 def geodesic_angle(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:
     """Angle of the one rotation that leads from a to b, with the same accuracy at 0, at pi and between.
 
@@ -118,5 +134,9 @@ def estimate_pose(landmarks: NDArray[np.floating], reference: NDArray[np.floatin
     Returns:
         (B, 3), radians: pitch, yaw, roll in the convention of the 300W-LP files (`matrix_to_euler`).
     """
-    rotation = align_rotation(np.asarray(reference) @ _FLIP_Y, np.asarray(landmarks) @ _FLIP_Y)
-    return matrix_to_euler(rotation)
+    return matrix_to_euler(estimate_rotation(landmarks, reference))
+
+
+def estimate_rotation(landmarks: NDArray[np.floating], reference: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Rotations of heads, (B, 3, 3), model space (y up); arguments as for `estimate_pose`."""
+    return align_rotation(np.asarray(reference) @ _FLIP_Y, np.asarray(landmarks) @ _FLIP_Y)

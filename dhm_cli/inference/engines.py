@@ -9,14 +9,24 @@ from concurrent.futures import Future
 from contextlib import nullcontext
 from importlib.resources import as_file
 from pathlib import Path
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dhm_cli.errors import DhmError, FormatError, InputError
-from dhm_cli.geometry.crop import Square, crop_matrix, extract_crop, invert_matrix, transform_landmarks
+from dhm_cli.geometry.crop import (
+    Square,
+    TurnedSquare,
+    crop_matrix,
+    extract_crop,
+    invert_matrix,
+    transform_landmarks,
+    turned_square,
+)
 from dhm_cli.geometry.landmarks import NUM_LANDMARKS
+from dhm_cli.geometry.occlusion import STATES
+from dhm_cli.geometry.pose import estimate_rotation, in_plane_rotation
 from dhm_cli.inference.onnx_session import onnx_session, run_session
 from dhm_cli.inference.weights import (
     EXPORT_AGAIN,
@@ -31,6 +41,46 @@ from dhm_cli.runtime.hashing import short_hash
 # Crops per call of the network. A GPU wants many. A CPU is slower with more than fit its cache (0.35 ms a face for up
 # to 4, 0.40 for 32). And memory stays flat for a photo of a thousand people.
 MAX_BATCH = {"cpu": 4, "cuda": 256}
+
+
+# Shapes of what networks answer, without the batch.
+_SHAPES: dict[str, list[int]] = {
+    "landmarks": [NUM_LANDMARKS, 3],
+    "sigma": [NUM_LANDMARKS],
+    "visibility": [NUM_LANDMARKS, STATES],
+    "confidence": [],
+}
+
+
+class Answer(NamedTuple):
+    """What a network says about B crops.
+
+    Attributes:
+        landmarks: (B, 68, 3) float32, 0-based crop pixels, x right, y down, z in the same unit toward the viewer, about
+            zero.
+        sigma: (B, 68) float32, crop pixels: the radius around a landmark that should hold 68 % of its errors in x,y,
+            and twice that 95 %. None, as the next two, from networks that do not tell it.
+        visibility: (B, 68, 3) float32, probabilities of the states VISIBLE, OCCLUDED and SELF_OCCLUDED of
+            `geometry.occlusion`.
+        confidence: (B,) float32, the chance that there is a face and the landmarks' NME is below 6 %.
+    """
+
+    landmarks: NDArray[Any]
+    sigma: NDArray[np.float32] | None = None
+    visibility: NDArray[np.float32] | None = None
+    confidence: NDArray[np.float32] | None = None
+
+    @staticmethod
+    def join(parts: "Sequence[Answer]") -> "Answer":
+        """The answers about several groups of crops, in order."""
+        landmarks, *others = (None if part[0] is None else np.concatenate(part) for part in zip(*parts, strict=True))
+        assert landmarks is not None
+        return Answer(landmarks, *others)
+
+    def take(self, rows: "slice | NDArray[Any]") -> "Answer":
+        """The answer about some of the crops."""
+        landmarks, *others = self
+        return Answer(landmarks[rows], *(None if part is None else part[rows] for part in others))
 
 
 class Engine(Protocol):
@@ -55,8 +105,12 @@ class Engine(Protocol):
             crops: (B, S, S, 3) uint8 RGB; B may be 0.
 
         Returns:
-            (B, 68, 3) float32, 0-based crop pixels, x right, y down, z in the same unit toward the viewer, about zero.
+            (B, 68, 3) float32, as `Answer.landmarks`.
         """
+        ...
+
+    def answer(self, crops: NDArray[np.uint8]) -> Answer:
+        """All that the network says about face crops, as for `__call__`."""
         ...
 
 
@@ -88,17 +142,25 @@ class OnnxEngine:
             raise FormatError(
                 f"{name}: expected one input crops uint8 (B, {size}, {size}, 3), found {inputs}", hint=EXPORT_AGAIN
             )
-        if outputs != [("landmarks", "tensor(float)", [NUM_LANDMARKS, 3])]:
+        known = [(output, "tensor(float)", shape) for output, shape in _SHAPES.items()]
+        if outputs not in (known[:1], known):
             raise FormatError(
-                f"{name}: expected one output landmarks float32 (B, 68, 3), found {outputs}", hint=EXPORT_AGAIN
+                f"{name}: expected an output landmarks float32 (B, 68, 3), alone or with {', '.join(list(_SHAPES)[1:])}"
+                f", found {outputs}",
+                hint=EXPORT_AGAIN,
             )
+        self._outputs = [output for output, _, _ in outputs]
 
     def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See `Engine`."""
+        return self.answer(crops).landmarks
+
+    def answer(self, crops: NDArray[np.uint8]) -> Answer:
+        """See `Engine`."""
         return _in_batches(self._run, crops, MAX_BATCH["cpu"])
 
-    def _run(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return run_session(self._session, ["landmarks"], crops=crops)[0]
+    def _run(self, crops: NDArray[np.uint8]) -> Answer:
+        return Answer(*run_session(self._session, self._outputs, crops=crops))
 
 
 class TorchEngine:
@@ -124,6 +186,7 @@ class TorchEngine:
         import torch
 
         from dhm_cli.models.checkpoint import load_checkpoint
+        from dhm_cli.models.folded import LastStep
 
         basis = None if face_model is None else Path(face_model)
         embedded = embedded_name(path)
@@ -135,21 +198,22 @@ class TorchEngine:
         self.input_size = model.config.input_size
         self.mean_shape = model.get_buffer("mean_shape").numpy().astype(np.float64)
         self._device = torch.device(device)
-        self._model = model.to(device).eval()
+        self._network = LastStep(model.to(device).eval())
 
     def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See `Engine`."""
+        return self.answer(crops).landmarks
+
+    def answer(self, crops: NDArray[np.uint8]) -> Answer:
+        """See `Engine`."""
         return _in_batches(self._run, crops, MAX_BATCH["cpu" if self._device.type == "cpu" else "cuda"])
 
-    def _run(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _run(self, crops: NDArray[np.uint8]) -> Answer:
         import torch
 
-        from dhm_cli.models.interface import image_tensor
-
         with torch.inference_mode():
-            images = image_tensor(torch.from_numpy(crops).to(self._device))
-            landmarks: NDArray[np.float32] = self._model(images).landmarks[:, -1].float().cpu().numpy()
-        return landmarks
+            found = self._network(torch.from_numpy(crops).to(self._device))
+        return Answer(*(part.float().cpu().numpy() for part in (found if isinstance(found, tuple) else (found,))))
 
 
 class BatchingEngine:
@@ -166,11 +230,15 @@ class BatchingEngine:
         self.mean_shape, self.weights_hash = engine.mean_shape, engine.weights_hash
         self._engine = engine
         self._gathering, self._running = threading.Lock(), threading.Lock()
-        self._waiting: list[tuple[NDArray[np.uint8], Future[NDArray[np.float32]]]] = []
+        self._waiting: list[tuple[NDArray[np.uint8], Future[Answer]]] = []
 
     def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See `Engine`."""
-        answer: Future[NDArray[np.float32]] = Future()
+        return self.answer(crops).landmarks
+
+    def answer(self, crops: NDArray[np.uint8]) -> Answer:
+        """See `Engine`."""
+        answer: Future[Answer] = Future()
         with self._gathering:
             self._waiting.append((crops, answer))
         with self._running:
@@ -180,9 +248,9 @@ class BatchingEngine:
                 self._answer(taken)
         return answer.result()
 
-    def _answer(self, taken: list[tuple[NDArray[np.uint8], Future[NDArray[np.float32]]]]) -> None:
+    def _answer(self, taken: list[tuple[NDArray[np.uint8], Future[Answer]]]) -> None:
         try:
-            landmarks = self._engine(np.concatenate([crops for crops, _ in taken]))
+            found = self._engine.answer(np.concatenate([crops for crops, _ in taken]))
         except BaseException as error:
             if len(taken) > 1 and isinstance(error, Exception):  # one thread's crops must not spoil the others'
                 for request in taken:
@@ -192,30 +260,58 @@ class BatchingEngine:
                 answer.set_exception(error)  # an interrupt too, or the other threads would wait for ever
             return
         ends = np.cumsum([len(crops) for crops, _ in taken])
-        for part, (_, answer) in zip(np.split(landmarks, ends[:-1]), taken, strict=True):
-            answer.set_result(part)
+        for end, (crops, answer) in zip(ends, taken, strict=True):
+            answer.set_result(found.take(slice(end - len(crops), end)))
 
 
-def landmarks_in_squares(
-    engine: Engine, photos: Sequence[NDArray[np.uint8]], squares: Sequence[Square]
-) -> NDArray[np.float64]:
+def answers_in_squares(
+    engine: Engine, photos: Sequence[NDArray[np.uint8]], squares: Sequence[Square | TurnedSquare]
+) -> Answer:
     """One pass of a network over squares of photos.
 
     Args:
         engine: the network.
         photos: B, each (H, W, 3) uint8 RGB, the same object for several faces of one photo.
-        squares: B, centre and side, photo pixels.
+        squares: B, centre and side, photo pixels, and the roll of `crop_matrix` where the crop is to be turned.
 
     Returns:
-        (B, 68, 3), photo pixels; z in the same unit toward the viewer.
+        The network's answer, landmarks and sigma in photo pixels, landmarks in float64.
     """
     size = engine.input_size
     # A collapsed shape would give a square without area.
-    matrices = [crop_matrix(centre, max(side, 1.0), size) for centre, side in squares]
+    matrices = [crop_matrix(s[0], max(s[1], 1.0), size, s[2] if len(s) == 3 else 0.0) for s in squares]
     crops = [extract_crop(photo, matrix, size) for photo, matrix in zip(photos, matrices, strict=True)]
-    found = engine(np.stack(crops) if crops else np.empty((0, size, size, 3), np.uint8))
-    back = [transform_landmarks(points, invert_matrix(matrix)) for points, matrix in zip(found, matrices, strict=True)]
-    return np.stack(back) if back else np.empty((0, NUM_LANDMARKS, 3))
+    found = engine.answer(np.stack(crops) if crops else np.empty((0, size, size, 3), np.uint8))
+    pairs = zip(found.landmarks, matrices, strict=True)
+    back = [transform_landmarks(points, invert_matrix(matrix)) for points, matrix in pairs]
+    landmarks = np.stack(back) if back else np.empty((0, NUM_LANDMARKS, 3))
+    sigma = found.sigma
+    if sigma is not None and len(squares):
+        sigma = sigma * np.array([max(square[1], 1.0) / size for square in squares], np.float32)[:, None]
+    return found._replace(landmarks=landmarks, sigma=sigma)
+
+
+def landmarks_in_squares(
+    engine: Engine, photos: Sequence[NDArray[np.uint8]], squares: Sequence[Square | TurnedSquare]
+) -> NDArray[np.float64]:
+    """The landmarks of `answers_in_squares`, (B, 68, 3), photo pixels; z in the same unit toward the viewer."""
+    return answers_in_squares(engine, photos, squares).landmarks
+
+
+def upright_squares(engine: Engine, landmarks: NDArray[np.float64]) -> list[TurnedSquare]:
+    """The squares in which heads stand upright, for the next pass.
+
+    The roll comes from all 3D landmarks, since a line through the eyes means nothing in profile.
+
+    Args:
+        engine: the network that gave the landmarks; its mean shape is the upright head.
+        landmarks: (B, 68, 3), photo pixels.
+
+    Returns:
+        B, centre, side and roll.
+    """
+    turned = in_plane_rotation(estimate_rotation(landmarks, engine.mean_shape))
+    return [turned_square(points, -float(roll)) for points, roll in zip(landmarks, turned, strict=True)]
 
 
 def load_engine(
@@ -273,10 +369,8 @@ def cuda_problem() -> str:
     return "" if torch.cuda.is_available() else f"torch {torch.__version__} finds no CUDA device"
 
 
-def _in_batches(
-    run: Callable[[NDArray[np.uint8]], NDArray[np.float32]], crops: NDArray[np.uint8], most: int
-) -> NDArray[np.float32]:
+def _in_batches(run: Callable[[NDArray[np.uint8]], Answer], crops: NDArray[np.uint8], most: int) -> Answer:
     if len(crops) == 0:
-        return np.zeros((0, NUM_LANDMARKS, 3), dtype=np.float32)
+        return Answer(np.zeros((0, NUM_LANDMARKS, 3), dtype=np.float32))
     parts = [run(crops[start : start + most]) for start in range(0, len(crops), most)]
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return parts[0] if len(parts) == 1 else Answer.join(parts)

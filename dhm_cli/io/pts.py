@@ -12,7 +12,7 @@ from dhm_cli.geometry.landmarks import CURVES, NUM_LANDMARKS
 FARTHEST = 1e6
 
 # Visibility codes of a landmark.
-NO_LABEL, VISIBLE, OCCLUDED = 0, 1, 2
+NO_LABEL, VISIBLE, OCCLUDED, SELF_OCCLUDED = 0, 1, 2, 3
 
 
 def read_pts(path: Path, merl_signs: bool = True) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:

@@ -13,6 +13,8 @@ from dhm_cli.geometry.landmarks import bounding_box, face_size
 
 # What an error is divided by (`normaliser` says what each is), and what it is then printed in.
 NORMALISERS = {"bbox": "% of face size", "interocular": "% of eye distance", "diagonal": "% of the box's diagonal"}
+# Percent of the face size; a face whose NME is above has failed.
+FAILURE = 6.0
 # Outer corners of the eyes.
 _EYE_CORNERS = (36, 45)
 
@@ -160,7 +162,7 @@ def cumulative_error(nme: NDArray[np.floating]) -> tuple[NDArray[np.float64], ND
     return errors, np.arange(1, len(errors) + 1) / max(len(errors), 1)
 
 
-def failure_rate(nme: NDArray[np.floating], threshold: float = 6.0) -> float:
+def failure_rate(nme: NDArray[np.floating], threshold: float = FAILURE) -> float:
     """Failure rate, 1 - CED(threshold): percent of images with NME > threshold.
 
     Args:

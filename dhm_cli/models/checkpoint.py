@@ -132,13 +132,22 @@ def load_checkpoint(path: Path, face_model: Path | None = None) -> tuple[Network
     return model.eval(), metadata
 
 
-def load_weights(model: Network, tensors: dict[str, Tensor], path: Path) -> None:
+def load_weights(model: Network, tensors: dict[str, Tensor], path: Path, may_lack: str = "") -> None:
     """Put a checkpoint's tensors into a network, all of them.
+
+    Args:
+        model: the network.
+        tensors: by name.
+        path: where they come from, for messages.
+        may_lack: how the names of weights begin of which the checkpoint may have none; they stay as they are then.
 
     Raises:
         FormatError: tensors are missing, too many, or of another shape; the message names them.
     """
     expected = {n: t for n, t in model.state_dict().items() if not n.endswith("num_batches_tracked")}
+    extra = [name for name in expected if may_lack and name.startswith(may_lack)]
+    if not any(name in tensors for name in extra):
+        expected = {name: tensor for name, tensor in expected.items() if name not in extra}
     wrong = sorted(set(expected) ^ set(tensors))
     wrong += sorted(n for n in expected.keys() & tensors.keys() if expected[n].shape != tensors[n].shape)
     if wrong:

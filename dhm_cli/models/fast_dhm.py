@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 from dhm_cli.config.networks import FastDhmConfig
 from dhm_cli.geometry.landmarks import NUM_LANDMARKS
+from dhm_cli.geometry.occlusion import STATES
 from dhm_cli.models.heatmaps import draw_heatmap
 from dhm_cli.models.interface import AlignmentOutput, Network
-from dhm_cli.models.layers import FastRecurrentModule, SeparableBlock
+from dhm_cli.models.layers import Doubts, FastRecurrentModule, SeparableBlock
 from dhm_cli.models.recurrent_state import place_in_crop
 
 # Expected error, as a share of the face size, that a network with `uncertainty` starts from.
@@ -63,7 +64,11 @@ class FastDhm(Network):
             nn.Linear(recurrent_channels * side * side, config.head_rank, bias=False),
             nn.Linear(config.head_rank, NUM_LANDMARKS * 3),
         )
-        self.scale = nn.Linear(config.head_rank, NUM_LANDMARKS) if config.uncertainty else None
+        self.doubts = (
+            Doubts(recurrent_channels * side * side, config.uncertainty_rank, NUM_LANDMARKS, _FIRST_SCALE)
+            if config.uncertainty
+            else None
+        )
         self.register_buffer("heatmap", torch.zeros(1, 3, config.input_size, config.input_size), persistent=False)
         self.redraw_heatmap()
         self.register_load_state_dict_post_hook(_draw_loaded_shape)
@@ -86,20 +91,24 @@ class FastDhm(Network):
         return nn.functional.conv2d(heatmap, weight, stride=self.stem.stride, padding=self.stem.padding)
 
     def forward(self, images: Tensor) -> AlignmentOutput:
-        """Landmarks after every step, and their expected errors with `uncertainty`; see `Network`."""
+        """Landmarks after every step, and what is doubtful about them with `uncertainty`; see `Network`."""
         self._check_shape(images)
         x = nn.functional.conv2d(images, self.stem.weight[:, :3], stride=self.stem.stride, padding=self.stem.padding)
         stem = self.stem_norm(x + self.heatmap_response(self.heatmap))
         states = self.recurrent(self.cnn(torch.relu(stem)), self.config.steps)
         with torch.autocast(images.device.type, enabled=False):  # pixels need more than the 8 bits of bfloat16
-            narrow = torch.stack([self.head[:2](state.float()) for state in states], dim=1)
-            moved = self.head[2](narrow).unflatten(-1, (NUM_LANDMARKS, 3)) * self.config.input_size
-            log_scale = None if self.scale is None else self.scale(narrow)
-        return AlignmentOutput(self.initial_landmarks + moved, None, log_scale)
-
-    def unused_parameters(self, loss: str) -> tuple[str, ...]:
-        """The layer of the expected errors, where the loss does not look at them."""
-        return ("scale.weight", "scale.bias") if self.scale is not None and loss != "likelihood" else ()
+            features = torch.stack([state.float().flatten(1) for state in states], dim=1)
+            moved = self.head(features.flatten(0, 1)).reshape(*features.shape[:2], NUM_LANDMARKS, 3)
+            landmarks = self.initial_landmarks + moved * self.config.input_size
+            if self.doubts is None:
+                return AlignmentOutput(landmarks)
+            inner = self.doubts(features)
+            return AlignmentOutput(
+                landmarks,
+                log_scale=self.doubts.scale(inner),
+                visibility=self.doubts.visibility(inner[:, -1]).unflatten(-1, (NUM_LANDMARKS, STATES)),
+                confidence=self.doubts.confidence(inner[:, -1]).squeeze(-1),
+            )
 
     def _initialise(self) -> None:
         for module in self.modules():
@@ -109,9 +118,6 @@ class FastDhm(Network):
         assert isinstance(last, nn.Linear)
         nn.init.normal_(last.weight, std=0.01)  # start at the mean shape
         nn.init.zeros_(last.bias)
-        if self.scale is not None:
-            nn.init.zeros_(self.scale.weight)
-            nn.init.constant_(self.scale.bias, math.log(_FIRST_SCALE))
 
 
 def _draw_loaded_shape(network: FastDhm, _: object) -> None:  # not a lambda, so that networks can be pickled

@@ -6,9 +6,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from dhm_cli.geometry.landmarks import NUM_LANDMARKS
+from dhm_cli.geometry.occlusion import STATES
 from dhm_cli.models.fast_dhm import FastDhm
 from dhm_cli.models.interface import Network, image_tensor
 from dhm_cli.models.layers import SeparableBlock
+
+# A landmark's error has the density exp(-d / s) / (2 pi s^2), see `losses.likelihood_loss`. Within this many s of the
+# answer lie 68.27 % of it, and 95 % within twice as much: what one and two standard deviations mean in one dimension.
+SIGMA = 2.3598
+
+
+def _outputs(uncertainty: bool) -> tuple[str, ...]:
+    """Names of what a network for inference returns, in its order."""
+    return ("landmarks", "sigma", "visibility", "confidence") if uncertainty else ("landmarks",)
+
+
+def _answers(landmarks: Tensor, log_scale: Tensor, visibility: Tensor, confidence: Tensor) -> tuple[Tensor, ...]:
+    """What `_outputs` names; see `LastStep.forward`."""
+    extent = landmarks[..., :2].amax(1) - landmarks[..., :2].amin(1)
+    sigma = torch.exp(log_scale) * (SIGMA * extent.prod(-1).clamp_min(1e-6).sqrt())[:, None]
+    return landmarks, sigma, visibility.softmax(-1), confidence.sigmoid()
 
 
 class LastStep(nn.Module):
@@ -21,11 +39,24 @@ class LastStep(nn.Module):
     def __init__(self, model: Network) -> None:
         super().__init__()
         self.model = model
+        self.outputs = _outputs(model.config.uncertainty)
 
-    def forward(self, crops: Tensor) -> Tensor:
-        """(B, S, S, 3) uint8 RGB -> (B, 68, 3) crop pixels, after the last step."""
-        landmarks: Tensor = self.model(image_tensor(crops)).landmarks
-        return landmarks[:, -1]
+    def forward(self, crops: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """The answer after the last step.
+
+        Args:
+            crops: (B, S, S, 3) uint8 RGB.
+
+        Returns:
+            Landmarks (B, 68, 3), crop pixels. From networks with uncertainty besides: sigma (B, 68), crop pixels, the
+            radius around each landmark that should hold 68 % of its errors, and twice that 95 %; visibility (B, 68, 3),
+            probabilities of the states of `geometry.occlusion`; confidence (B,), 0 to 1.
+        """
+        output = self.model(image_tensor(crops))
+        landmarks: Tensor = output.landmarks[:, -1]
+        if output.log_scale is None:
+            return landmarks
+        return _answers(landmarks, output.log_scale[:, -1], output.visibility, output.confidence)
 
 
 class FoldedFastDhm(nn.Module):
@@ -64,12 +95,19 @@ class FoldedFastDhm(nn.Module):
             self.narrow, self.wide = narrow, nn.Linear(wide.in_features, wide.out_features)
             self.wide.weight = nn.Parameter(wide.weight * size)
             self.wide.bias = nn.Parameter(wide.bias * size + model.initial_landmarks.flatten())
+            self.doubts = model.doubts
+        self.outputs = _outputs(model.config.uncertainty)
 
-    def forward(self, crops: Tensor) -> Tensor:
-        """(B, S, S, 3) uint8 RGB -> (B, 68, 3) crop pixels, after the last step."""
+    def forward(self, crops: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """The answer after the last step; see `LastStep.forward`."""
         x = torch.relu(self.stem(crops.permute(0, 3, 1, 2).float()) + self.stem_bias)
-        features = self.recurrent(self.cnn(x), self.steps)[-1]
-        return self.wide(self.narrow(features.reshape(-1, self.narrow.in_features))).reshape(-1, 68, 3)
+        features = self.recurrent(self.cnn(x), self.steps)[-1].reshape(-1, self.narrow.in_features)
+        landmarks: Tensor = self.wide(self.narrow(features)).reshape(-1, NUM_LANDMARKS, 3)
+        if self.doubts is None:
+            return landmarks
+        inner = self.doubts(features)
+        visibility = self.doubts.visibility(inner).reshape(-1, NUM_LANDMARKS, STATES)
+        return _answers(landmarks, self.doubts.scale(inner), visibility, self.doubts.confidence(inner).reshape(-1))
 
 
 def _folded(block: nn.Module) -> SeparableBlock:

@@ -17,12 +17,17 @@ class AlignmentOutput(NamedTuple):
         parameters: (B, T, 234), p of every step for the crop as an image (`morphable.parameters.LAYOUT`), its angles as
             `DhmConfig.rotation` says, from networks that regress p; None from those that regress landmarks.
         log_scale: (B, T, 68), logarithm of each landmark's expected error as a share of the face size, from networks
-            with `NetworkConfig.uncertainty`; else None.
+            with `NetworkConfig.uncertainty`, as are the next two; else None.
+        visibility: (B, 68, 3), logits of the states VISIBLE, OCCLUDED and SELF_OCCLUDED (`geometry.occlusion`) after
+            the last step.
+        confidence: (B,), logit of the chance that the crop shows a face and the NME of the last step is below 6 %.
     """
 
     landmarks: Tensor
     parameters: Tensor | None = None
     log_scale: Tensor | None = None
+    visibility: Tensor | None = None
+    confidence: Tensor | None = None
 
 
 class Network(nn.Module, ABC):
@@ -36,6 +41,8 @@ class Network(nn.Module, ABC):
     Attributes:
         config: the same.
         mean_shape: the buffer of that shape.
+        doubts_weights: how the names of those weights begin that a network with uncertainty has besides; a checkpoint
+            to start from may lack them.
         int8_weights: how the names of those weights of the inference form begin that `dhm export` may compute in 8
             bits; empty for none.
         face_model_hash: hash of the face model that p belongs to; None where the network regresses landmarks.
@@ -44,6 +51,7 @@ class Network(nn.Module, ABC):
     config: NetworkConfig
     mean_shape: Tensor
     int8_weights: str = ""
+    doubts_weights: str = "doubts."
 
     def __init__(self, config: NetworkConfig, mean_shape: Tensor) -> None:
         super().__init__()

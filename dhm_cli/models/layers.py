@@ -1,7 +1,11 @@
 """Building blocks shared by the networks."""
 
+import math
+
 import torch
 from torch import Tensor, nn
+
+from dhm_cli.geometry.occlusion import STATES
 
 # Channels that are normalised together; networks in a recurrence see another distribution in every step, which the one
 # running mean of a batch norm would mix up.
@@ -89,6 +93,32 @@ class SeparableBlock(nn.Module):
         y = self.middle(self.depthwise_norm(self.depthwise(x)))
         y = self.pointwise_norm(self.pointwise(y))
         return torch.relu(y + x if self.has_skip else y)
+
+
+class Doubts(nn.Module):
+    """What a network knows about its own answer: two layers on the features that the landmarks come from.
+
+    Args:
+        features: numbers of a feature map.
+        rank: inner width.
+        landmarks: how many there are.
+        first_scale: expected error, share of the face size, before training.
+    """
+
+    def __init__(self, features: int, rank: int, landmarks: int, first_scale: float) -> None:
+        super().__init__()
+        self.inner = nn.Linear(features, rank)
+        self.scale = nn.Linear(rank, landmarks)
+        self.visibility = nn.Linear(rank, landmarks * STATES)
+        self.confidence = nn.Linear(rank, 1)
+        for layer in (self.scale, self.visibility, self.confidence):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        nn.init.constant_(self.scale.bias, math.log(first_scale))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(..., features) -> (..., rank), what the three layers take."""
+        return torch.relu(self.inner(features))
 
 
 class FastRecurrentModule(nn.Module):

@@ -18,10 +18,10 @@ def onnx_graph(
     example: Tensor,
     metadata: Mapping[str, str] | None = None,
 ) -> onnx.ModelProto:
-    """Export a network with one input, `crops`, and one output, `landmarks`, to a graph for any number of crops.
+    """Export a network with one input, `crops`, to a graph for any number of crops.
 
     Args:
-        network: in evaluation mode.
+        network: in evaluation mode; its attribute `outputs` names what it returns, "landmarks" where it has none.
         example: an input of at least two crops, (B, ...).
         metadata: texts to keep in the file.
     """
@@ -32,7 +32,7 @@ def onnx_graph(
             network,
             (example,),
             input_names=["crops"],
-            output_names=["landmarks"],
+            output_names=list(getattr(network, "outputs", ["landmarks"])),
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             opset_version=_OPSET,
             dynamo=True,

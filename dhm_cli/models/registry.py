@@ -71,7 +71,8 @@ def inference_network(model: Network) -> nn.Module:
         model: a trained network in evaluation mode; it is not changed.
 
     Returns:
-        A module (B, S, S, 3) uint8 RGB -> (B, 68, 3) float32, 0-based crop pixels.
+        A module (B, S, S, 3) uint8 RGB -> (B, 68, 3) float32, 0-based crop pixels; with uncertainty, see
+        `folded.LastStep.forward`.
     """
     return NETWORKS[type(model.config)].for_inference(model).eval()
 

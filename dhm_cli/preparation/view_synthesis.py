@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from dhm_cli.errors import InputError
-from dhm_cli.geometry.crop import crop_matrix, landmark_crop_square, transform_landmarks
+from dhm_cli.geometry.crop import crop_matrix
 from dhm_cli.geometry.landmarks import JAW, NUM_LANDMARKS
 from dhm_cli.geometry.pose import matrix_to_euler
 from dhm_cli.morphable.camera import model_image_to_pixels, transform_weak_perspective
@@ -200,9 +200,8 @@ def _rotation(p: Array) -> Array:
 def _upright_crop(points: Array, rotation: Array, size: int) -> Array:
     """Crop matrix (2, 3): the head's own vertical axis upright, the landmarks' box in the middle."""
     roll = math.atan2(-rotation[0, 1], rotation[1, 1])
-    about_origin = crop_matrix(np.zeros(2), 1.0, 1, roll)
-    centre, side = landmark_crop_square(transform_landmarks(points, about_origin), VIEW_MARGIN)
-    return crop_matrix(about_origin[:, :2].T @ centre, side, size, roll)
+    centre, side, roll = turned_square(points, roll, VIEW_MARGIN)
+    return crop_matrix(centre, side, size, roll)
 
 
 def _turn_to_yaw(rotation: Array, yaw: float) -> float:

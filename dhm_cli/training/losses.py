@@ -8,9 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dhm_cli.config.training import TrainConfig
+from dhm_cli.io.pts import VISIBLE
+from dhm_cli.metrics.landmark_error import FAILURE
 from dhm_cli.models.interface import AlignmentOutput
 from dhm_cli.morphable.parameters import LAYOUT
 
@@ -107,6 +109,38 @@ def squared_loss(predicted: Tensor, truth: Tensor, side: int, depth_weight: floa
     """
     error = ((predicted - truth[:, None]) / side).square()
     return (error[..., :2].sum(-1) + depth_weight * error[..., 2]).mean((0, 2))
+
+
+def visibility_loss(logits: Tensor, codes: Tensor) -> Tensor:
+    """Cross-entropy of the landmarks' states.
+
+    Args:
+        logits: (B, 68, 3), of the states of `geometry.occlusion`.
+        codes: (B, 68), human labels as codes of `io.pts`; landmarks without one do not count.
+
+    Returns:
+        Scalar, a mean over the labelled landmarks; 0 where there is none.
+    """
+    states = codes.long() - VISIBLE  # the codes after NO_LABEL have the order of the states
+    total = nn.functional.cross_entropy(logits.flatten(0, 1), states.flatten(), ignore_index=-VISIBLE, reduction="sum")
+    return total / (states >= 0).sum().clamp_min(1)
+
+
+def confidence_loss(logits: Tensor, faces: Tensor, landmarks: Tensor, truth: Tensor) -> Tensor:
+    """Binary cross-entropy of the claim that a crop shows a face and its landmarks' NME is below 6 %.
+
+    Args:
+        logits: (B,).
+        faces: (B,) bool, whether there is a face.
+        landmarks: (B, 68, 3), the network's, crop pixels; they get no gradient.
+        truth: (B, 68, 3), crop pixels; not read where there is no face.
+
+    Returns:
+        Scalar, a mean.
+    """
+    distance, _ = _lengths(_errors(landmarks.detach()[:, None], truth))
+    right = faces & (distance.mean((1, 2)) < FAILURE / 100)
+    return nn.functional.binary_cross_entropy_with_logits(logits, right.float())
 
 
 @dataclass(frozen=True)

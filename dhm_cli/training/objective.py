@@ -6,10 +6,18 @@ import torch
 from torch import Tensor, nn
 
 from dhm_cli.config.training import TrainConfig
+from dhm_cli.data.batches import Batch
 from dhm_cli.models.checkpoint import load_checkpoint
 from dhm_cli.models.interface import AlignmentOutput
 from dhm_cli.morphable.face_model import FaceModel
-from dhm_cli.training.losses import LOSSES, coefficient_prior, over_steps
+from dhm_cli.training.losses import (
+    LOSSES,
+    coefficient_prior,
+    confidence_loss,
+    likelihood_loss,
+    over_steps,
+    visibility_loss,
+)
 
 
 class Teacher(nn.Module):
@@ -56,16 +64,22 @@ class Objective(nn.Module):
             for name in ("identity_std", "expression_std"):
                 self.register_buffer(name, getattr(face_model, name).float().clone())
 
-    def forward(self, output: AlignmentOutput, truth: Tensor, images: Tensor) -> Tensor:
+    def forward(self, output: AlignmentOutput, batch: Batch, images: Tensor) -> Tensor:
         """Scalar loss of a batch.
 
         Args:
             output: of the network.
-            truth: (B, 68, 3), crop pixels.
+            batch: the labels, on the network's device.
             images: (B, 3, S, S) in [-1, 1], the network's input; a teacher gets it too.
         """
         c = self._config
-        loss = self._against(output, truth)
+        extra = self._doubts(output, batch)
+        truth = batch.landmarks
+        if c.not_face_share:
+            scale = None if output.log_scale is None else output.log_scale[batch.faces]
+            output = AlignmentOutput(output.landmarks[batch.faces], log_scale=scale)
+            truth, images = truth[batch.faces], images[batch.faces]
+        loss = self._against(output, truth) + extra
         if self.teacher is not None:
             with torch.autocast(images.device.type, torch.bfloat16, enabled=c.precision == "bf16"):
                 shown = self.teacher(images)
@@ -74,6 +88,24 @@ class Objective(nn.Module):
             prior = coefficient_prior(output.parameters, self.identity_std, self.expression_std)
             loss = loss + c.prior_weight * prior
         return loss
+
+    def _doubts(self, output: AlignmentOutput, batch: Batch) -> Tensor | float:
+        """Weighted losses of what a network says about its own answer; 0 where it says nothing."""
+        if output.log_scale is None or output.visibility is None or output.confidence is None:
+            return 0.0
+        faces, last = batch.faces, output.landmarks[:, -1]
+        loss = visibility_loss(output.visibility, batch.visibility)
+        loss = loss + confidence_loss(output.confidence, faces, last, batch.landmarks)
+        if self._config.loss != "likelihood":
+            losses = likelihood_loss(
+                output.landmarks.detach()[faces],
+                batch.landmarks[faces],
+                self._side,
+                output.log_scale[faces],
+                self._config.depth_weight,
+            )
+            loss = loss + losses[-1]
+        return self._config.doubts_weight * loss
 
     def _against(self, output: AlignmentOutput, truth: Tensor) -> Tensor:
         losses = LOSSES[self._config.loss](output, truth, self._side, self._config)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dhm_cli.config.run import RunSettings
 from dhm_cli.config.training import TrainConfig
+from dhm_cli.data.not_faces import NotFaces
 from dhm_cli.data.store import FaceStore
 from dhm_cli.errors import FormatError, InputError
 from dhm_cli.models.checkpoint import read_tensors, write_tensors
@@ -29,6 +30,7 @@ def run_record(
     stores: list[tuple[FaceStore, float]],
     initial: Path | None,
     teacher: Path | None,
+    not_faces: NotFaces | None = None,
 ) -> dict[str, Any]:
     """What a run is, plain JSON, for its checkpoints and for a later resume.
 
@@ -38,6 +40,7 @@ def run_record(
         stores: stores with sampling weights.
         initial: the checkpoint that it starts from.
         teacher: the checkpoint of its teacher.
+        not_faces: the pictures without a face.
 
     Raises:
         InputError: a checkpoint is missing.
@@ -61,6 +64,7 @@ def run_record(
         "steps": steps,
         "initial": _hash_of(initial),
         "teacher": _hash_of(teacher),
+        **({} if not_faces is None else {"not_faces": not_faces.fingerprint}),
     }
 
 

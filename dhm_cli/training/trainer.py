@@ -14,6 +14,7 @@ from torch import nn
 from dhm_cli.config.run import RunSettings
 from dhm_cli.config.toml import write_toml
 from dhm_cli.data.batches import Batch, TrainBatches
+from dhm_cli.data.not_faces import read_not_faces
 from dhm_cli.data.overlap import split_overlap
 from dhm_cli.data.store import FaceStore
 from dhm_cli.errors import InputError
@@ -45,6 +46,7 @@ class RunOptions:
         initial: a checkpoint to start from.
         teacher: the checkpoint of a network whose landmarks are learned too.
         face_model: file for networks that regress p; None looks beside the stores.
+        not_faces: folder of pictures without a face, for networks that tell their confidence.
     """
 
     workers: int = 1
@@ -53,6 +55,7 @@ class RunOptions:
     initial: Path | None = None
     teacher: Path | None = None
     face_model: Path | None = None
+    not_faces: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -141,10 +144,11 @@ class Trainer:
             validation, size, self.config.validation_batch, self._folder, options.keep, processes
         )
         self._train_names = train.names
-        self._batches = TrainBatches(train, size, self.config)
+        not_faces = None if options.not_faces is None else read_not_faces(options.not_faces, "train")
+        self._batches = TrainBatches(train, size, self.config, not_faces)
         self.steps_per_epoch = self._batches.steps_per_epoch
         self.steps = self.config.steps or math.ceil((self.config.epochs or 0) * self.steps_per_epoch)
-        self._record = run_record(settings, self.steps, stores, options.initial, options.teacher)
+        self._record = run_record(settings, self.steps, stores, options.initial, options.teacher, not_faces)
         with memory_explained(f"building the network for crops of {size} pixels", LESS_TO_TRAIN):
             self.model, self._objective = _network_and_objective(settings, stores, options, processes)
             self._average = moving_average(self.model, self.config.ema)
@@ -225,15 +229,15 @@ class Trainer:
     def _train_step(self, batch: Batch, interrupted: bool) -> bool:
         """Make one step of the optimiser; returns whether any process was interrupted."""
         c, device = self.config, self._processes.device
-        self.model.train()
+        self.model.train(c.learned == "all")  # batch norms keep their statistics where the landmarks are to stay
         self._rate = learning_rate_at(self.step, c, self.steps, self.steps_per_epoch)
         for group in self._optimiser.param_groups:
             group["lr"] = self._rate
-        images = image_tensor(batch.crops.to(device, non_blocking=True))
-        truth = batch.landmarks.to(device, non_blocking=True)
+        labels = Batch(*(part.to(device, non_blocking=True) for part in batch))
+        images = image_tensor(labels.crops)
         with torch.autocast(device.type, torch.bfloat16) if c.precision == "bf16" else nullcontext():
             output = self._network(images)
-        loss = self._objective(output, truth, images)
+        loss = self._objective(output, labels, images)
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
         length = nn.utils.clip_grad_norm_(self.model.parameters(), c.gradient_norm or math.inf)
@@ -314,6 +318,9 @@ def _network_and_objective(
     if options.teacher is not None:
         teacher = Teacher(options.teacher, options.face_model or face_model_beside(stores))
     model = new_network(settings, stores, face_model, options.initial)
+    if settings.training.learned == "doubts":
+        for name, weight in model.named_parameters():
+            weight.requires_grad_(name.startswith(model.doubts_weights))
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in the annotations
     objective = Objective(settings.training, network.input_size, face_model, teacher).to(device)
     return cast(Network, processes.prepared(model)), objective
