@@ -68,6 +68,7 @@ class RunnerEngine:
         assert network.mean_shape is not None
         self.arch, self.input_size, self.mean_shape = network.name, network.size, network.mean_shape
         self.weights_hash = "".join(network.hashes[:1])
+        self.doubts = False
         self._runner = runner
 
     def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -17,7 +17,7 @@ from dhm_cli.cli.tables import print_table
 from dhm_cli.morphable.location import DEFAULT_FACE_MODEL, existing_face_model
 
 if TYPE_CHECKING:
-    from dhm_cli.evaluation.numbers import Disturbed, Numbers
+    from dhm_cli.evaluation.numbers import Disturbed, Doubts, Numbers, Rolled
     from dhm_cli.evaluation.report import Against, Report
     from dhm_cli.metrics.headline import HeadlineNumber
 
@@ -89,10 +89,11 @@ def evaluate(
         ),
     ] = None,
     protocol: Annotated[
-        Literal["paper", "detector", "jitter"] | None,
+        Literal["paper", "detector", "jitter", "roll"] | None,
         typer.Option(
             help="Where networks look. paper: the true box, squared, times sqrt(2). detector: the box of YuNet. "
-            "jitter: true boxes that are shifted and scaled, for a robustness curve. Default: paper. With "
+            "jitter: true boxes that are shifted and scaled, for a robustness curve. roll: photos turned by every 15 "
+            "degrees. Default: paper, with a second line for one more pass over an upright crop. With "
             "--predictions it says how they were made, and is for the networks of --against.",
             show_default=False,
             rich_help_panel=_TRUTH,
@@ -102,8 +103,8 @@ def evaluate(
         int | None,
         typer.Option(
             min=0,
-            help="Extra passes of a network that crop around the landmarks found. Default: 0, with detector 1, as in "
-            "dhm align.",
+            help="Passes over upright crops, after a first look of a small network; with 0 the network looks at the "
+            "box itself, once. Default: 0, with detector and roll 1, as in dhm align.",
             show_default=False,
             rich_help_panel=_TRUTH,
         ),
@@ -150,6 +151,14 @@ def evaluate(
     force: Annotated[
         bool, typer.Option("--force", help="Replace files that dhm did not write.", rich_help_panel=_NUMBERS)
     ] = False,
+    not_faces: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of pictures without a face, to score the confidence with; the last fifth by name counts.",
+            show_default=False,
+            rich_help_panel=_NUMBERS,
+        ),
+    ] = None,
     published: Annotated[
         bool,
         typer.Option(
@@ -215,6 +224,7 @@ def evaluate(
         face_model=face_model or existing_face_model(data),
         command=shlex.join(["dhm", *sys.argv[1:]]),
         show_published=published,
+        not_faces=not_faces,
     )
     if json_file is not None:
         inputs = [path for path in (data, predictions, Path(model or "")) if path is not None]
@@ -252,6 +262,9 @@ def _print(report: "Report") -> None:
     for caveat in report.caveats:
         say(f"warning: {caveat}", indent="  ", err=True)
     _print_headline(report)
+    if numbers.upright:
+        shown = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in numbers.upright.items())
+        say(f"and one more pass over an upright crop: {shown}", indent="  ")
     if report.other_origin:
         shown = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in report.other_origin.nme.items())
         say(f"the same labels read {report.other_origin.origin}-based: {shown}", indent="  ")
@@ -261,6 +274,10 @@ def _print(report: "Report") -> None:
     _print_parts(numbers)
     if numbers.robustness:
         _print_robustness(numbers.robustness)
+    if numbers.rolls:
+        _print_rolls(numbers.rolls)
+    if numbers.doubts:
+        _print_doubts(numbers.doubts)
     _print_rest(numbers)
 
 
@@ -369,6 +386,50 @@ def _print_robustness(rows: "list[Disturbed]") -> None:
         table.append([f"{level:.0f} %", *(f"{_number(row.mean_of_bins)}, {row.failure_rate:.1f} %" for row in chosen)])
     typer.echo()
     print_table(("boxes off by up to", *kinds), table, title="mean of bins, and failures")
+
+
+def _print_rolls(rows: "list[Rolled]") -> None:
+    """The error at every roll of the photo."""
+    typer.echo()
+    table = [
+        [f"{row.roll}°", _number(row.mean_of_bins), _number(row.mean_of_images), f"{row.failure_rate:.1f}"]
+        for row in rows
+    ]
+    print_table(("photo turned by", "mean of\nbins", "mean of\nimages", "failures\n%"), table)
+
+
+def _print_doubts(doubts: "Doubts") -> None:
+    """What the network knows about its own errors."""
+    typer.echo()
+    table = [
+        [name, f"{row.within_one:.1f}", f"{row.within_two:.1f}", f"{row.likelihood:.3f}"]
+        for name, row in doubts.sigma.items()
+    ]
+    headers = ("errors, |yaw|", "% within 1 sigma\n(68.3 is right)", "within 2\n(95.0)", "-log\nlikelihood")
+    print_table(headers, table)
+    c, v = doubts.confidence, doubts.visibility
+    if v:
+        say(
+            f"visibility: self-occluded {v.self_occluded_balanced:.1f} % balanced accuracy, AUC "
+            f"{v.self_occluded_auc:.3f}; occluded by something else AUC {v.occluded_auc:.3f}",
+            indent="  ",
+        )
+    others = ""
+    if c.not_face_auc is not None:
+        others = f", {c.not_face_auc:.3f} against {c.not_faces} pictures without a face ({c.believed:.1f} % believed)"
+    say(
+        f"confidence: AUC {c.failure_auc:.3f} for faces with an NME below 6 %{others}; {c.doubted:.1f} % of those right "
+        "are doubtful",
+        indent="  ",
+    )
+    table = [
+        [f"{row['from']:.1f}", f"{row['claims']:.0f}", _number(row["claimed"]), _number(row["right"])]
+        for row in c.reliability
+        if row["claims"]
+    ]
+    print_table(("confidence from", "claims", "mean claim", "share right"), table)
+    table = [[f"{row['percent']:g} %", _number(row["nme"]), _number(row["failure_rate"])] for row in c.kept]
+    print_table(("faces kept, the surest", "NME", "failures %"), table)
 
 
 def _print_rest(numbers: "Numbers") -> None:

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Told apart by people of all kinds of colour vision (Okabe and Ito); the line style tells apart more than seven.
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 _LINE_STYLES = ("-", "--", ":", "-.")
 _GREY = "#9a9a9a"
 # Pixels per inch; text of 10 points is 17 pixels high.
 _RESOLUTION = 120
 # Of a text or an axis beside the data.
-_DARK_GREY = "#707070"
+DARK_GREY = "#707070"
 _DASHES = (0, (4, 3))
 # Comes with matplotlib; the columns of a legend must line up.
 _MONOSPACED = "DejaVu Sans Mono"
@@ -62,7 +62,7 @@ def save_ced(
         title: printed above.
         unit: of the errors.
     """
-    figure = _figure(10, 6)
+    figure = new_figure(10, 6)
     axes = figure.add_subplot()
     width = max((len(name) for name in errors), default=0)
     for k, (name, nme) in enumerate(errors.items()):
@@ -73,20 +73,20 @@ def save_ced(
             np.concatenate([[0.0], reached[inside], [limit]]),
             np.concatenate([share, share[-1:]]),
             where="post",
-            color=_COLOURS[k % len(_COLOURS)],
-            linestyle=_LINE_STYLES[k // len(_COLOURS) % len(_LINE_STYLES)],
+            color=COLOURS[k % len(COLOURS)],
+            linestyle=_LINE_STYLES[k // len(COLOURS) % len(_LINE_STYLES)],
             linewidth=1.8,
             # The space in front, because matplotlib leaves out labels that begin with an underscore.
             label=f" {name:{width}}  {failure_rate(nme, threshold):5.1f}  "
             + "  ".join(f"{area_under_ced(nme, end):5.1f}" for end in AUC_THRESHOLDS),
         )
     axes.axvline(threshold, color=_GREY, linewidth=1, linestyle=_DASHES, zorder=1)
-    _style(axes, f"NME, {unit}", "images with at most this NME, %", title)
+    style_axes(axes, f"NME, {unit}", "images with at most this NME, %", title)
     axes.set(xlim=(0, limit), ylim=(0, 100))
     axes.set_yticks(range(0, 101, 10))
     columns = [f"FR@{threshold:g}", *(f"AUC@{end:g}" for end in AUC_THRESHOLDS)]
     _legend(axes, "  ".join([" " * (width + 6), *(f"{column:>5}" for column in columns)]))
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _legend(axes: "Axes", heading: str) -> None:
@@ -108,7 +108,7 @@ def save_learning_curve(path: Path, rows: Sequence[Mapping[str, Any]], warmup: i
         warmup: steps over which the learning rate rises at first; they are shaded.
     """
     rows = [row for _, row in sorted({row["step"]: row for row in rows}.items())]
-    figure = _figure(10, 4.5)
+    figure = new_figure(10, 4.5)
     left, right = figure.subplots(1, 2)
     _draw_loss(left, rows)
     _draw_validation(right, [row for row in rows if row.get("validation")])
@@ -122,7 +122,7 @@ def save_learning_curve(path: Path, rows: Sequence[Mapping[str, Any]], warmup: i
         if warmup:
             axes.axvspan(0, warmup, color=_GREY, alpha=0.15, linewidth=0, zorder=0, label="warm-up")
         _legend_of(axes)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _legend_of(axes: "Axes") -> None:
@@ -134,35 +134,35 @@ def _legend_of(axes: "Axes") -> None:
 
 
 def _draw_loss(axes: "Axes", rows: Sequence[Mapping[str, Any]]) -> None:
-    steps, loss, rate = (_numbers(rows, key) for key in ("step", "loss", "learning_rate"))
-    _style(axes, "step", "loss (log)", "training")
+    steps, loss, rate = (numbers_of(rows, key) for key in ("step", "loss", "learning_rate"))
+    style_axes(axes, "step", "loss (log)", "training")
     _log_scale(axes, loss)
-    _line(axes, steps, loss, color=_COLOURS[0], linewidth=1.6, label="loss")
+    draw_line(axes, steps, loss, color=COLOURS[0], linewidth=1.6, label="loss")
     if np.isfinite(rate).any():
         behind = axes.twinx()
         axes.set_zorder(behind.get_zorder() + 1)
         axes.patch.set_visible(False)
-        _line(behind, steps, rate, color=_GREY, linewidth=0.9, label="learning rate")
-        behind.set_ylabel("learning rate", color=_DARK_GREY)
-        behind.tick_params(colors=_DARK_GREY, labelsize=9, length=0)
+        draw_line(behind, steps, rate, color=_GREY, linewidth=0.9, label="learning rate")
+        behind.set_ylabel("learning rate", color=DARK_GREY)
+        behind.tick_params(colors=DARK_GREY, labelsize=9, length=0)
         behind.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
         behind.set_ylim(bottom=0)
         behind.spines[:].set_visible(False)
 
 
 def _draw_validation(axes: "Axes", rows: Sequence[Mapping[str, Any]]) -> None:
-    _style(axes, "step", "NME, % of face size", "validation")
+    style_axes(axes, "step", "NME, % of face size", "validation")
     if not rows:
-        axes.text(0.5, 0.5, "no validation yet", transform=axes.transAxes, ha="center", color=_DARK_GREY)
+        axes.text(0.5, 0.5, "no validation yet", transform=axes.transAxes, ha="center", color=DARK_GREY)
         axes.set_yticks([])
         return
-    steps, scores = _numbers(rows, "step"), [row["validation"] for row in rows]
-    bins = [_numbers(scores, name) for name in YAW_BINS]
+    steps, scores = numbers_of(rows, "step"), [row["validation"] for row in rows]
+    bins = [numbers_of(scores, name) for name in YAW_BINS]
     axes.set_ylim(_readable(np.concatenate(bins)))
     for name, nme, colour in zip(YAW_BINS, bins, ("#56b4e9", "#009e73", "#d55e00"), strict=True):
-        _line(axes, steps, nme, color=colour, linewidth=1.4, label=f"|yaw| {name}")
-    mean = _numbers(scores, "mean_of_bins")
-    _line(axes, steps, mean, color="black", linewidth=2.2, label="mean of bins")
+        draw_line(axes, steps, nme, color=colour, linewidth=1.4, label=f"|yaw| {name}")
+    mean = numbers_of(scores, "mean_of_bins")
+    draw_line(axes, steps, mean, color="black", linewidth=2.2, label="mean of bins")
     if np.isfinite(mean).any():
         best = int(np.nanargmin(mean))
         label = f"best {mean[best]:.2f}, step {steps[best]:,.0f}"
@@ -197,15 +197,15 @@ def save_error_by_yaw(
     furthest = max(90.0, float(np.ceil(np.abs(yaw).max(initial=0) / _YAW_STEP)) * _YAW_STEP)
     edges = np.arange(-furthest, furthest + 1, _YAW_STEP)
     centres = edges[:-1] + _YAW_STEP / 2
-    figure = _figure(10, 5)
+    figure = new_figure(10, 5)
     axes = figure.add_subplot()
-    _style(axes, "yaw, degrees", f"NME, {unit}", "")
+    style_axes(axes, "yaw, degrees", f"NME, {unit}", "")
     for bound in (-60, -30, 30, 60):
         axes.axvline(bound, color=_GREY, linewidth=1, linestyle=_DASHES, zorder=1)
     top = 0.0
     for k, (name, nme) in enumerate(errors.items()):
         middle, low, high = _medians_by_bin(np.asarray(nme, np.float64), yaw, edges)
-        colour, style = _COLOURS[k % len(_COLOURS)], _LINE_STYLES[k // len(_COLOURS) % len(_LINE_STYLES)]
+        colour, style = COLOURS[k % len(COLOURS)], _LINE_STYLES[k // len(COLOURS) % len(_LINE_STYLES)]
         label = f" {name}: median" + ("" if k else ", 95 % interval and every face")
         axes.plot(centres, middle, "o", linestyle=style, color=colour, markersize=4, zorder=4, label=label)
         top = max(top, float(np.nan_to_num(middle).max(initial=0)))
@@ -217,7 +217,7 @@ def save_error_by_yaw(
     legend = figure.legend(loc="outside lower center", edgecolor="none", fontsize=9, ncols=min(3, len(errors)))
     for text in legend.get_texts():
         text.set_parse_math(False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _medians_by_bin(
@@ -257,9 +257,9 @@ def _draw_faces(axes: "Axes", nme: NDArray[np.float64], yaw: NDArray[np.float64]
         limit = 1.1 * max(min(float(known.max()), 2 * float(np.percentile(known, 90))), top, 1e-6)
         axes.set_ylim(0, limit)
         beyond = nme > limit
-        axes.scatter(yaw, nme, s=7, color=_COLOURS[0], alpha=0.28, linewidths=0, zorder=2)
+        axes.scatter(yaw, nme, s=7, color=COLOURS[0], alpha=0.28, linewidths=0, zorder=2)
         axes.scatter(
-            yaw[beyond], np.full(beyond.sum(), limit), s=22, marker="^", color=_COLOURS[0], clip_on=False, zorder=5
+            yaw[beyond], np.full(beyond.sum(), limit), s=22, marker="^", color=COLOURS[0], clip_on=False, zorder=5
         )
     else:
         limit, beyond = 1.0, np.zeros(0, bool)
@@ -267,7 +267,7 @@ def _draw_faces(axes: "Axes", nme: NDArray[np.float64], yaw: NDArray[np.float64]
     remarks = [f"▲ {_faces(int(beyond.sum()))} above {limit:.1f}"] if beyond.any() else []
     if len(known) < len(nme):
         remarks.append(f"{_faces(len(nme) - len(known))} without points not shown")
-    axes.set_title("; ".join(remarks), fontsize=9, loc="right", color=_DARK_GREY)
+    axes.set_title("; ".join(remarks), fontsize=9, loc="right", color=DARK_GREY)
 
 
 def _faces(count: int) -> str:
@@ -285,7 +285,7 @@ def save_landmark_errors(
         errors: (68,), percent; NaN where unknown. The five largest get their landmark's number, counted from 0.
         unit: of the errors.
     """
-    figure = _figure(11, 4.7)
+    figure = new_figure(11, 4.7)
     left, right, bar, table = figure.subplots(1, 4, width_ratios=(1, 0.95, 0.035, 0.5))
     front = np.asarray(shape, np.float64) - np.mean(shape, axis=0)
     sine, cosine = np.sin(np.deg2rad(_TURN)), np.cos(np.deg2rad(_TURN))
@@ -304,8 +304,8 @@ def save_landmark_errors(
     lines = [f"{'mean of':7}  {'NME':>5}", *(f"{name:7}  {mean:5.2f}" for name, mean in means.items())]
     table.text(0.1, 0.98, "\n".join(lines), family=_MONOSPACED, fontsize=10, va="top", linespacing=1.7)
     note = f"numbers: the {_NAMED} worst\nlandmarks, counted from 0"
-    table.text(0.1, 0.02, note, fontsize=9, color=_DARK_GREY, va="bottom", linespacing=1.5)
-    _save(figure, path)
+    table.text(0.1, 0.02, note, fontsize=9, color=DARK_GREY, va="bottom", linespacing=1.5)
+    save_figure(figure, path)
 
 
 def _draw_mean_face(
@@ -361,20 +361,22 @@ def save_robustness(path: Path, rows: Sequence[Mapping[str, Any]], unit: str = U
         rows: `kind`, `level` (percent of the box's side), `mean_of_bins` and `failure_rate` (percent).
         unit: of the errors.
     """
-    figure = _figure(10, 4.5)
+    figure = new_figure(10, 4.5)
     kinds = list(dict.fromkeys(row["kind"] for row in rows))
     left, right = figure.subplots(1, 2)
-    _style(left, "disturbance, % of the box's side", f"NME, {unit}", "mean of bins")
-    _style(right, "disturbance, % of the box's side", "images, %", "failure rate")
+    style_axes(left, "disturbance, % of the box's side", f"NME, {unit}", "mean of bins")
+    style_axes(right, "disturbance, % of the box's side", "images, %", "failure rate")
     for axes, key in ((left, "mean_of_bins"), (right, "failure_rate")):
         for k, kind in enumerate(kinds):
             chosen = sorted((row for row in rows if row["kind"] == kind), key=lambda row: row["level"])
-            colour = _COLOURS[k % len(_COLOURS)]
-            _line(axes, _numbers(chosen, "level"), _numbers(chosen, key), color=colour, linewidth=1.8, label=kind)
+            colour = COLOURS[k % len(COLOURS)]
+            draw_line(
+                axes, numbers_of(chosen, "level"), numbers_of(chosen, key), color=colour, linewidth=1.8, label=kind
+            )
         axes.set_ylim(bottom=0)
         if axes.get_lines():
             axes.legend(edgecolor="none", framealpha=0.9, fontsize=9)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def save_accuracy_against_time(
@@ -389,7 +391,7 @@ def save_accuracy_against_time(
         published: rows of published.json, one with a speed or more: `name`, `cpu_fps` as printed, such as "<1", and
             `original`, the NME of the yaw bins and their mean. Rows without a speed are left out.
     """
-    figure = _figure(10, 9)
+    figure = new_figure(10, 9)
     above, below = figure.subplots(2, 1, sharex=True)
     rows = [(row["name"], str(row["cpu_fps"]), row["original"][-1]) for row in published if row["cpu_fps"]]
     times = [row["milliseconds"] for row in networks] + [1000 / float(fps.lstrip("<>")) for _, fps, _ in rows]
@@ -398,15 +400,15 @@ def save_accuracy_against_time(
     below.xaxis.set_major_formatter("{x:g}")
     known = [row for row in networks if row["nme"] is not None]
     faces = list(dict.fromkeys(row["of"] for row in known))
-    _style(
+    style_axes(
         above, "", "NME, mean of bins, %", "measured in this run" + (f"; NME: {faces[0]}" if len(faces) == 1 else "")
     )
-    _style(below, "time of a face, ms (log)", "NME, mean of bins, %", "")
+    style_axes(below, "time of a face, ms (log)", "NME, mean of bins, %", "")
     title = "as published: AFLW2000-3D, the authors' machines, CPU; not comparable with the panel above"
-    below.set_title(title, fontsize=11, loc="left", color=_DARK_GREY)
+    below.set_title(title, fontsize=11, loc="left", color=DARK_GREY)
     labels = []
     for row in known:
-        above.plot(row["milliseconds"], row["nme"], "o", color=_COLOURS[0], markersize=7, zorder=3)
+        above.plot(row["milliseconds"], row["nme"], "o", color=COLOURS[0], markersize=7, zorder=3)
         source = f"\n{row['of']}" if len(faces) > 1 else ""
         text = f"{row['name']}, {row['nme']:.2f} % in {row['milliseconds']:.2g} ms, {row['engine']}{source}"
         labels.append((text, row["milliseconds"], row["nme"], above.transData))
@@ -414,11 +416,11 @@ def save_accuracy_against_time(
     for row in sorted(networks, key=lambda row: -row["milliseconds"]):
         if row["nme"] is None:
             place = above.get_xaxis_transform()
-            above.plot(row["milliseconds"], 0, "|", transform=place, color=_COLOURS[1], markersize=16, clip_on=False)
+            above.plot(row["milliseconds"], 0, "|", transform=place, color=COLOURS[1], markersize=16, clip_on=False)
             text = f"{row['name']}, {row['milliseconds']:.2g} ms, NME not measured"
             labels.append((text, row["milliseconds"], 0.0, place))
     if not known:
-        above.text(0.5, 0.5, "no NME is known", transform=above.transAxes, ha="center", color=_DARK_GREY)
+        above.text(0.5, 0.5, "no NME is known", transform=above.transAxes, ha="center", color=DARK_GREY)
         above.set_yticks([])
     above.margins(y=0.35)
     slow = [name for name, fps, _ in rows if fps.startswith("<")]
@@ -427,12 +429,10 @@ def save_accuracy_against_time(
         below.plot(milliseconds, nme, ">" if name in slow else "D", color=_GREY, markersize=6, zorder=3)
         labels.append((name, milliseconds, nme, below.transData))
     if slow:
-        below.text(
-            0.99, 0.02, "▶ slower than that", transform=below.transAxes, ha="right", fontsize=9, color=_DARK_GREY
-        )
+        below.text(0.99, 0.02, "▶ slower than that", transform=below.transAxes, ha="right", fontsize=9, color=DARK_GREY)
     below.margins(y=0.12)
     _place_labels(figure, labels)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _place_labels(figure: "Figure", labels: Sequence[tuple[str, float, float, Any]]) -> None:
@@ -490,11 +490,11 @@ def _inside(box: Any, frame: Any) -> bool:
     return bool(box.x0 >= frame.x0 and box.x1 <= frame.x1 and box.y0 >= frame.y0 and box.y1 <= frame.y1)
 
 
-def _numbers(rows: Sequence[Mapping[str, Any]], key: str) -> NDArray[np.float64]:
+def numbers_of(rows: Sequence[Mapping[str, Any]], key: str) -> NDArray[np.float64]:
     return np.array([row.get(key) for row in rows], dtype=np.float64)  # None becomes NaN
 
 
-def _line(axes: "Axes", x: NDArray[np.float64], y: NDArray[np.float64], **style: Any) -> None:
+def draw_line(axes: "Axes", x: NDArray[np.float64], y: NDArray[np.float64], **style: Any) -> None:
     known = np.isfinite(y)
     if known.any():
         axes.plot(x[known], y[known], marker="o" if known.sum() <= _MARKED else None, markersize=3.5, **style)
@@ -519,7 +519,7 @@ def _log_scale(axes: "Axes", values: NDArray[np.float64]) -> None:
     axes.set_ylim(ticks[0], ticks[-1])
 
 
-def _figure(width: float, height: float) -> "Figure":
+def new_figure(width: float, height: float) -> "Figure":
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -528,7 +528,7 @@ def _figure(width: float, height: float) -> "Figure":
     return figure
 
 
-def _style(axes: "Axes", x: str, y: str, title: str) -> None:
+def style_axes(axes: "Axes", x: str, y: str, title: str) -> None:
     axes.set(xlabel=x, ylabel=y)
     axes.set_title(title, fontsize=11, loc="left")
     axes.grid(color="#e4e4e4", linewidth=0.8)
@@ -537,7 +537,7 @@ def _style(axes: "Axes", x: str, y: str, title: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _save(figure: "Figure", path: Path) -> None:
+def save_figure(figure: "Figure", path: Path) -> None:
     with written_atomically(path) as partial, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in letters that matplotlib's font lacks
         # In place of the version of matplotlib that it would note in the file.

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dhm_cli.data.not_faces import read_not_faces
 from dhm_cli.errors import InputError
 from dhm_cli.evaluation.ground_truth import GroundTruth, check_choice, load_ground_truth
 from dhm_cli.evaluation.matching import match_predictions
@@ -16,14 +17,15 @@ from dhm_cli.evaluation.method import Method, Origin
 from dhm_cli.evaluation.network_landmarks import predict_faces
 from dhm_cli.evaluation.numbers import Scoring
 from dhm_cli.evaluation.predictions import read_predictions
-from dhm_cli.evaluation.protocols import JITTER_HEADLINE, PROTOCOLS, REFINE, make_protocol
+from dhm_cli.evaluation.protocols import JITTER_HEADLINE, PROTOCOLS, REFINE, can_be_turned, make_protocol
 from dhm_cli.evaluation.report import Report, assemble
 from dhm_cli.evaluation.report_folder import ReportFolder
 from dhm_cli.evaluation.scores import difference, score
 from dhm_cli.geometry.landmarks import bounding_box
 from dhm_cli.geometry.pose import estimate_pose
-from dhm_cli.inference.engines import load_engine
-from dhm_cli.inference.weights import embedded_name
+from dhm_cli.inference.engines import Engine, load_engine
+from dhm_cli.inference.passes import find_landmarks
+from dhm_cli.inference.weights import FIRST_LOOK, embedded_name
 from dhm_cli.runtime.hashing import short_hash
 from dhm_cli.runtime.progress import Progress, silent
 from dhm_cli.runtime.threads import available_cores
@@ -55,6 +57,7 @@ class EvaluationOptions:
         face_model: for networks that regress its parameters.
         command: the command line, for the report.
         show_published: show the published rows although they cannot be compared.
+        not_faces: folder of pictures without a face, to score the confidence with.
     """
 
     data: Path
@@ -73,6 +76,7 @@ class EvaluationOptions:
     face_model: Path | None = None
     command: str = ""
     show_published: bool = False
+    not_faces: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,8 @@ def evaluate(
     if not 0 < options.scoring.threshold < math.inf:
         raise InputError(f"--threshold {options.scoring.threshold}: not a percentage above 0", "6 is the usual one")
     truth = load_ground_truth(options.data, options.label_set, options.split)
+    if options.protocol == "roll":
+        truth = _turnable(truth)
     folder = None if options.report is None else ReportFolder(options.report)
     methods: list[Method] = []
     for number, source in enumerate(sources):
@@ -125,7 +131,7 @@ def evaluate(
         raise InputError(f"{methods[0].name}: gave no points for any face", "leave out --missing skip")
     comparisons = [difference(scores[0], other, truth, options.scoring) for other in scores[1:]]
     protocol = options.protocol or ("predictions" if options.predictions else "paper")
-    refine = _refine(options) if sources[0].is_network else None
+    refine = _refine(options)[0] if sources[0].is_network else None
     report = assemble(truth, methods, scores, comparisons, protocol, refine, options.command, options.show_published)
     ready(report)
     if folder is not None:
@@ -134,14 +140,27 @@ def evaluate(
     return report
 
 
+def _turnable(truth: GroundTruth) -> GroundTruth:
+    """The faces that the protocol "roll" can turn."""
+    chosen = can_be_turned(truth.faces.landmarks, truth.faces.image_size)
+    if not chosen.any():
+        raise InputError(
+            f"{truth.store.path}: no image reaches far enough around its face to be turned",
+            "prepare whole photos, or crops of twice the face's box",
+        )
+    return truth.take(chosen)
+
+
 def _sources(options: EvaluationOptions) -> list[_Source]:
     """The method, then those it is compared with."""
     model = None if options.model is None else Path(options.model)
     if options.predictions is not None:
         if options.model is not None:
             raise InputError("a network and --predictions: one at a time", "compare two with --against")
-        if options.protocol == "jitter":
-            raise InputError("--protocol jitter: moves the boxes of a network", "leave it out with --predictions")
+        if options.protocol in ("jitter", "roll"):
+            raise InputError(
+                f"--protocol {options.protocol}: moves the boxes of a network", "leave it out with --predictions"
+            )
         if options.predictions.suffix.lower() in NETWORKS:
             raise InputError(f"{options.predictions}: a network", "give it as --model, without --predictions")
     elif not _Source(None, model).is_network:
@@ -175,8 +194,8 @@ def _with_own_name(method: Method, taken: Sequence[str]) -> Method:
     return replace(method, name=name)
 
 
-def _refine(options: EvaluationOptions) -> int:
-    return REFINE[options.protocol or "paper"] if options.refine is None else options.refine
+def _refine(options: EvaluationOptions) -> tuple[int, ...]:
+    return REFINE[options.protocol or "paper"] if options.refine is None else (options.refine,)
 
 
 def _network(
@@ -184,6 +203,7 @@ def _network(
 ) -> Method:
     """Run a network over the faces; what is done is kept in the file `unfinished`."""
     engine = load_engine(options.device, source.file, face_model=options.face_model)
+    first = load_engine(options.device, FIRST_LOOK)
     embedded = embedded_name(source.file)
     protocol_name, refine = options.protocol or "paper", _refine(options)
     origin = Origin(
@@ -193,17 +213,47 @@ def _network(
         arch=engine.arch,
         input_size=engine.input_size,
         protocol=protocol_name,
-        refine=refine,
+        refine=refine[0],
     )
     name = source.name or embedded or "/".join(Path(str(source.file)).with_suffix("").parts[-2:])
     protocol = make_protocol(protocol_name, truth.faces.landmarks, truth.faces.names)
     images = str(truth.store.attributes.get("images_hash"))
-    key = {"network": origin.to_json(), "split": truth.split, "faces": truth.store.fingerprint(), "images": images}
+    faces = {"split": truth.split, "faces": truth.store.fingerprint(), "images": images, "number": len(truth)}
+    key = {"network": origin.to_json(), "refine": refine, "first": first.weights_hash, **faces}
     kept = Unfinished(unfinished, key)
     threads = options.threads or available_cores()
-    variants = predict_faces(engine, truth, protocol, refine, threads, kept, progress, name)
-    landmarks = variants[JITTER_HEADLINE if len(variants) > 1 else 0].astype(np.float64)
-    return Method(name, origin, landmarks, _pose(landmarks, engine.mean_shape), variants if len(variants) > 1 else None)
+    found = predict_faces(first, engine, truth, protocol, refine, threads, kept, progress, name)
+    row = JITTER_HEADLINE if protocol_name == "jitter" else 0
+    landmarks = found.landmarks[row].astype(np.float64)
+    not_faces = None
+    if options.not_faces is not None and engine.doubts:
+        not_faces = _confidence_without_a_face(first, engine, options.not_faces, refine[-1])
+    return Method(
+        name,
+        origin,
+        landmarks,
+        _pose(landmarks, engine.mean_shape),
+        variants=found.landmarks if protocol.variants > 1 else None,
+        upright=found.landmarks[1].astype(np.float64) if len(refine) > 1 else None,
+        sigma=None if found.sigma is None else found.sigma[row],
+        visibility=None if found.visibility is None else found.visibility[row],
+        confidence=None if found.confidence is None else found.confidence[row],
+        not_faces=not_faces,
+    )
+
+
+def _confidence_without_a_face(first: Engine, engine: Engine, folder: Path, refine: int) -> NDArray[np.floating]:
+    """The network's confidence in the held-out pictures of a folder, (M,)."""
+    pictures = read_not_faces(folder, "val")
+    claims = []
+    for row in range(len(pictures)):
+        image = pictures.image(row)
+        height, width = image.shape[:2]
+        square = np.array([(width - 1) / 2, (height - 1) / 2]), float(min(width, height))
+        found = find_landmarks(first, engine, [image], [square], refine).confidence
+        assert found is not None
+        claims.append(found[0])
+    return np.array(claims)
 
 
 def _pose(landmarks: NDArray[np.float64], mean_shape: NDArray[np.float64]) -> NDArray[np.float64]:

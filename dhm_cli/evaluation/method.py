@@ -47,7 +47,12 @@ class Method:
         origin: where they come from, for the report.
         landmarks: (N, 68, 2 or 3), 0-based image pixels; NaN for a face that was not found.
         pose: (N, 3), pitch, yaw, roll in degrees, NaN where not given; None where the method gives none.
-        variants: (V, N, 68, 3), landmarks from each of `protocols.JITTERS`; None under other protocols.
+        variants: (V, N, 68, 3), landmarks from each of `protocols.JITTERS` or `protocols.ROLLS`; None under other
+            protocols.
+        upright: (N, 68, 3), landmarks after one more pass, over an upright crop; None where that was not asked for.
+        sigma, visibility, confidence: what the network tells of its landmarks (`engines.Answer`), in image pixels; None
+            where it tells nothing.
+        not_faces: (M,), its confidence in pictures without a face; None without such pictures.
     """
 
     name: str
@@ -55,6 +60,11 @@ class Method:
     landmarks: NDArray[np.floating]
     pose: NDArray[np.float64] | None = None
     variants: NDArray[np.floating] | None = None
+    upright: NDArray[np.floating] | None = None
+    sigma: NDArray[np.floating] | None = None
+    visibility: NDArray[np.floating] | None = None
+    confidence: NDArray[np.floating] | None = None
+    not_faces: NDArray[np.floating] | None = None
 
     @property
     def found(self) -> NDArray[np.bool_]:
@@ -63,6 +73,7 @@ class Method:
 
     def take(self, chosen: NDArray[np.bool_]) -> "Method":
         """What it says of some of the faces, by mask."""
-        pose = None if self.pose is None else self.pose[chosen]
-        variants = None if self.variants is None else self.variants[:, chosen]
-        return replace(self, landmarks=self.landmarks[chosen], pose=pose, variants=variants)
+        by_face = ("landmarks", "pose", "upright", "sigma", "visibility", "confidence")
+        values = {name: getattr(self, name) for name in by_face}
+        taken: dict[str, Any] = {name: None if value is None else value[chosen] for name, value in values.items()}
+        return replace(self, **taken, variants=None if self.variants is None else self.variants[:, chosen])

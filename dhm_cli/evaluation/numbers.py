@@ -120,6 +120,80 @@ class Disturbed:
 
 
 @dataclass(frozen=True)
+class Rolled:
+    """Numbers of faces in photos turned by an angle (degrees, clockwise as seen), percent."""
+
+    roll: int
+    failure_rate: float
+    mean_of_bins: float
+    mean_of_images: float
+
+
+@dataclass(frozen=True)
+class SigmaNumbers:
+    """Errors of landmarks against their sigma, for the faces of one yaw bin or of all.
+
+    Attributes:
+        within_one: share of the errors within one sigma, percent; 68.27 is right.
+        within_two: within two; 95 is right.
+        likelihood: mean negative log-likelihood, nats, of errors in percent of the face size.
+    """
+
+    within_one: float
+    within_two: float
+    likelihood: float
+
+
+@dataclass(frozen=True)
+class VisibilityNumbers:
+    """Told visibility against what people marked, over the landmarks with a mark.
+
+    Attributes:
+        self_occluded_auc: area under the ROC of the probability of being hidden by the head itself, against all others.
+        self_occluded_balanced: balanced accuracy where a probability above `geometry.occlusion.HIDDEN` counts, percent.
+        occluded_auc: of being hidden by something else, against the visible ones.
+        shares: percent of the landmarks by mark: visible, occluded, self_occluded.
+    """
+
+    self_occluded_auc: float
+    self_occluded_balanced: float
+    occluded_auc: float
+    shares: dict[str, float]
+
+
+@dataclass(frozen=True)
+class ConfidenceNumbers:
+    """Confidence against what became of the faces.
+
+    Attributes:
+        failure_auc: area under the ROC for faces whose NME is below 6 % against the other faces.
+        not_face_auc: for faces against pictures without one; None without such pictures.
+        not_faces: how many of these there are; `believed` how many of them are not doubtful, percent.
+        doubted: percent of the faces with an NME below 6 % that are doubtful all the same.
+        reliability: by tenths: how many claims, their mean and the share that was right; pictures without a face
+            count.
+        kept: what is left when the least sure are dropped, by their mean sigma: percent kept, mean NME, failure rate.
+    """
+
+    failure_auc: float
+    not_face_auc: float | None
+    not_faces: int
+    believed: float | None
+    doubted: float
+    reliability: list[dict[str, float]]
+    kept: list[dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Doubts:
+    """How well a network knows its own errors; `sigma` by yaw bin and for `all`."""
+
+    sigma: dict[str, SigmaNumbers]
+    visibility: VisibilityNumbers | None
+    confidence: ConfidenceNumbers
+
+
+@dataclass(frozen=True)
 class Numbers:
     """All numbers of one method.
 
@@ -137,6 +211,9 @@ class Numbers:
         pose: None where there is no pose to be had.
         worst: the largest errors.
         robustness: None but under the protocol jitter.
+        rolls: None but under the protocol roll.
+        upright: NME by yaw and failure rate after one more pass over an upright crop; None where that was not made.
+        doubts: None where the method tells none.
     """
 
     headline: Headline
@@ -154,6 +231,9 @@ class Numbers:
     pose: PoseErrors | None
     worst: list[WorstFace]
     robustness: list[Disturbed] | None
+    rolls: list[Rolled] | None = None
+    upright: dict[str, float] | None = None
+    doubts: Doubts | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The numbers as `report.json` has them."""
@@ -181,6 +261,9 @@ class Numbers:
             "pose": None if self.pose is None else asdict(self.pose),
             "worst": [asdict(face) for face in self.worst],
             "robustness": None if self.robustness is None else [asdict(row) for row in self.robustness],
+            "rolls": None if self.rolls is None else [asdict(row) for row in self.rolls],
+            "upright": self.upright,
+            "doubts": None if self.doubts is None else asdict(self.doubts),
         }
 
 

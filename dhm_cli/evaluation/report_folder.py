@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dhm_cli.drawing.charts import save_ced, save_error_by_yaw, save_landmark_errors, save_robustness
+from dhm_cli.drawing.doubt_charts import save_doubts, save_rolls
 from dhm_cli.errors import InputError
 from dhm_cli.evaluation.gallery import gallery
 from dhm_cli.evaluation.ground_truth import GroundTruth
@@ -55,7 +56,8 @@ class ReportFolder:
 
     def write(self, report: Report, truth: GroundTruth, methods: Sequence[Method], scores: Sequence[Score]) -> None:
         """Write every file, the page last, and remove what an earlier report or a stopped one has left."""
-        (self.path / "robustness.png").unlink(missing_ok=True)
+        for name in ("robustness", "rolls", "doubts"):
+            (self.path / f"{name}.png").unlink(missing_ok=True)
         self._write_predictions(truth, methods[0])
         self._write_faces(truth, methods, scores)
         pictures = self._draw(report, truth, methods, scores)
@@ -105,6 +107,12 @@ class ReportFolder:
         if numbers.robustness:
             pictures["robustness"] = self.path / "robustness.png"
             save_robustness(pictures["robustness"], [asdict(row) for row in numbers.robustness], unit)
+        if numbers.rolls:
+            pictures["rolls"] = self.path / "rolls.png"
+            save_rolls(pictures["rolls"], [asdict(row) for row in numbers.rolls], unit)
+        if numbers.doubts:
+            pictures["doubts"] = self.path / "doubts.png"
+            save_doubts(pictures["doubts"], asdict(numbers.doubts))
         return pictures
 
 

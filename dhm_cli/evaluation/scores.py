@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dhm_cli.evaluation.doubt_scores import score_doubts
 from dhm_cli.evaluation.ground_truth import GroundTruth
 from dhm_cli.evaluation.method import Method
 from dhm_cli.evaluation.numbers import (
@@ -17,11 +18,12 @@ from dhm_cli.evaluation.numbers import (
     Numbers,
     OtherOrigin,
     PoseErrors,
+    Rolled,
     Scoring,
     Visibility,
     WorstFace,
 )
-from dhm_cli.evaluation.protocols import JITTER_KINDS, JITTERS
+from dhm_cli.evaluation.protocols import JITTER_KINDS, JITTERS, ROLLS
 from dhm_cli.geometry.landmarks import GROUPS
 from dhm_cli.geometry.occlusion import self_occluded
 from dhm_cli.geometry.pose import align_rotation, angle_difference, euler_to_matrix, geodesic_angle, matrix_to_euler
@@ -78,6 +80,7 @@ def score(method: Method, truth: GroundTruth, scoring: Scoring) -> Score:
     errors = landmark_errors(method.landmarks, truth.landmarks, scoring.normaliser)
     offset = (method.landmarks[method.found, :, :2] - truth.landmarks[method.found, :, :2]).mean(axis=1)
     has_depth = method.landmarks.shape[2] == 3 and truth.landmarks.shape[2] == 3
+    variants = np.empty((0, *method.landmarks.shape)) if method.variants is None else method.variants
     numbers = Numbers(
         headline=_headline(known, yaw, scoring),
         scoring=scoring,
@@ -93,7 +96,10 @@ def score(method: Method, truth: GroundTruth, scoring: Scoring) -> Score:
         nme_3d=_depth(method, truth, scoring) if has_depth else None,
         pose=pose_errors(method, truth),
         worst=_worst(truth, known),
-        robustness=None if method.variants is None else _robustness(method.variants, truth, scoring),
+        robustness=_robustness(variants, truth, scoring) if len(variants) == len(JITTERS) else None,
+        rolls=_rolls(variants, truth, scoring) if len(variants) == len(ROLLS) else None,
+        upright=None if method.upright is None else _upright(method.upright, truth, scoring),
+        doubts=score_doubts(method, truth),
     )
     return Score(nme, numbers)
 
@@ -192,6 +198,21 @@ def _mean(values: NDArray[np.float64]) -> float:
 
 def _median(values: NDArray[np.float64]) -> float:
     return float(np.median(values)) if values.size else float("nan")
+
+
+def _upright(landmarks: NDArray[np.floating], truth: GroundTruth, scoring: Scoring) -> dict[str, float]:
+    nme = normalised_mean_error(landmarks, truth.landmarks, scoring.normaliser)
+    return {**nme_by_yaw(nme, truth.faces.yaw), "failure_rate": failure_rate(nme, scoring.threshold)}
+
+
+def _rolls(variants: NDArray[np.floating], truth: GroundTruth, scoring: Scoring) -> list[Rolled]:
+    """A row for each turn of the photo."""
+    rows = []
+    for roll, points in zip(ROLLS, variants, strict=True):
+        nme = normalised_mean_error(points, truth.landmarks, scoring.normaliser)
+        means = nme_by_yaw(nme, truth.faces.yaw)
+        rows.append(Rolled(roll, failure_rate(nme, scoring.threshold), means["mean_of_bins"], means["mean_of_images"]))
+    return rows
 
 
 def _robustness(variants: NDArray[np.floating], truth: GroundTruth, scoring: Scoring) -> list[Disturbed]:

@@ -8,6 +8,9 @@ from dhm_cli.geometry.landmarks import MIRROR, NUM_LANDMARKS
 # States of a landmark in the labels of MERL-RAV, and their order in the networks' answers.
 VISIBLE, OCCLUDED, SELF_OCCLUDED = range(3)
 STATES = 3
+# A landmark whose probability of being self-occluded is above counts as such: about the share of these among all, so
+# that neither the hidden nor the seen ones are favoured.
+HIDDEN = 0.15
 
 # Beyond this azimuth, in degrees, people marked the landmark as self-occluded in most faces: on the 8,099 faces of the
 # training split of MERL-RAV (Kumar et al., "LUVLi", CVPR 2020), mirrored ones added, the multiple of 5 with the fewest

@@ -8,12 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dhm_cli.errors import DhmError, InputError
-from dhm_cli.geometry.crop import Square, landmark_crop_square
+from dhm_cli.geometry.crop import Square, TurnedSquare, landmark_crop_square
+from dhm_cli.geometry.landmarks import face_size
+from dhm_cli.geometry.occlusion import VISIBLE
 from dhm_cli.geometry.pose import estimate_pose
 from dhm_cli.inference.boxes import Box
 from dhm_cli.inference.detection import load_detector
-from dhm_cli.inference.engines import landmarks_in_squares, load_engine
-from dhm_cli.inference.face_box import MIN_SCORE, Detector, crop_square_from_box
+from dhm_cli.inference.engines import load_engine
+from dhm_cli.inference.face_box import KEEN_SCORE, MIN_SCORE, Detector, crop_square_from_box
+from dhm_cli.inference.passes import BELIEVED, find_landmarks
+from dhm_cli.inference.turned_photo import detect_turned
+from dhm_cli.inference.weights import FIRST_LOOK
 
 # A given box with a longer side, in units of the photo's longer side, cannot be meant.
 _LARGEST_BOX = 10
@@ -29,6 +34,12 @@ class Face:
         box: left, top, width, height, as detected or as given.
         score: the detector's confidence, 0 to 1; NaN where the box was given.
         pose: pitch, yaw, roll in degrees, in the convention of the 300W-LP files.
+        confidence: chance that this is a face and its NME is below 6 %, 0 to 1; NaN, as the next two are None, from
+            networks that do not tell it.
+        sigma: (68,), pixels: the radius around each landmark that should hold 68 % of its errors in x,y, and twice that
+            95 %.
+        visibility: (68, 3), probabilities that a landmark is visible, occluded by something, or hidden by the head
+            itself, in this order.
 
     Example:
         >>> from dhm_cli import Aligner, read_image
@@ -45,6 +56,19 @@ class Face:
     box: Box
     score: float
     pose: tuple[float, float, float]
+    confidence: float = float("nan")
+    sigma: NDArray[np.floating] | None = None
+    visibility: NDArray[np.floating] | None = None
+
+    @property
+    def visible(self) -> NDArray[np.floating] | None:
+        """Probability that each landmark can be seen, (68,), 0 to 1."""
+        return None if self.visibility is None else self.visibility[:, VISIBLE]
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether the network doubts this face: its confidence is below `passes.BELIEVED`."""
+        return self.confidence < BELIEVED
 
 
 class Aligner:
@@ -54,8 +78,9 @@ class Aligner:
         device: "auto", "cpu" or "cuda"; see `load_engine`.
         threads: CPU threads of the network; None for one.
         min_score: least score of a detected face, 0 to 1; not used by a `detector` of your own.
-        refine: number of further passes, each on a crop around the landmarks of the pass before; None for one after
-            detection, which makes up for a box that sits badly, and for none in a given box.
+        refine: passes on upright crops. With 1 or more a small network looks first and says where the face is and
+            which way is up, so that boxes may sit badly and heads may be turned by any angle; with 0 the network looks
+            at the box itself, once. None for 1 after detection and 0 in a given box.
         model: a network: a file written by dhm, or "fast" or "fast-x2", which come with the package; None for "fast".
         face_model: file of the face model, as `dhm prepare` wrote it; read for networks that regress its parameters
             and for no others.
@@ -98,7 +123,10 @@ class Aligner:
         self.refine = refine
         self._settings = (device, threads, min_score, refine, model, face_model, detector)
         self.engine = load_engine(device, model, threads, face_model)
+        self.first = load_engine(device, FIRST_LOOK, threads)
         self.detector = load_detector(min_score=min_score) if detector is None else detector
+        keen = min(min_score, KEEN_SCORE) if min_score <= MIN_SCORE else min_score
+        self._keen_detector = load_detector(min_score=keen) if detector is None else detector
 
     def __reduce__(self) -> tuple[type["Aligner"], tuple[object, ...]]:
         """To another process it goes as its settings, and is loaded again there."""
@@ -114,7 +142,9 @@ class Aligner:
                 sqrt(2).
 
         Returns:
-            The faces, those of the given boxes in their order, else the largest first; empty when there is no face.
+            The faces, those of the given boxes in their order, else the largest first and doubtful ones last; empty
+            when there is no face. Where the network believes none of the detector's boxes, the photo is looked at in
+            four turns, and those faces are taken that it does believe.
 
         Raises:
             InputError: wrong shape or type of the image; a box that is empty, lies outside the photo or is more than
@@ -134,7 +164,7 @@ class Aligner:
         image = _checked_image(image)
         if boxes is None:
             found = self.detector.detect(image)
-            squares = [crop_square_from_box(face) for face in found]
+            squares: list[Square | TurnedSquare] = [crop_square_from_box(face) for face in found]
             given = [((face.left, face.top, face.width, face.height), face.score) for face in found]
         else:
             if isinstance(boxes, str) or not hasattr(boxes, "__iter__"):
@@ -142,24 +172,59 @@ class Aligner:
             checked = [_checked_box(box, image) for box in boxes]
             squares = [_square_from_given_box(box) for box in checked]
             given = [(box, float("nan")) for box in checked]
+        faces = self._faces(image, given, squares, (1 if boxes is None else 0) if self.refine is None else self.refine)
+        if boxes is not None:
+            return faces
+        if self.engine.doubts and all(face.doubtful for face in faces):
+            faces = self._faces_at_any_turn(image, faces)
+        return sorted(faces, key=lambda face: face.doubtful)
+
+    def _faces(
+        self,
+        image: NDArray[np.uint8],
+        given: Sequence[tuple[Box, float]],
+        squares: Sequence[Square | TurnedSquare],
+        refine: int,
+    ) -> list[Face]:
+        """The faces of some boxes, each with its score, in squares of a photo."""
         if not squares:
             return []
-        photos = [image] * len(squares)
-        landmarks = self._look(photos, squares)
-        for _ in range((1 if boxes is None else 0) if self.refine is None else self.refine):
-            landmarks = self._look(photos, [landmark_crop_square(face) for face in landmarks])
+        found = find_landmarks(self.first, self.engine, [image] * len(squares), squares, refine)
+        landmarks = found.landmarks
+        if not all(np.isfinite(part).all() for part in found if part is not None):
+            raise DhmError("the network answered something that is no number", "export or train it again")
         landmarks[..., 2] -= landmarks[..., 2].mean(axis=1, keepdims=True)
         angles = np.degrees(estimate_pose(landmarks, self.engine.mean_shape))
         return [
-            Face(points, box, score, (float(pitch), float(yaw), float(roll)))
-            for points, (box, score), (pitch, yaw, roll) in zip(landmarks, given, angles, strict=True)
+            Face(
+                landmarks[row],
+                box,
+                score,
+                (float(angles[row, 0]), float(angles[row, 1]), float(angles[row, 2])),
+                float("nan") if found.confidence is None else float(found.confidence[row]),
+                None if found.sigma is None else found.sigma[row],
+                None if found.visibility is None else found.visibility[row],
+            )
+            for row, (box, score) in enumerate(given)
         ]
 
-    def _look(self, photos: Sequence[NDArray[np.uint8]], squares: Sequence[Square]) -> NDArray[np.float64]:
-        landmarks = landmarks_in_squares(self.engine, photos, squares)
-        if not np.isfinite(landmarks).all():
-            raise DhmError("the network answered something that is no number", "export or train it again")
-        return landmarks
+    def _faces_at_any_turn(self, image: NDArray[np.uint8], doubted: list[Face]) -> list[Face]:
+        """The faces that the network believes in any of four turns of a photo, the largest first, then the doubted."""
+        found = list(detect_turned(self._keen_detector, image))
+        given = [((box.left, box.top, box.width, box.height), box.score) for box, _ in found]
+        faces = self._faces(image, given, [square for _, square in found], max(1, self.refine or 1))
+        best = [*sorted(filter(lambda face: not face.doubtful, faces), key=lambda face: -face.confidence), *doubted]
+        kept: list[Face] = []
+        for face in best:
+            if not any(_is_same(face, other) for other in kept):
+                kept.append(face)
+        return sorted(kept, key=lambda face: -face.box[2] * face.box[3])
+
+
+def _is_same(a: Face, b: Face) -> bool:
+    """Whether two faces lie in one place: their middles within half of the smaller one's size."""
+    apart = np.linalg.norm(a.landmarks[:, :2].mean(axis=0) - b.landmarks[:, :2].mean(axis=0))
+    return bool(apart < min(face_size(a.landmarks), face_size(b.landmarks)) / 2)
 
 
 def check_number(name: str, value: object, kind: type[int] | type[float], least: int | None = None) -> None:

@@ -91,8 +91,10 @@ class Engine(Protocol):
         input_size: side S of the crops, pixels.
         mean_shape: (68, 3) float64, frontal reference shape, x right, y down, z toward the viewer, any unit.
         weights_hash: short SHA-256 of the file of the weights.
+        doubts: whether it tells sigma, visibility and confidence.
     """
 
+    doubts: bool
     arch: str
     input_size: int
     mean_shape: NDArray[np.float64]
@@ -150,6 +152,7 @@ class OnnxEngine:
                 hint=EXPORT_AGAIN,
             )
         self._outputs = [output for output, _, _ in outputs]
+        self.doubts = len(outputs) > 1
 
     def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See `Engine`."""
@@ -196,6 +199,7 @@ class TorchEngine:
             self.weights_hash = short_hash(file.read_bytes())
         self.arch = str(metadata["arch"])
         self.input_size = model.config.input_size
+        self.doubts = model.config.uncertainty
         self.mean_shape = model.get_buffer("mean_shape").numpy().astype(np.float64)
         self._device = torch.device(device)
         self._network = LastStep(model.to(device).eval())
@@ -226,7 +230,7 @@ class BatchingEngine:
     """
 
     def __init__(self, engine: Engine) -> None:
-        self.arch, self.input_size = engine.arch, engine.input_size
+        self.arch, self.input_size, self.doubts = engine.arch, engine.input_size, engine.doubts
         self.mean_shape, self.weights_hash = engine.mean_shape, engine.weights_hash
         self._engine = engine
         self._gathering, self._running = threading.Lock(), threading.Lock()

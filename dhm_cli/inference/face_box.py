@@ -14,6 +14,8 @@ CROP_SIDE = 1.31
 CROP_SHIFT_DOWN = 0.10
 # Least score of a face where none is given.
 MIN_SCORE = 0.6
+# The same where the network is asked about every box.
+KEEN_SCORE = 0.3
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,10 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from dhm_cli.geometry.landmarks import NUM_LANDMARKS
 from dhm_cli.geometry.occlusion import STATES
+from dhm_cli.metrics.doubts import SCALES_OF_SIGMA
 from dhm_cli.models.fast_dhm import FastDhm
 from dhm_cli.models.interface import Network, image_tensor
 from dhm_cli.models.layers import SeparableBlock
-
-# A landmark's error has the density exp(-d / s) / (2 pi s^2), see `losses.likelihood_loss`. Within this many s of the
-# answer lie 68.27 % of it, and 95 % within twice as much: what one and two standard deviations mean in one dimension.
-SIGMA = 2.3598
 
 
 def _outputs(uncertainty: bool) -> tuple[str, ...]:
@@ -25,7 +22,7 @@ def _outputs(uncertainty: bool) -> tuple[str, ...]:
 def _answers(landmarks: Tensor, log_scale: Tensor, visibility: Tensor, confidence: Tensor) -> tuple[Tensor, ...]:
     """What `_outputs` names; see `LastStep.forward`."""
     extent = landmarks[..., :2].amax(1) - landmarks[..., :2].amin(1)
-    sigma = torch.exp(log_scale) * (SIGMA * extent.prod(-1).clamp_min(1e-6).sqrt())[:, None]
+    sigma = torch.exp(log_scale) * (SCALES_OF_SIGMA * extent.prod(-1).clamp_min(1e-6).sqrt())[:, None]
     return landmarks, sigma, visibility.softmax(-1), confidence.sigmoid()
 
 

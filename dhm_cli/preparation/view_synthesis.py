@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from dhm_cli.errors import InputError
-from dhm_cli.geometry.crop import crop_matrix
+from dhm_cli.geometry.crop import crop_matrix, turned_square
 from dhm_cli.geometry.landmarks import JAW, NUM_LANDMARKS
 from dhm_cli.geometry.pose import matrix_to_euler
 from dhm_cli.morphable.camera import model_image_to_pixels, transform_weak_perspective

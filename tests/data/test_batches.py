@@ -41,6 +41,7 @@ def faces_of(encoded: list[bytes], yaw: NDArray[np.float32] | None = None) -> Fa
         landmarks=np.random.default_rng(1).uniform(10, 45, (count, 68, 3)).astype(np.float32),
         yaw=np.linspace(-90, 90, count).astype(np.float32) if yaw is None else yaw,
         weight=np.ones(count),
+        visibility=np.zeros((count, 68), np.uint8),
     )
 
 
