@@ -418,8 +418,8 @@ def _print_doubts(doubts: "Doubts") -> None:
     if c.not_face_auc is not None:
         others = f", {c.not_face_auc:.3f} against {c.not_faces} pictures without a face ({c.believed:.1f} % believed)"
     say(
-        f"confidence: AUC {c.failure_auc:.3f} for faces with an NME below 6 %{others}; {c.doubted:.1f} % of those right "
-        "are doubtful",
+        f"confidence: AUC {c.failure_auc:.3f} for faces with an NME below 6 %{others}; {c.doubted:.1f} % of those "
+        "right are doubtful",
         indent="  ",
     )
     table = [

@@ -491,10 +491,12 @@ def _inside(box: Any, frame: Any) -> bool:
 
 
 def numbers_of(rows: Sequence[Mapping[str, Any]], key: str) -> NDArray[np.float64]:
+    """The values of one key of some rows, NaN where there is none."""
     return np.array([row.get(key) for row in rows], dtype=np.float64)  # None becomes NaN
 
 
 def draw_line(axes: "Axes", x: NDArray[np.float64], y: NDArray[np.float64], **style: Any) -> None:
+    """Draw a line through the points that are known, a few of them marked."""
     known = np.isfinite(y)
     if known.any():
         axes.plot(x[known], y[known], marker="o" if known.sum() <= _MARKED else None, markersize=3.5, **style)
@@ -520,6 +522,7 @@ def _log_scale(axes: "Axes", values: NDArray[np.float64]) -> None:
 
 
 def new_figure(width: float, height: float) -> "Figure":
+    """A figure of a size in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -529,6 +532,7 @@ def new_figure(width: float, height: float) -> "Figure":
 
 
 def style_axes(axes: "Axes", x: str, y: str, title: str) -> None:
+    """Titles and a quiet grid."""
     axes.set(xlabel=x, ylabel=y)
     axes.set_title(title, fontsize=11, loc="left")
     axes.grid(color="#e4e4e4", linewidth=0.8)
@@ -538,6 +542,7 @@ def style_axes(axes: "Axes", x: str, y: str, title: str) -> None:
 
 
 def save_figure(figure: "Figure", path: Path) -> None:
+    """Write a PNG, atomically; the same figure gives the same bytes."""
     with written_atomically(path) as partial, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in letters that matplotlib's font lacks
         # In place of the version of matplotlib that it would note in the file.

@@ -20,8 +20,8 @@ _PROTOCOLS = {
     "was taken and squared as in dhm align, and a face without a box is missing",
     "jitter": "the crop of the protocol 'paper' was moved and scaled at random, uniformly, by up to the level given in "
     "percent of its side, a seed a face; the headline is the level of 10 % for both shift and scale",
-    "roll": "the photo was turned by every 15 degrees, the true points with it, and the face was cropped as in 'paper'; "
-    "the headline is the upright photo",
+    "roll": "the photo was turned by every 15 degrees, the true points with it, and the face was cropped as in "
+    "'paper'; the headline is the upright photo",
     "predictions": "points that the method's own program made; how it found the faces is its own affair",
 }
 _LABELS = {
@@ -75,17 +75,17 @@ def definitions(label_set: str, protocol: str, refine: int | None, scoring: Scor
         "method's own pose; aligned: the rotation of the true points onto the predicted ones, which knows the true "
         "shape and is kinder",
         "robustness": "mean of bins and failure rate where boxes are off, by kind and level, percent of their side",
-        "rolls": "the same numbers for the photo turned by every 15 degrees, over the faces whose photo reaches far enough "
-        "around them; what a crop shows beyond the photo is mirrored, for a black corner would tell the angle",
+        "rolls": "the same numbers for the photo turned by every 15 degrees, over the faces whose photo reaches far "
+        "enough around them; what a crop shows beyond the photo is mirrored, for a black corner would tell the angle",
         "upright": "nme and failure rate after a small network's first look and one pass over an upright crop, beside "
         "the one pass over the true box",
         "sigma": "the radius around a landmark that should hold 68.27 % of its errors in x and y, and twice that 95 %; "
         "likelihood: mean of -ln p of the errors in percent of the face size, p(d) = exp(-d / s) / (2 pi s^2) with "
         "s = sigma / 2.36",
-        "visibility_told": "probabilities of three states against the marks of people: hidden by the head itself, against "
-        f"the rest, balanced accuracy where above {HIDDEN:g}; occluded by something else, against visible",
-        "confidence": "the chance of a face with an NME below 6 % of the box; areas under the ROC for that among faces, "
-        "and for faces against pictures without one (the last fifth of --not-faces by name); doubtful is below "
+        "visibility_told": "probabilities of three states against the marks of people: hidden by the head itself, "
+        f"against the rest, balanced accuracy where above {HIDDEN:g}; occluded by something else, against visible",
+        "confidence": "the chance of a face with an NME below 6 % of the box; areas under the ROC for that among "
+        "faces, and for faces against pictures without one (the last fifth of --not-faces by name); doubtful is below "
         f"{BELIEVED:g}; kept: the faces of least mean sigma",
         "hash": "first 16 digits of a SHA-256: of a network's file, of the points of predictions as float64 in the "
         "order of the store, of a store's labels and image sizes",
