@@ -60,12 +60,25 @@ def align(
         Literal["auto", "cpu", "cuda"],
         typer.Option(help="auto: the GPU where an NVIDIA driver and torch with CUDA are installed, else the CPU."),
     ] = "auto",
+    min_confidence: Annotated[
+        float,
+        typer.Option(help="Leave out faces in which the network has less confidence, 0 to 1; doubtful is below 0.5."),
+    ] = 0.0,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            help="Groups of columns of the table, a list such as score,box,landmarks; also known: confidence, pose, "
+            "sigma, visible. Default: score,confidence,box,pose,landmarks.",
+            show_default=False,
+        ),
+    ] = None,
     min_score: Annotated[float, typer.Option(help="Least score of a detected face, 0 to 1.")] = 0.6,
     refine: Annotated[
         int | None,
         typer.Option(
             min=0,
-            help="Extra passes that crop around the landmarks found so far; default: 1, with --boxes 0.",
+            help="Passes over upright crops. With 1 or more a small network looks first and says which way is up; with "
+            "0 the network looks at the box itself, once. Default: 1, with --boxes 0.",
             show_default=False,
         ),
     ] = None,
@@ -85,16 +98,18 @@ def align(
 
     Example: dhm align ./photos --out landmarks.csv --overlay ./drawn
 
-    The table has one row per face: path, face (from 0), status, score, box, pose in degrees, then x_0 … x_67,
-    y_0 … y_67 and z_0 … z_67. Coordinates are 0-based pixels of the upright photo (EXIF orientation obeyed), y down,
-    z toward the viewer. A photo without a face has one row of status no_face, one that cannot be read or worked on of
-    unreadable.
+    The table has one row per face: path, face (from 0), status, score of the detector, confidence, box, pose in
+    degrees, then x_0 … x_67, y_0 … y_67 and z_0 … z_67. Coordinates are 0-based pixels of the upright photo (EXIF
+    orientation obeyed), y down, z toward the viewer. Confidence is the chance that this is a face and its landmarks
+    are right (mean error below 6 % of the face); below 0.5 the status is doubtful. A photo without a face has one row
+    of status no_face, one that cannot be read or worked on of unreadable.
 
     The exit code is 0 when every photo was processed, 1 when one is unreadable or its box in --boxes is bad_box.
     """
     from tqdm import tqdm
 
     from dhm_cli.errors import InputError
+    from dhm_cli.inference.landmark_csv import DEFAULT_COLUMNS
     from dhm_cli.inference.photos import align_files
     from dhm_cli.inference.results import BAD_BOX, UNREADABLE, partial_path
     from dhm_cli.runtime.outputs import is_stream
@@ -122,6 +137,8 @@ def align(
                 model=model,
                 face_model=face_model or existing_face_model(),
                 most_pixels=max_pixels,
+                min_confidence=min_confidence,
+                columns=DEFAULT_COLUMNS if columns is None else [name.strip() for name in columns.split(",")],
                 resume=resume,
                 force=force,
                 progress=show,
@@ -154,13 +171,14 @@ def _print_report(report: "AlignmentReport", out: Path, boxes: Path | None) -> N
     photos = len(report.results)
     rate = (photos - report.kept) / max(report.seconds, 1e-6)
     kept = f" ({report.kept} of them from the interrupted run)" if report.kept else ""
+    doubtful = f" ({report.doubtful} doubtful)" if report.doubtful else ""
     _warn("not searched", list(report.unsearched), "folder")
     if report.not_read:
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(report.not_read.items()))
         say(f"not read: {kinds}", err=True)
     say(
-        f"{out}: {_count(photos, 'photo')}{kept}, {_count(report.faces, 'face')}, {len(without)} without a face, "
-        f"{len(unreadable)} unreadable; {rate:.1f} photos/s",
+        f"{out}: {_count(photos, 'photo')}{kept}, {_count(report.faces, 'face')}{doubtful}, "
+        f"{len(without)} without a face, {len(unreadable)} unreadable; {rate:.1f} photos/s",
         err=is_stream(out),
     )
 

@@ -118,6 +118,14 @@ def prepare(
     over_residual: Annotated[
         Literal["drop", "flag"], typer.Option(help="Leave such faces out of the store, or keep them with a flag.")
     ] = "drop",
+    self_occlusion: Annotated[
+        bool,
+        typer.Option(
+            "--self-occlusion",
+            help="Landmarks without a point (-1 -1) are hidden by the head itself, as in MERL-RAV, which networks can "
+            "learn to tell; without this they have no label.",
+        ),
+    ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse a dataset when the checks find an error or a warning.")
     ] = False,
@@ -195,6 +203,7 @@ def prepare(
         seed=seed,
         max_residual=max_residual,
         over_residual=over_residual,
+        self_occlusion=self_occlusion,
         strict=strict,
         name=name,
     )

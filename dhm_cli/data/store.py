@@ -67,7 +67,7 @@ class FaceLabels:
         landmarks: (N, 68, 3) float32, what networks learn and are scored on: 0-based image pixels, z toward the viewer,
             zero mean.
         points: (N, 68, 2) float32, the labels of the source, 0-based image pixels, NaN where there is none.
-        visibility: (N, 68) uint8: no label, visible, occluded (`io.pts`).
+        visibility: (N, 68) uint8: no label, visible, occluded, self-occluded (`io.pts`).
         parameters: (N, 234) float32, p in the convention of 300W-LP for this image (P_LAYOUT).
         box: (N, 4) float32, smallest box around the landmarks: left, top, width, height, pixels.
         yaw: (N,) float32, degrees, of the pose in p; as the source gives it, so it may lie beyond 180.

@@ -25,6 +25,8 @@ GROUP_COLOURS: dict[str, tuple[int, int, int]] = {
 _OUTLINE = (25, 25, 25)
 # Brightness of the landmark farthest from the viewer; the nearest has 1.
 _FAR_BRIGHTNESS = 0.55
+# How strongly a doubtful face is drawn.
+_FAINT = 0.4
 # Pixels; lines do not grow beyond it.
 _LARGEST_FACE = 10_000.0
 # OpenCV draws at 1/16 pixel.
@@ -46,7 +48,11 @@ _HEADING = 30
 
 
 def draw_landmarks(
-    image: NDArray[np.uint8], faces: Sequence[NDArray[np.floating]] | NDArray[np.floating], numbered: bool = False
+    image: NDArray[np.uint8],
+    faces: Sequence[NDArray[np.floating]] | NDArray[np.floating],
+    numbered: bool = False,
+    hidden: Sequence[NDArray[np.bool_] | None] | None = None,
+    faint: Sequence[bool] | None = None,
 ) -> NDArray[np.uint8]:
     """Draw 68-point landmarks as curves and points, one colour a group, nearer points brighter.
 
@@ -54,13 +60,18 @@ def draw_landmarks(
         image: (H, W, 3) uint8 RGB; not changed.
         faces: landmarks of each face, (68, 3), photo pixels, z toward the viewer.
         numbered: write each face's number from 0 beside it, where there are several.
+        hidden: for each face which landmarks to draw hollow, (68,), or None.
+        faint: which faces to draw half transparent.
 
     Returns:
         A copy of the image with the drawing, (H, W, 3) uint8 RGB.
     """
     canvas = np.ascontiguousarray(image).copy()
-    for points in faces:
-        _draw_face(canvas, np.asarray(points, dtype=np.float64))
+    for number, points in enumerate(faces):
+        below = canvas.copy() if faint is not None and faint[number] else None
+        _draw_face(canvas, np.asarray(points, dtype=np.float64), None if hidden is None else hidden[number])
+        if below is not None:
+            cv2.addWeighted(below, 1 - _FAINT, canvas, _FAINT, 0, dst=canvas)
     if numbered and len(faces) > 1:
         for number, points in enumerate(faces):
             _draw_number(canvas, number, np.asarray(points, dtype=np.float64))
@@ -76,7 +87,7 @@ def _draw_number(canvas: NDArray[np.uint8], number: int, points: NDArray[np.floa
         cv2.putText(canvas, str(number), place, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, thickness, cv2.LINE_AA)
 
 
-def _draw_face(canvas: NDArray[np.uint8], points: NDArray[np.float64]) -> None:
+def _draw_face(canvas: NDArray[np.uint8], points: NDArray[np.float64], hidden: NDArray[np.bool_] | None = None) -> None:
     if float(face_size(points)) < _SMALL_FACE:
         _draw_small_face(canvas, points)
         return
@@ -95,6 +106,8 @@ def _draw_face(canvas: NDArray[np.uint8], points: NDArray[np.float64]) -> None:
         if thickness > 1:
             _dot(canvas, points[k], radius + 1, _OUTLINE)
         _dot(canvas, points[k], radius, colours[k])
+        if hidden is not None and hidden[k]:
+            _dot(canvas, points[k], 0.55 * radius, _OUTLINE)
 
 
 def _draw_small_face(canvas: NDArray[np.uint8], points: NDArray[np.float64]) -> None:

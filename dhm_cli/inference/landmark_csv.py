@@ -7,29 +7,56 @@ rows as they come.
 
 import csv
 import io
+import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TextIO, cast
 
-import numpy as np
-
 from dhm_cli.errors import InputError
 from dhm_cli.geometry.landmarks import NUM_LANDMARKS
 from dhm_cli.inference.aligner import Face
-from dhm_cli.inference.results import OK, PhotoResult, partial_path
+from dhm_cli.inference.results import DOUBTFUL, OK, PhotoResult, partial_path
 from dhm_cli.runtime.atomic import move_into_place
 from dhm_cli.runtime.lock import claim, release
 from dhm_cli.runtime.outputs import open_stream
 
-COLUMNS: tuple[str, ...] = (
-    *("path", "face", "status", "score", "left", "top", "width", "height", "pitch", "yaw", "roll"),
-    *(f"{axis}_{k}" for axis in "xyz" for k in range(NUM_LANDMARKS)),
-)
+# What a table begins with, and the groups of columns that can follow, by name.
+KEYS = ("path", "face", "status")
+COLUMN_GROUPS: dict[str, tuple[str, ...]] = {
+    "score": ("score",),
+    "confidence": ("confidence",),
+    "box": ("left", "top", "width", "height"),
+    "pose": ("pitch", "yaw", "roll"),
+    "landmarks": tuple(f"{axis}_{k}" for axis in "xyz" for k in range(NUM_LANDMARKS)),
+    "sigma": tuple(f"sigma_{k}" for k in range(NUM_LANDMARKS)),
+    "visible": tuple(f"visible_{k}" for k in range(NUM_LANDMARKS)),
+}
+DEFAULT_COLUMNS = ("score", "confidence", "box", "pose", "landmarks")
 
 Row = list[str]
+_BEGINNING = ",".join(KEYS) + ","
 _ELSEWHERE = "choose another --out"
+
+
+def check_columns(names: Sequence[str]) -> tuple[str, ...]:
+    """Names of groups of columns, as given.
+
+    Raises:
+        InputError: one is not known, or given twice.
+    """
+    for name in names:
+        if name not in COLUMN_GROUPS:
+            raise InputError(f"--columns {name}: not known", hint=f"known are {', '.join(COLUMN_GROUPS)}")
+    if len(set(names)) < len(names):
+        raise InputError(f"--columns {','.join(names)}: a name is given twice", hint="give each once")
+    return tuple(names)
+
+
+def header(groups: Sequence[str] = DEFAULT_COLUMNS) -> Row:
+    """Names of all columns of a table with some groups of columns."""
+    return [*KEYS, *(column for name in groups for column in COLUMN_GROUPS[name])]
 
 
 class LandmarkTable:
@@ -38,6 +65,7 @@ class LandmarkTable:
     Args:
         out: the finished table; its folder is made when missing, a link is followed.
         resume: keep the photos that an interrupted run has finished; without such a run, start anew.
+        columns: groups of columns after the first three, names of `COLUMN_GROUPS`.
 
     Attributes:
         finished: what became of each photo kept from the interrupted run, by path.
@@ -47,7 +75,8 @@ class LandmarkTable:
             `resume` is not set.
     """
 
-    def __init__(self, out: Path, resume: bool = False) -> None:
+    def __init__(self, out: Path, resume: bool = False, columns: Sequence[str] = DEFAULT_COLUMNS) -> None:
+        self._columns, self._head = check_columns(columns), header(columns)
         self.out = Path(os.path.realpath(out))
         self.finished: dict[str, PhotoResult] = {}
         self._partial = partial_path(self.out)
@@ -81,13 +110,14 @@ class LandmarkTable:
             )
         fresh = self._partial.with_name(f".{self._partial.name}.new")
         with _open(fresh, "w") as file:
-            file.write(_lines([list(COLUMNS)]))
+            file.write(_lines([self._head]))
             if self._partial.is_file():
-                for rows in _finished_photos(self._partial):
+                for rows in self._finished_photos():
                     file.write(_lines(rows))
                     path, statuses = rows[0][0], [row[2] for row in rows]
-                    status = next((status for status in statuses if status != OK), OK)
-                    self.finished[path] = PhotoResult(path, status, statuses.count(OK))
+                    status = next((status for status in statuses if status not in (OK, DOUBTFUL)), OK)
+                    doubtful = statuses.count(DOUBTFUL)
+                    self.finished[path] = PhotoResult(path, status, statuses.count(OK) + doubtful, doubtful=doubtful)
         if self.finished and not resume:
             fresh.unlink()
             raise InputError(
@@ -108,11 +138,33 @@ class LandmarkTable:
         """
         self._written = True
         try:
-            self._file.write(_lines(_rows(result, faces)))
+            self._file.write(_lines(_rows(result, faces, self._columns)))
             self._file.flush()
         except OSError as error:
             hint = "make room, then go on with --resume"
             raise InputError(f"{self._partial}: cannot be written: {error.strerror or error}", hint=hint) from error
+
+    def _finished_photos(self) -> Iterator[list[Row]]:
+        """Rows of an interrupted run, photo by photo, up to any damage and without the last photo, maybe torn."""
+        with _open(self._partial, "r") as file:
+            reader = csv.reader(file)
+            photo: list[Row] = []
+            try:
+                head = next(reader, [])
+                if head != self._head and next(reader, None) is not None:  # else a crash cut off the header
+                    raise InputError(
+                        f"{self._partial}: of an interrupted run with other columns",
+                        hint="give the same --columns as that run, or delete that file to start anew",
+                    )
+                for row in reader:
+                    if photo and row[:1] != photo[0][:1]:
+                        yield photo
+                        photo = []
+                    if len(row) != len(self._head):
+                        return
+                    photo.append(row)
+            except csv.Error:
+                return
 
     def finish(self) -> None:
         """Give the table its name, replacing an older one in a single step."""
@@ -139,12 +191,14 @@ class LandmarkStream:
     Args:
         out: for which `outputs.is_stream` holds.
         resume: refused.
+        columns: as for `LandmarkTable`.
 
     Raises:
         InputError: `resume` is set, or `out` cannot be opened.
     """
 
-    def __init__(self, out: Path, resume: bool = False) -> None:
+    def __init__(self, out: Path, resume: bool = False, columns: Sequence[str] = DEFAULT_COLUMNS) -> None:
+        self._columns = check_columns(columns)
         self.finished: dict[str, PhotoResult] = {}
         if resume:
             raise InputError(f"{out}: what went into a stream is gone", hint="leave out --resume")
@@ -154,11 +208,11 @@ class LandmarkStream:
             self._stream = self._open.enter_context(open_stream(out))
         except OSError as error:
             raise InputError(f"{out}: cannot be written: {error.strerror or error}", hint=_ELSEWHERE) from error
-        self._send([list(COLUMNS)])
+        self._send([header(columns)])
 
     def write(self, result: PhotoResult, faces: Sequence[Face]) -> None:
         """Send the rows of one photo; see `LandmarkTable.write`."""
-        self._send(_rows(result, faces))
+        self._send(_rows(result, faces, self._columns))
 
     def finish(self) -> None:
         """Nothing is left to do."""
@@ -181,28 +235,46 @@ def is_table(path: Path) -> bool:
     """Whether a file is a table of `dhm align`, finished or not, or holds nothing."""
     try:
         with _open(path, "r") as file:
-            start = file.read(len(",".join(COLUMNS)))
+            start = file.read(len(_BEGINNING))
     except OSError:
         return False
-    return ",".join(COLUMNS).startswith(start)  # a crash may have cut off the header
+    return _BEGINNING.startswith(start)  # a crash may have cut off the header
 
 
-def _rows(result: PhotoResult, faces: Sequence[Face]) -> list[Row]:
-    rows = [_face_row(result.path, number, face) for number, face in enumerate(faces)]
-    rows += [_empty_row(result.path, result.status) for _ in result.problems]
-    return rows or [_empty_row(result.path, result.status)]
+def _rows(result: PhotoResult, faces: Sequence[Face], columns: Sequence[str]) -> list[Row]:
+    rows = [_face_row(result.path, number, face, columns) for number, face in enumerate(faces)]
+    rows += [_empty_row(result.path, result.status, columns) for _ in result.problems]
+    return rows or [_empty_row(result.path, result.status, columns)]
 
 
-def _face_row(path: str, number: int, face: Face) -> Row:
-    """Row of a face that was aligned: score empty where the box was given, numbers with three decimals."""
-    numbers = [*face.box, *face.pose, *face.landmarks.T.ravel().tolist()]
-    score = "" if np.isnan(face.score) else f"{face.score:.3f}"
-    return [path, str(number), OK, score, *(f"{value:.3f}" for value in numbers)]
+def _face_row(path: str, number: int, face: Face, columns: Sequence[str]) -> Row:
+    """Row of a face that was aligned: numbers with three decimals, empty what is not known."""
+    row = [path, str(number), DOUBTFUL if face.doubtful else OK]
+    for name in columns:
+        values = _VALUES[name](face)
+        row += [""] * len(COLUMN_GROUPS[name]) if values is None else [_cell(value) for value in values]
+    return row
 
 
-def _empty_row(path: str, status: str) -> Row:
+# The numbers of each group of columns; None where the network does not tell them.
+_VALUES: dict[str, Callable[[Face], Iterable[float] | None]] = {
+    "score": lambda face: [face.score],
+    "confidence": lambda face: [face.confidence],
+    "box": lambda face: face.box,
+    "pose": lambda face: face.pose,
+    "landmarks": lambda face: face.landmarks.T.ravel().tolist(),
+    "sigma": lambda face: face.sigma,
+    "visible": lambda face: face.visible,
+}
+
+
+def _cell(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.3f}"
+
+
+def _empty_row(path: str, status: str, columns: Sequence[str]) -> Row:
     """Row of a photo without a face, of one that cannot be read, or of a useless box."""
-    return [path, "", status] + [""] * (len(COLUMNS) - 3)
+    return [path, "", status] + [""] * (len(header(columns)) - 3)
 
 
 def _open(path: Path, mode: str) -> TextIO:
@@ -217,22 +289,3 @@ def _lines(rows: list[Row]) -> str:
         # Readers take a lone carriage return, as in macOS's "Icon\r", for the end of a line unless it is quoted.
         (quoted if "\r" in row[0] else plain).writerow(row)
     return text.getvalue()
-
-
-def _finished_photos(partial: Path) -> Iterator[list[Row]]:
-    """Rows of an interrupted run, photo by photo, up to any damage and without the last photo, which may be torn."""
-    with _open(partial, "r") as file:
-        reader = csv.reader(file)
-        photo: list[Row] = []
-        try:
-            if tuple(next(reader, ())) != COLUMNS:
-                return
-            for row in reader:
-                if photo and row[:1] != photo[0][:1]:
-                    yield photo
-                    photo = []
-                if len(row) != len(COLUMNS):
-                    return
-                photo.append(row)
-        except csv.Error:
-            return

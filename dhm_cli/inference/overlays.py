@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from dhm_cli.drawing.faces import draw_landmarks
 from dhm_cli.errors import InputError
+from dhm_cli.inference.aligner import Face
 from dhm_cli.inference.results import reason_of
 from dhm_cli.runtime.atomic import written_atomically
 
@@ -79,10 +80,10 @@ def _real_folder(folder: Path) -> Path:
     return Path(os.path.normcase(os.path.realpath(folder)))
 
 
-def save_overlay(
-    path: Path, image: NDArray[np.uint8], landmarks: Sequence[NDArray[np.float64]], force: bool = False
-) -> str:
+def save_overlay(path: Path, image: NDArray[np.uint8], faces: Sequence[Face], force: bool = False) -> str:
     """Draw and save the overlay of one photo; returns why that is impossible for this photo, else ''.
+
+    Landmarks that cannot be seen are hollow, doubtful faces faint.
 
     A link, a folder, and a file that is no overlay of dhm are left alone; `force` replaces the file.
 
@@ -96,7 +97,13 @@ def save_overlay(
     if max(image.shape[:2]) > _LONGEST_SIDE:
         return f"a JPEG cannot hold {image.shape[1]} x {image.shape[0]} pixels"
     try:
-        drawing = draw_landmarks(image, landmarks, numbered=True)
+        drawing = draw_landmarks(
+            image,
+            [face.landmarks for face in faces],
+            numbered=True,
+            hidden=[None if face.visible is None else face.visible < 0.5 for face in faces],
+            faint=[face.doubtful for face in faces],
+        )
         bgr = cv2.cvtColor(drawing, cv2.COLOR_RGB2BGR)
         encoded, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     except (cv2.error, MemoryError) as error:

@@ -10,10 +10,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dhm_cli.errors import DhmError
+from dhm_cli.errors import DhmError, InputError
 from dhm_cli.inference.aligner import Aligner, Face, check_number, usable_boxes
 from dhm_cli.inference.boxes import Box, match_boxes, read_boxes
 from dhm_cli.inference.face_box import MIN_SCORE
+from dhm_cli.inference.landmark_csv import DEFAULT_COLUMNS, check_columns
 from dhm_cli.inference.overlays import overlay_paths, save_overlay
 from dhm_cli.inference.results import BAD_BOX, NO_FACE, OK, UNREADABLE, AlignmentReport, PhotoResult, reason_of
 from dhm_cli.inference.writers import open_writer
@@ -38,6 +39,8 @@ def align_files(
     model: str | os.PathLike[str] | None = None,
     face_model: str | os.PathLike[str] | None = None,
     most_pixels: int = MOST_PIXELS,
+    min_confidence: float = 0.0,
+    columns: Sequence[str] = DEFAULT_COLUMNS,
     resume: bool = False,
     force: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -57,6 +60,9 @@ def align_files(
         threads: number of workers; None for one per CPU core at hand.
         min_score, refine, model, face_model: see `Aligner`.
         most_pixels: photos that declare more are not read.
+        min_confidence: faces in which the network has less confidence are left out, 0 to 1; those of networks that tell
+            none stay.
+        columns: groups of columns of the table, names of `landmark_csv.COLUMN_GROUPS`.
         resume: go on with an interrupted run that had the same arguments.
         force: replace files that dhm did not write.
         progress: called as (photos done, photos in all) in the calling thread, first with the number kept.
@@ -70,6 +76,10 @@ def align_files(
     """
     _keep_freed_memory()
     check_number("--threads", threads, int, least=1)
+    check_number("--min-confidence", min_confidence, float)
+    if not 0.0 <= min_confidence <= 1.0:
+        raise InputError(f"--min-confidence: expected a number from 0 to 1, found {min_confidence}")
+    check_columns(columns)
     found = find_photos(paths)
     photos = found.photos
     boxes, unused = (None, []) if boxes_csv is None else _boxes_of(photos, boxes_csv)
@@ -78,10 +88,10 @@ def align_files(
 
     def work(photo: Path) -> tuple[PhotoResult, list[Face]]:
         its_boxes = None if boxes is None else boxes.get(photo, [])
-        return _align_photo(aligner, photo, its_boxes, overlays.get(photo), most_pixels, force)
+        return _align_photo(aligner, photo, its_boxes, overlays.get(photo), most_pixels, min_confidence, force)
 
     inputs = [*photos, *(Path(file) for file in (boxes_csv, model, face_model) if file is not None)]
-    writer = open_writer(Path(out), resume, inputs, force)
+    writer = open_writer(Path(out), resume, inputs, force, columns)
     kept = [replace(writer.finished[p], problems=(_KEPT,)) for p in map(str, photos) if p in writer.finished]
     to_do = [photo for photo in photos if str(photo) not in writer.finished]
     results = list(kept)
@@ -104,20 +114,27 @@ def _boxes_of(photos: Sequence[Path], boxes_csv: str | os.PathLike[str]) -> tupl
 
 
 def _align_photo(
-    aligner: Aligner, photo: Path, boxes: list[Box] | None, overlay: Path | None, most_pixels: int, force: bool
+    aligner: Aligner,
+    photo: Path,
+    boxes: list[Box] | None,
+    overlay: Path | None,
+    most_pixels: int,
+    min_confidence: float,
+    force: bool,
 ) -> tuple[PhotoResult, list[Face]]:
     """One photo's result and its faces; its overlay is saved where it has a path."""
     path = str(photo)
     try:
         image = read_image(photo, most_pixels)
         usable, problems = (None, []) if boxes is None else usable_boxes(boxes, image)
-        faces = aligner.align(image, usable)
+        faces = [face for face in aligner.align(image, usable) if not face.confidence < min_confidence]
     except (DhmError, cv2.error, MemoryError) as error:
         reason = "; ".join(filter(None, (reason_of(error, path), video_hint(photo))))
         return PhotoResult(path, UNREADABLE, problems=(reason,)), []
-    undrawn = "" if overlay is None else save_overlay(overlay, image, [face.landmarks for face in faces], force)
+    undrawn = "" if overlay is None else save_overlay(overlay, image, faces, force)
     status = BAD_BOX if problems else OK if faces else NO_FACE
-    return PhotoResult(path, status, len(faces), tuple(problems), undrawn), faces
+    doubtful = sum(face.doubtful for face in faces)
+    return PhotoResult(path, status, len(faces), tuple(problems), undrawn, doubtful), faces
 
 
 def _keep_freed_memory() -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 from dhm_cli.errors import DhmError
 
 OK, NO_FACE, UNREADABLE, BAD_BOX = "ok", "no_face", "unreadable", "bad_box"
+# Of a face in which the network has less than `passes.BELIEVED` confidence; its photo is ok.
+DOUBTFUL = "doubtful"
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,7 @@ class PhotoResult:
         faces: number of its faces in the output.
         problems: why it is unreadable, or what is wrong with each of its useless boxes.
         overlay_problem: why it has no overlay, where one was asked for and only that went wrong.
+        doubtful: how many of its faces are doubtful.
     """
 
     path: str
@@ -26,6 +29,7 @@ class PhotoResult:
     faces: int = 0
     problems: tuple[str, ...] = ()
     overlay_problem: str = ""
+    doubtful: int = 0
 
     @property
     def reason(self) -> str:
@@ -57,6 +61,11 @@ class AlignmentReport:
     def faces(self) -> int:
         """Number of faces in the output."""
         return sum(result.faces for result in self.results)
+
+    @property
+    def doubtful(self) -> int:
+        """Number of doubtful faces among them."""
+        return sum(result.doubtful for result in self.results)
 
     def with_status(self, status: str) -> list[PhotoResult]:
         """The photos of that status."""

@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 
 from dhm_cli.errors import InputError
 from dhm_cli.inference.aligner import Face
-from dhm_cli.inference.landmark_csv import LandmarkStream, LandmarkTable, is_table
+from dhm_cli.inference.landmark_csv import DEFAULT_COLUMNS, LandmarkStream, LandmarkTable, is_table
 from dhm_cli.inference.results import PhotoResult
 from dhm_cli.runtime.outputs import check_output, is_stream
 
@@ -49,10 +49,13 @@ class Writer(Protocol):
 
 
 class Kind(NamedTuple):
-    """One kind of output: how it is opened as a file and as a stream, and whether an existing file is of it."""
+    """One kind of output: how it is opened as a file and as a stream, and whether an existing file is of it.
 
-    open: Callable[[Path, bool], Writer]
-    stream: Callable[[Path, bool], Writer]
+    Both are opened with the path, whether to go on with an interrupted run, and the groups of columns.
+    """
+
+    open: Callable[[Path, bool, Sequence[str]], Writer]
+    stream: Callable[[Path, bool, Sequence[str]], Writer]
     is_ours: Callable[[Path], bool]
 
 
@@ -60,7 +63,13 @@ class Kind(NamedTuple):
 WRITERS: dict[str, Kind] = {".csv": Kind(LandmarkTable, LandmarkStream, is_table)}
 
 
-def open_writer(out: Path, resume: bool = False, inputs: Iterable[Path] = (), force: bool = False) -> Writer:
+def open_writer(
+    out: Path,
+    resume: bool = False,
+    inputs: Iterable[Path] = (),
+    force: bool = False,
+    columns: Sequence[str] = DEFAULT_COLUMNS,
+) -> Writer:
     """Open the writer of an output.
 
     Args:
@@ -69,12 +78,13 @@ def open_writer(out: Path, resume: bool = False, inputs: Iterable[Path] = (), fo
         resume: go on with an interrupted run, where there is one.
         inputs: what is read, and so must not be written.
         force: replace a file that dhm did not write.
+        columns: names of `landmark_csv.COLUMN_GROUPS`.
 
     Raises:
         InputError: an ending that is not in `WRITERS`, an output that would destroy something; see also `Writer`.
     """
     if is_stream(out):
-        return next(iter(WRITERS.values())).stream(out, resume)
+        return next(iter(WRITERS.values())).stream(out, resume, columns)
     kind = next((kind for ending, kind in WRITERS.items() if out.name.lower().endswith(ending)), None)
     if kind is None:
         known = " or ".join(WRITERS)
@@ -82,4 +92,4 @@ def open_writer(out: Path, resume: bool = False, inputs: Iterable[Path] = (), fo
             f"{out}: no such kind of output", f"name a file that ends in {known}, or - for standard output"
         )
     check_output(out, "--out", "a table of dhm align", kind.is_ours, inputs, force)
-    return kind.open(out, resume)
+    return kind.open(out, resume, columns)

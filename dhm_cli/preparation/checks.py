@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from dhm_cli.data.store import SPLITS, FaceLabels
 from dhm_cli.geometry.landmarks import face_size
+from dhm_cli.io.pts import NO_LABEL, SELF_OCCLUDED
 
 Severity = Literal["error", "warning", "note"]
 
@@ -170,8 +171,8 @@ def check_points(labels: FaceLabels, repeated: NDArray[np.bool_]) -> Finding | N
 def check_codes(labels: FaceLabels) -> Finding | None:
     """Codes that mean nothing, and points without a label or labels without a point."""
     bad = labels.split >= len(SPLITS)
-    bad |= (labels.visibility > 2).any(axis=1)
-    bad |= ((labels.visibility == 0) != np.isnan(labels.points).any(axis=2)).any(axis=1)
+    bad |= (labels.visibility > SELF_OCCLUDED).any(axis=1)
+    bad |= (np.isin(labels.visibility, (NO_LABEL, SELF_OCCLUDED)) != np.isnan(labels.points).any(axis=2)).any(axis=1)
     return _finding("codes", "error", bad, labels, "{} with contradicting visibility, points or split")
 
 

@@ -281,7 +281,7 @@ def _apart(frame: FaceFrame, one: Array, other: Array, where: Mask) -> Array:
 
 def _human_trust(labels: FaceLabels, off: Array) -> Array:
     """Trust in human points (N, 68), from their distance (N, 68) to the network's, a share of the face size."""
-    trust = np.array([0.0, 1.0, OCCLUDED_WEIGHT])[labels.visibility]
+    trust = np.array([0.0, 1.0, OCCLUDED_WEIGHT, 0.0])[labels.visibility]
     trust[:, JAW] *= _HUMAN_JAW_TRUST
     trust[far_side_jaw(torch.from_numpy(np.deg2rad(labels.yaw))).numpy()] = 0.0
     return trust / (1 + np.square(100 * np.nan_to_num(off) / _HUMAN_OUTLIER))

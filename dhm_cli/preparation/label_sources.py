@@ -44,6 +44,7 @@ def make_labeller(folder: Path, layout: Layout, model: FaceModel, out: Path, opt
         prior=_point_table(options.prior, names),
         reannotated=_reannotated(options, names),
         labelled_yaw=_yaw_labels(options, rows, names),
+        self_occlusion=options.self_occlusion,
     )
 
 

@@ -14,7 +14,7 @@ from dhm_cli.datasets.samples import Sample, Truth, load_images
 from dhm_cli.errors import DhmError, InputError
 from dhm_cli.geometry.landmarks import NUM_LANDMARKS, bounding_box, face_size
 from dhm_cli.io.point_tables import FaceRow, PointTable
-from dhm_cli.io.pts import FARTHEST, NO_LABEL, VISIBLE
+from dhm_cli.io.pts import FARTHEST, NO_LABEL, SELF_OCCLUDED, VISIBLE
 from dhm_cli.morphable.face_model import FaceModel
 from dhm_cli.morphable.fitting import Fit, fit_face_labels, fit_parameters
 from dhm_cli.morphable.parameters import NUM_PARAMETERS
@@ -49,6 +49,7 @@ class Labeller:
         prior: approximate points, which pull at low weight.
         reannotated: (N, 68, 2), a second label set, 0-based pixels.
         labelled_yaw: (N,), the dataset's own yaw labels, degrees.
+        self_occlusion: see `PrepareOptions`.
     """
 
     layout: Layout
@@ -59,6 +60,7 @@ class Labeller:
     prior: PointTable | None = None
     reannotated: NDArray[np.float32] | None = None
     labelled_yaw: NDArray[np.float32] | None = None
+    self_occlusion: bool = False
 
     def label(self, start: int, stop: int) -> PartContent:
         """Read and label the samples [start, stop); what cannot be used is left out, with the reason."""
@@ -120,7 +122,7 @@ class Labeller:
             image_size=np.array([f.size for f in faces], np.int32).reshape(-1, 2),
             landmarks=landmarks,
             points=np.array([f.truth.points for f in faces], np.float32).reshape(-1, NUM_LANDMARKS, 2),
-            visibility=np.array([f.truth.visibility for f in faces], np.uint8).reshape(-1, NUM_LANDMARKS),
+            visibility=self._visibility(faces),
             parameters=parameters,
             box=bounding_box(landmarks).astype(np.float32),
             yaw=np.rad2deg(parameters[:, 2]),
@@ -129,6 +131,13 @@ class Labeller:
             reannotated=None if self.reannotated is None else self.reannotated[numbers],
             labelled_yaw=None if self.labelled_yaw is None else self.labelled_yaw[numbers],
         )
+
+    def _visibility(self, faces: list[_Face]) -> NDArray[np.uint8]:
+        """Codes of the human labels, (N, 68), with the mark of what the head itself hides where that is known."""
+        codes = np.array([f.truth.visibility for f in faces], np.uint8).reshape(-1, NUM_LANDMARKS)
+        annotated = (codes != NO_LABEL).any(axis=1, keepdims=True)
+        hidden = self.self_occlusion & annotated & (codes == NO_LABEL)
+        return np.where(hidden, np.uint8(SELF_OCCLUDED), codes)
 
     def _project(self, faces: list[_Face]) -> _Solved:
         """Landmarks of faces whose parameters come with the dataset: its own 3D points, else the model's projection."""

@@ -27,6 +27,8 @@ class PrepareOptions:
         max_residual: percent of the face size; worse fits of training faces are dropped or flagged. Faces of other
             splits are kept, so that hard faces stay in the figures.
         over_residual: what to do with them.
+        self_occlusion: landmarks without a point in an annotated face are hidden by the head itself, as in MERL-RAV;
+            else they have no label.
         strict: refuse the dataset when the checks find an error or a warning.
         name: name of the store instead of the layout's or the folder's.
     """
@@ -42,6 +44,7 @@ class PrepareOptions:
     seed: int = 0
     max_residual: float = 4.0
     over_residual: Literal["drop", "flag"] = "drop"
+    self_occlusion: bool = False
     strict: bool = False
     name: str | None = None
 
@@ -55,7 +58,9 @@ class PrepareOptions:
         words = ["dhm", "prepare", shlex.quote(folder.resolve().name), "--bfm", shlex.quote(model.name)]
         for option in fields(self):
             value = getattr(self, option.name)
-            if value != option.default and option.name != "strict":
+            if value is True and option.name != "strict":
+                words.append(f"--{option.name.replace('_', '-')}")
+            elif value != option.default and option.name != "strict":
                 text = value.name if isinstance(value, Path) else str(value)
                 words += [f"--{option.name.replace('_', '-')}", shlex.quote(text)]
         return " ".join(words)

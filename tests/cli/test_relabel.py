@@ -90,11 +90,11 @@ def test_the_same_command_goes_on_after_ctrl_c(here: Path, monkeypatch: pytest.M
     calls = []
 
     class Stopped(engines.OnnxEngine):
-        def __call__(self, crops: np.ndarray) -> np.ndarray:
+        def answer(self, crops: np.ndarray) -> engines.Answer:
             calls.append(len(crops))
             if len(calls) == 6:
                 raise KeyboardInterrupt
-            return super().__call__(crops)
+            return super().answer(crops)
 
     monkeypatch.setattr(engines, "load_engine", lambda *_, **__: Stopped("net.onnx"))
     monkeypatch.setattr(workflow, "_BATCH", 12)

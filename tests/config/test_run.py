@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from dhm_cli.config.networks import DhmConfig, FastDhmConfig
-from dhm_cli.config.recipes import ARCHS, RECIPES, find_recipe
+from dhm_cli.config.recipes import ARCHITECTURES, ARCHS, RECIPES, find_recipe
 from dhm_cli.config.run import RunSettings, resolve
 from dhm_cli.config.toml import read_toml, write_toml
 from dhm_cli.config.training import AugmentationConfig, TrainConfig
 from dhm_cli.errors import InputError
 
-EVERY = [(arch, recipe) for arch in ARCHS for recipe in RECIPES]
+EVERY = [(arch, recipe) for arch in ARCHS for recipe in RECIPES if getattr(ARCHITECTURES[arch], recipe) is not None]
 AUGMENTATION = AugmentationConfig.rules()
 
 
@@ -150,6 +150,9 @@ CASES: list[tuple[str, list[Any], str, list[Any]]] = [
     ("wing_curvature", [0], "above 0", [0.1]),
     ("prior_weight", [-1], "at least 0", [0]),
     ("distillation_weight", [-1], "at least 0", [0]),
+    ("not_face_share", [-0.1, 1.1], "at least 0 and at most 1", [0]),
+    ("doubts_weight", [-1], "at least 0", [0]),
+    ("learned", ["some"], "one of all, doubts", ["all"]),
     ("yaw_shares", [[0, 0, 0], [1, 1], [1, -1, 1], [1, 1, "1"], 1, True], "not all 0", [[1, 0, 0], []]),
     ("validate_every", [0], "an integer from 1", [1]),
     ("validation_batch", [0], "an integer from 1", [1]),
@@ -314,15 +317,16 @@ def test_every_field_survives_a_file(tmp_path: Path) -> None:
         decay_steps=7, decay_epochs=(1, 2), final_learning_rate=0.25, warmup=9, weight_decay=0.5, ema=0.5,
         gradient_norm=0.5, loss="l1", step_weights="last", depth_weight=0.75, wing_width=0.5,
         wing_curvature=0.5, prior_weight=0.5, distillation_weight=0.5,
+        not_face_share=0.25, doubts_weight=0.5, learned="doubts",
         yaw_shares=(0.5, 0.25, 0.25), validate_every=11, validation_batch=13,
         precision="bf16", seed=17, augmentation=augmentation,
     )  # fmt: skip
-    fast = FastDhmConfig(64, 24, ((32, 1, 5),), False, 1, 32, 3, 8, "none", True, 0.5, 2.0)
+    fast = FastDhmConfig(64, 24, ((32, 1, 5),), False, 1, 32, 3, 8, "none", True, 16, 0.5, 2.0)
     dhm = DhmConfig(64, "landmarks", "hourglass", "initial", "lstm", "euler", 3, (32,), 8, 2)
     assert all(map(other_than_default, (training, fast, dhm)))
     for settings in (
         RunSettings("fast-x2", "paper", fast, training, ("x.h5",)),
-        RunSettings("dhm", "best", dhm, training, ("x.h5",)),
+        RunSettings("dhm", "best", dhm, replace(training, not_face_share=0.0, learned="all"), ("x.h5",)),
     ):
         write_toml(tmp_path / "config.toml", settings.to_toml())
         assert resolve(None, None, read_toml(tmp_path / "config.toml"), {}) == settings

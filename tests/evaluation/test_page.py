@@ -140,6 +140,28 @@ def make_report() -> dict[str, Any]:
                 **{k: n.next() for k in ("mean_of_bins", "mean_of_images", "failure_rate")},
             }
         ],
+        "rolls": [{"roll": 345, **{k: n.next() for k in ("mean_of_bins", "mean_of_images", "failure_rate")}}],
+        "upright": {**n.five(), "failure_rate": n.next()},
+        "doubts": {
+            "sigma": {
+                key: {k: n.next() for k in ("within_one", "within_two")} | {"likelihood": 1.2345} for key in "ab"
+            },
+            "visibility": {
+                "self_occluded_auc": 0.9871,
+                "self_occluded_balanced": 94.56,
+                "occluded_auc": 0.8761,
+                "shares": {},
+            },
+            "confidence": {
+                "failure_auc": 0.8651,
+                "not_face_auc": 0.9841,
+                "not_faces": 1390,
+                "believed": 3.21,
+                "doubted": 1.23,
+                "reliability": [{"from": 0.9, "claims": 1950.0, "claimed": 0.9671, "right": 0.9541}],
+                "kept": [{"percent": 90.0, "nme": n.next(), "failure_rate": n.next()}],
+            },
+        },
         "noise_floor": {**n.five(), "failure_rate": n.next()},
         "published": {
             "title": "Printed results",
@@ -165,7 +187,7 @@ def make_report() -> dict[str, Any]:
 
 
 def without_options(report: dict[str, Any]) -> dict[str, Any]:
-    for key in ("nme_by_labelled_yaw", "nme_3d", "pose", "robustness", "noise_floor"):
+    for key in ("nme_by_labelled_yaw", "nme_3d", "pose", "robustness", "rolls", "upright", "doubts", "noise_floor"):
         report[key] = None
     report["against"], report["worst"], report["environment"], report["caveats"] = [], [], {"command": ""}, []
     report["missing"] = {"policy": "skip", "count": 0, "by_bin": dict.fromkeys(FIVE[:3], 0), "names": []}
@@ -251,6 +273,23 @@ def leaves(value: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str,
 def test_every_number_and_name_of_the_report_is_in_the_page(tmp_path: Path, pictures: dict[str, Path]) -> None:
     report = make_report()
     shown = set(re.findall(r"[^\s\[\],;()]+", (text := show(tmp_path, report, pictures).text)))
+    told = report["doubts"]
+    assert {
+        "1.234",
+        "0.987",
+        "94.6",
+        "0.876",
+        "0.865",
+        "0.984",
+        "1,390",
+        "3.2",
+        "1.2",
+        "1,950",
+        "0.967",
+        "0.954",
+    } <= shown
+    report["doubts"] = {"sigma": [[row["within_one"], row["within_two"]] for row in told["sigma"].values()]}
+    report["doubts"]["kept"] = [[row["nme"], row["failure_rate"]] for row in told["confidence"]["kept"]]
     for place, value in leaves(report):
         if isinstance(value, float) and place[-1] not in ("threshold", "limit", "level", "size_mb", "yaw"):
             expected = f"{abs(value):.2f}"

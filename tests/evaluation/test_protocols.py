@@ -12,9 +12,11 @@ from dhm_cli.data.store import FaceLabels
 from dhm_cli.evaluation.ground_truth import GroundTruth, load_ground_truth
 from dhm_cli.evaluation.network_landmarks import predict_faces
 from dhm_cli.evaluation.protocols import JITTER_HEADLINE, JITTERS, Protocol, make_protocol
+from dhm_cli.inference.engines import Answer
 from dhm_cli.inference.face_box import FaceBox, crop_square_from_box
 from dhm_cli.inference.yunet import FaceDetector
 from dhm_cli.morphable.face_model import FaceModel
+from dhm_cli.runtime.progress import Progress, silent
 from dhm_cli.runtime.unfinished import Unfinished
 
 NOTHING = Unfinished(None, {})
@@ -24,7 +26,7 @@ BLACK = np.zeros((200, 200, 3), np.uint8)
 class Function:
     """A stand-in for a network: any function of the crops."""
 
-    arch, input_size, weights_hash = "none", 96, "0"
+    arch, input_size, weights_hash, doubts = "none", 96, "0", False
     mean_shape = np.zeros((68, 3))
 
     def __init__(self, run: Callable[[NDArray[np.uint8]], NDArray[np.floating]]) -> None:
@@ -32,6 +34,9 @@ class Function:
 
     def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         return self._run(crops).astype(np.float32)
+
+    def answer(self, crops: NDArray[np.uint8]) -> Answer:
+        return Answer(self(crops))
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +47,19 @@ def labels(toy_model: FaceModel) -> FaceLabels:
 @pytest.fixture(scope="module")
 def truth(tmp_path_factory: pytest.TempPathFactory, labels: FaceLabels) -> GroundTruth:
     return load_ground_truth(write_scored_store(tmp_path_factory.mktemp("store") / "faces.h5", labels))
+
+
+def predict(
+    engine: Function,
+    truth: GroundTruth,
+    protocol: Protocol,
+    refine: int,
+    threads: int,
+    unfinished: Unfinished,
+    progress: Progress = silent,
+) -> NDArray[np.float32]:
+    """Landmarks by one network that looks first too."""
+    return predict_faces(engine, engine, truth, protocol, (refine,), threads, unfinished, progress).landmarks
 
 
 def protocol_of(name: str, labels: FaceLabels) -> Protocol:
@@ -65,7 +83,7 @@ def test_the_way_through_crop_and_back_costs_less_than_a_thousandth_of_a_pixel(
     factor = 96 / ((high - low).max(axis=1) * 2**0.5)
     in_crop = points * factor[:, None, None]
     in_crop[..., :2] += 47.5 - ((low + high) / 2 * factor[:, None])[:, None]
-    found = predict_faces(Function(lambda _: in_crop), truth, protocol_of("paper", labels), 0, 1, NOTHING)
+    found = predict(Function(lambda _: in_crop), truth, protocol_of("paper", labels), 0, 1, NOTHING)
     assert np.abs(found[0] - labels.landmarks).max() < 1e-3
 
 
@@ -80,7 +98,7 @@ def test_what_is_seen_in_the_crop_lies_there_in_the_image(
         found = np.stack([(light * x).sum(axis=(1, 2)) / weight, (light * y).sum(axis=(1, 2)) / weight], axis=1)
         return np.concatenate([np.repeat(found[:, None], 68, axis=1), np.zeros((len(crops), 68, 1))], axis=2)
 
-    found = predict_faces(Function(centre_of_light), truth, protocol_of(protocol, labels), 0, 1, NOTHING)
+    found = predict(Function(centre_of_light), truth, protocol_of(protocol, labels), 0, 1, NOTHING)
     # Where the crop cuts off part of the light (boxes off by more than a tenth), its centre is elsewhere.
     near = [k for k, jitter in enumerate(JITTERS) if jitter.level <= 0.1][: len(found)]
     error = np.linalg.norm(found[near][..., 0, :2] - blob_centres(labels), axis=-1)
@@ -98,7 +116,7 @@ def test_refining_crops_around_what_was_found(truth: GroundTruth, labels: FaceLa
         return points
 
     widths = [
-        np.ptp(predict_faces(Function(fixed), truth, protocol_of("paper", labels), refine, 1, NOTHING)[0, 0, :, 0])
+        np.ptp(predict(Function(fixed), truth, protocol_of("paper", labels), refine, 1, NOTHING)[0, 0, :, 0])
         for refine in (0, 1, 2)
     ]
     assert sizes == [8] * 6
@@ -127,7 +145,7 @@ def test_a_face_without_a_box_is_missing_and_the_others_are_not(
         FaceDetector, "detect", lambda self, image: [] if next(order) in (0, 5) else [FaceBox(50, 50, 80, 90, 0.9)]
     )
     engine = Function(lambda crops: np.ones((len(crops), 68, 3)))
-    found = predict_faces(engine, truth, protocol, 1, 1, NOTHING)
+    found = predict(engine, truth, protocol, 1, 1, NOTHING)
     assert found.shape == (1, 8, 68, 3)
     assert np.flatnonzero(np.isnan(found[0]).all(axis=(1, 2))).tolist() == [0, 5]
     assert np.isfinite(found[0][[1, 2, 3, 4, 6, 7]]).all()
@@ -136,7 +154,7 @@ def test_a_face_without_a_box_is_missing_and_the_others_are_not(
 def test_no_face_found_in_any_image(truth: GroundTruth, labels: FaceLabels, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FaceDetector, "detect", lambda self, image: [])
     engine = Function(lambda crops: np.ones((len(crops), 68, 3)))
-    assert np.isnan(predict_faces(engine, truth, protocol_of("detector", labels), 1, 1, NOTHING)).all()
+    assert np.isnan(predict(engine, truth, protocol_of("detector", labels), 1, 1, NOTHING)).all()
 
 
 def test_jitter_stays_within_its_level_and_reaches_it(labels: FaceLabels) -> None:
@@ -190,23 +208,19 @@ def test_an_interrupted_run_goes_on_where_it_was(truth: GroundTruth, labels: Fac
     kept = tmp_path / "kept.npz"
     key = {"network": "a"}
     with pytest.raises(KeyboardInterrupt):
-        predict_faces(Function(network), many, protocol, 0, 1, Unfinished(kept, key))
+        predict(Function(network), many, protocol, 0, 1, Unfinished(kept, key))
     begun = len(calls)  # the piece after the failing one may have begun
     seen: list[int] = []
-    found = predict_faces(
+    found = predict(
         Function(network), many, protocol, 0, 1, Unfinished(kept, key), lambda _, done, __: seen.append(done)
     )
     assert len(calls) - begun == 14
     assert seen == [32, *range(48, 257, 16)]
-    whole = predict_faces(Function(network), many, protocol, 0, 2, NOTHING)
+    whole = predict(Function(network), many, protocol, 0, 2, NOTHING)
     np.testing.assert_array_equal(found, whole)
     # Another network, or a damaged file, begins anew.
     calls.clear()
-    predict_faces(
-        Function(lambda crops: np.zeros((len(crops), 68, 3))), many, protocol, 0, 1, Unfinished(kept, {"b": 1})
-    )
+    predict(Function(lambda crops: np.zeros((len(crops), 68, 3))), many, protocol, 0, 1, Unfinished(kept, {"b": 1}))
     kept.write_bytes(kept.read_bytes()[:500])
-    again = predict_faces(
-        Function(lambda crops: np.ones((len(crops), 68, 3))), many, protocol, 0, 1, Unfinished(kept, key)
-    )
+    again = predict(Function(lambda crops: np.ones((len(crops), 68, 3))), many, protocol, 0, 1, Unfinished(kept, key))
     assert np.ptp(again[0, :, 0, 2]) > 0  # every face was worked on, each with its own scale

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from dhm_cli.errors import DhmError, FormatError, InputError
 from dhm_cli.inference import engines, weights
-from dhm_cli.inference.engines import MAX_BATCH, BatchingEngine, OnnxEngine, TorchEngine, load_engine
+from dhm_cli.inference.engines import MAX_BATCH, Answer, BatchingEngine, OnnxEngine, TorchEngine, load_engine
 from dhm_cli.models.checkpoint import save_checkpoint
 from dhm_cli.morphable.face_model import FaceModel
 from dhm_cli.morphable.toy import toy_face_model
@@ -106,7 +106,7 @@ def test_foreign_metadata(tmp_path: Path, metadata: dict[str, Any] | str, reason
 
 def test_foreign_graph(tmp_path: Path) -> None:
     path = write_dummy_network(tmp_path / "foreign.onnx", output="points")
-    with pytest.raises(FormatError, match="expected one output landmarks") as caught:
+    with pytest.raises(FormatError, match="expected an output landmarks") as caught:
         OnnxEngine(path)
     assert "dhm export" in caught.value.hint
 
@@ -218,7 +218,7 @@ def test_embedded_networks_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 class GatedEngine:
     """Waits in its first call until it is told to go on; crops of value 13 are bad luck."""
 
-    arch, input_size, mean_shape, weights_hash = "fast", 2, make_mean_shape(), "none"
+    arch, input_size, mean_shape, weights_hash, doubts = "fast", 2, make_mean_shape(), "none", False
 
     def __init__(self) -> None:
         self.batches: list[int] = []
@@ -231,6 +231,9 @@ class GatedEngine:
         if (crops == 13).any():
             raise MemoryError
         return np.broadcast_to(crops[:, :1, :1, :1].astype(np.float32)[..., 0], (len(crops), 68, 3)).copy()
+
+    def answer(self, crops: NDArray[np.uint8]) -> Answer:
+        return Answer(self(crops))
 
 
 def crops_of(value: int, count: int) -> NDArray[np.uint8]:

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,10 @@ import pytest
 
 from dhm_cli.errors import InputError
 from dhm_cli.inference.aligner import Face
-from dhm_cli.inference.landmark_csv import COLUMNS, LandmarkTable
+from dhm_cli.inference.landmark_csv import LandmarkTable, header
 from dhm_cli.inference.results import BAD_BOX, NO_FACE, OK, UNREADABLE, PhotoResult, partial_path
+
+COLUMNS = tuple(header())
 
 LANDMARKS = np.arange(68 * 3).reshape(68, 3) / 7
 
@@ -47,9 +50,9 @@ def rows_of(tmp_path: Path, result: PhotoResult, faces: Sequence[Face] = ()) -> 
 
 
 def test_columns() -> None:
-    head = "path face status score left top width height pitch yaw roll"
-    assert " ".join(COLUMNS[:11]) == head
-    assert list(COLUMNS[11:]) == [f"{axis}_{k}" for axis in "xyz" for k in range(68)]
+    head = "path face status score confidence left top width height pitch yaw roll"
+    assert " ".join(COLUMNS[:12]) == head
+    assert list(COLUMNS[12:]) == [f"{axis}_{k}" for axis in "xyz" for k in range(68)]
 
 
 def test_rows_of_faces(tmp_path: Path) -> None:
@@ -67,7 +70,7 @@ def test_rows_of_faces(tmp_path: Path) -> None:
 
 
 def test_rows_without_a_face(tmp_path: Path) -> None:
-    empty = [""] * 212
+    empty = [""] * 213
     assert rows_of(tmp_path, PhotoResult("a.jpg", NO_FACE)) == [["a.jpg", "", "no_face", *empty]]
     unreadable = PhotoResult("a.jpg", UNREADABLE, problems=("not an image",))
     assert rows_of(tmp_path, unreadable) == [["a.jpg", "", "unreadable", *empty]]
@@ -84,7 +87,8 @@ def test_table_holds_what_was_written(tmp_path: Path) -> None:
     found = [(path, number, status) for path, number, status, *_ in rows[1:]]
     several = [(PATHS[3], str(k), OK) for k in range(3)]
     assert found == [(PATHS[0], "0", OK), (PATHS[0], "1", OK), (PATHS[1], "0", OK), (PATHS[2], "", NO_FACE), *several]
-    numbers = np.array([[float(value) for value in row[3:]] for row in rows[5:]])
+    assert {row[4] for row in rows[5:]} == {""}  # this network tells no confidence
+    numbers = np.array([[float(value) for value in (row[3], *row[5:])] for row in rows[5:]])
     for k in range(3):
         expected = [0.5, 1, 2, 3, 4 + k, 5, 6, 7, *(LANDMARKS + k).T.ravel()]
         np.testing.assert_allclose(numbers[k], expected, atol=6e-4)
@@ -189,3 +193,39 @@ def test_a_carriage_return_in_a_name_breaks_no_row(tmp_path: Path) -> None:
     again.close()
     with (tmp_path / "out.csv").open(newline="") as file:
         assert [row[0] for row in csv.reader(file)][1:] == ["a.jpg", path, "b.jpg"]
+
+
+def test_a_face_that_the_network_doubts_says_so(tmp_path: Path) -> None:
+    faces = [replace(face(), confidence=0.51), replace(face(), confidence=0.49)]
+    rows = rows_of(tmp_path, PhotoResult("a.jpg", OK, 2, doubtful=1), faces)
+    assert [(row[2], row[4]) for row in rows] == [("ok", "0.510"), ("doubtful", "0.490")]
+    table = LandmarkTable(tmp_path / "again.csv")
+    table.write(PhotoResult("a.jpg", OK, 2, doubtful=1), faces)
+    table.write(PhotoResult("b.jpg", NO_FACE), [])
+    table.close()
+    assert LandmarkTable(tmp_path / "again.csv", resume=True).finished == {
+        "a.jpg": PhotoResult("a.jpg", OK, 2, doubtful=1)
+    }
+
+
+def test_columns_are_chosen_and_a_run_with_others_does_not_go_on(tmp_path: Path) -> None:
+    out, groups = tmp_path / "rows.csv", ("visible", "box", "sigma")
+    table = LandmarkTable(out, columns=groups)
+    told = np.full((68, 3), [0.25, 0.5, 0.25])
+    table.write(PhotoResult("a.jpg", OK, 2), [replace(face(), sigma=np.arange(68.0), visibility=told), face()])
+    table.write(PhotoResult("b.jpg", NO_FACE), [])
+    table.close()
+    with pytest.raises(InputError, match="other columns") as caught:
+        LandmarkTable(out, resume=True)
+    assert "--columns" in (caught.value.hint or "")
+    table = LandmarkTable(out, resume=True, columns=groups)
+    table.finish()
+    rows = read_rows(out)
+    assert rows[0] == header(groups)
+    row = dict(zip(rows[0], rows[1], strict=True))
+    assert (row["visible_0"], row["left"], row["sigma_67"]) == ("0.250", "1.000", "67.000")
+    assert rows[2][3:71] == [""] * 68  # a network that tells nothing
+    with pytest.raises(InputError, match="--columns noses: not known"):
+        LandmarkTable(tmp_path / "new.csv", columns=["noses"])
+    with pytest.raises(InputError, match="given twice"):
+        LandmarkTable(tmp_path / "new.csv", columns=["box", "box"])

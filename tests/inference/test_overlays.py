@@ -132,7 +132,7 @@ def test_a_folder_for_overlays_that_cannot_be_written_stops_the_run(
 def test_a_drawing_that_fails_costs_no_landmarks(
     album: Path, dummy_network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(image: NDArray[np.uint8], faces: object, numbered: bool) -> NDArray[np.uint8]:
+    def fail(image: NDArray[np.uint8], faces: object, **how: object) -> NDArray[np.uint8]:
         raise MemoryError
 
     monkeypatch.setattr("dhm_cli.inference.overlays.draw_landmarks", fail)

@@ -18,7 +18,8 @@ from dhm_cli.inference.writers import Kind, open_writer
 class Diary:
     """A writer that notes what it is asked for; it has finished a photo before."""
 
-    def __init__(self, out: Path, resume: bool) -> None:
+    def __init__(self, out: Path, resume: bool, columns: Sequence[str]) -> None:
+        self.columns = tuple(columns)
         self.finished = {str(out.parent / "album" / "a.png"): PhotoResult("a.png", OK, 7)} if resume else {}
         self.written: list[tuple[PhotoResult, list[Face]]] = []
         self.ends: list[str] = []
@@ -38,8 +39,8 @@ def diaries(monkeypatch: pytest.MonkeyPatch) -> list[Diary]:
     """The writers that are opened for names on .diary."""
     opened: list[Diary] = []
 
-    def open_diary(out: Path, resume: bool) -> Diary:
-        opened.append(Diary(out, resume))
+    def open_diary(out: Path, resume: bool, columns: Sequence[str]) -> Diary:
+        opened.append(Diary(out, resume, columns))
         return opened[-1]
 
     monkeypatch.setitem(writers.WRITERS, ".diary", Kind(open_diary, open_diary, lambda _: True))

@@ -19,6 +19,7 @@ from synthetic_faces import random_parameters
 from dhm_cli.data.store import FaceLabels, FaceStore, write_store
 from dhm_cli.errors import InputError
 from dhm_cli.geometry.landmarks import MIRROR, face_size
+from dhm_cli.inference.engines import Answer
 from dhm_cli.morphable.face_model import FaceModel
 from dhm_cli.morphable.location import FACE_MODEL
 from dhm_cli.preparation import relabel as workflow
@@ -51,6 +52,7 @@ class SeeingEngine:
     """
 
     arch, input_size, mean_shape, weights_hash = "fast", 24, make_mean_shape(), "0123456789abcdef"
+    doubts = False
 
     def __init__(self, truth: NDArray[np.floating], lean: float = 0.0, stop_after: int | None = None) -> None:
         self.truth, self.lean, self.stop_after = truth, lean, stop_after
@@ -61,6 +63,9 @@ class SeeingEngine:
             raise KeyboardInterrupt
         self.calls += 1
         return np.stack([self._look(crop.astype(np.float64)) for crop in crops]).astype(np.float32)
+
+    def answer(self, crops: NDArray[np.uint8]) -> Answer:
+        return Answer(self(crops))
 
     def _look(self, crop: Array) -> Array:
         face = np.median(crop[..., 2])

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dhm_cli.config.networks import DhmConfig, FastDhmConfig
 from dhm_cli.config.training import TrainConfig
+from dhm_cli.data.batches import Batch
 from dhm_cli.errors import InputError
 from dhm_cli.models.checkpoint import save_checkpoint
 from dhm_cli.models.interface import AlignmentOutput
@@ -18,10 +19,12 @@ from dhm_cli.morphable.parameters import LAYOUT
 from dhm_cli.training.losses import (
     LOSSES,
     coefficient_prior,
+    confidence_loss,
     l1_loss,
     likelihood_loss,
     over_steps,
     squared_loss,
+    visibility_loss,
     wing_loss,
 )
 from dhm_cli.training.objective import Objective, Teacher
@@ -36,6 +39,19 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 TRUTH = SIDE * random(2, 68, 3)
 OUTPUT = AlignmentOutput(SIDE * random(2, 3, 68, 3, seed=1), log_scale=random(2, 3, 68, seed=5) - 3)
+
+
+def batch_of(truth: Tensor, faces: list[bool] | None = None, codes: Tensor | None = None) -> Batch:
+    """Labels of a step; the crops are not looked at."""
+    return Batch(
+        torch.empty(0),
+        truth,
+        torch.arange(len(truth)),
+        torch.zeros(len(truth), 68, dtype=torch.uint8) if codes is None else codes,
+        torch.ones(len(truth), dtype=torch.bool) if faces is None else torch.tensor(faces),
+    )
+
+
 IMAGES = 2 * random(2, 3, SIDE, SIDE, seed=2) - 1
 
 
@@ -67,13 +83,16 @@ def test_the_loss_is_the_recipes(weights: str) -> None:
     said = {}
     for loss, losses in expected.items():
         config = replace(CHOSEN, loss=loss, step_weights=weights)
-        said[loss] = Objective(config, SIDE, None, None)(OUTPUT, TRUTH, IMAGES).item()
+        said[loss] = Objective(config, SIDE, None, None)(OUTPUT, batch_of(TRUTH), IMAGES).item()
         assert said[loss] == over_steps(losses, weights).item(), loss
     assert len(set(said.values())) == len(expected)
 
 
 def test_every_loss_of_the_list_can_be_chosen() -> None:
-    values = {Objective(replace(CHOSEN, loss=name), SIDE, None, None)(OUTPUT, TRUTH, IMAGES).item() for name in LOSSES}
+    values = {
+        Objective(replace(CHOSEN, loss=name), SIDE, None, None)(OUTPUT, batch_of(TRUTH), IMAGES).item()
+        for name in LOSSES
+    }
     assert len(values) == len(LOSSES)
 
 
@@ -82,12 +101,14 @@ def test_the_prior_is_added_for_networks_of_parameters(toy_model: FaceModel) -> 
     p[..., LAYOUT["identity"]] *= toy_model.identity_std
     p[..., LAYOUT["expression"]] *= toy_model.expression_std
     objective = Objective(replace(CONFIG, prior_weight=0.5), SIDE, toy_model, None)
-    without, with_p = (objective(output, TRUTH, IMAGES).item() for output in (OUTPUT, OUTPUT._replace(parameters=p)))
+    without, with_p = (
+        objective(output, batch_of(TRUTH), IMAGES).item() for output in (OUTPUT, OUTPUT._replace(parameters=p))
+    )
     prior = coefficient_prior(p, toy_model.identity_std, toy_model.expression_std).item()
     assert prior == pytest.approx(1 / 3, rel=0.1)  # of uniform numbers from 0 to 1
     assert with_p - without == pytest.approx(0.5 * prior, rel=1e-4)
     unweighted = Objective(CONFIG, SIDE, toy_model, None)
-    assert unweighted(OUTPUT._replace(parameters=p), TRUTH, IMAGES).item() == without
+    assert unweighted(OUTPUT._replace(parameters=p), batch_of(TRUTH), IMAGES).item() == without
 
 
 @pytest.mark.parametrize("size", [32, 64, 40, 16 * 3])
@@ -130,9 +151,9 @@ def test_distillation_is_the_same_loss_against_the_teacher(tmp_path: Path) -> No
     teacher = Teacher(save_teacher(tmp_path / "teacher", SIDE, marks), None)
     config = replace(CONFIG, distillation_weight=0.3)
     plain = Objective(config, SIDE, None, None)
-    labels = plain(OUTPUT, TRUTH, IMAGES).item()
-    shown = plain(OUTPUT, marks.expand(2, -1, -1), IMAGES).item()
-    both = Objective(config, SIDE, None, teacher)(OUTPUT, TRUTH, IMAGES).item()
+    labels = plain(OUTPUT, batch_of(TRUTH), IMAGES).item()
+    shown = plain(OUTPUT, batch_of(marks.expand(2, -1, -1)), IMAGES).item()
+    both = Objective(config, SIDE, None, teacher)(OUTPUT, batch_of(TRUTH), IMAGES).item()
     assert both == pytest.approx(labels + 0.3 * shown, rel=1e-4)
 
 
@@ -140,7 +161,7 @@ def test_no_gradient_reaches_a_teacher(tmp_path: Path) -> None:
     teacher = Teacher(save_teacher(tmp_path / "teacher", SIDE), None)
     objective = Objective(CONFIG, SIDE, None, teacher)
     predicted = OUTPUT.landmarks.clone().requires_grad_()
-    objective(AlignmentOutput(predicted), TRUTH, IMAGES).backward()
+    objective(AlignmentOutput(predicted), batch_of(TRUTH), IMAGES).backward()
     assert predicted.grad is not None
     assert all(p.grad is None and not p.requires_grad for p in objective.parameters())
 
@@ -156,3 +177,70 @@ def test_a_teacher_of_parameters_needs_its_face_model(tmp_path: Path, toy_model:
         Teacher(tmp_path / "dhm", tmp_path / "other.h5")
     with pytest.raises(InputError, match="no such checkpoint"):
         Teacher(tmp_path / "missing", None)
+
+
+DOUBTING = OUTPUT._replace(visibility=random(2, 68, 3, seed=6), confidence=random(2, seed=7))
+
+
+def test_what_a_network_tells_of_itself_is_learned_beside_its_landmarks() -> None:
+    codes = torch.randint(0, 4, (2, 68), generator=torch.Generator().manual_seed(8)).to(torch.uint8)
+    batch = batch_of(TRUTH, codes=codes)
+    assert DOUBTING.visibility is not None
+    assert DOUBTING.confidence is not None
+    extra = visibility_loss(DOUBTING.visibility, codes)
+    extra = extra + confidence_loss(DOUBTING.confidence, batch.faces, DOUBTING.landmarks[:, -1], TRUTH)
+    for loss in ("likelihood", "wing"):
+        config = replace(CONFIG, loss=loss, doubts_weight=0.3)
+        alone, both = (Objective(config, SIDE, None, None)(out, batch, IMAGES).item() for out in (OUTPUT, DOUBTING))
+        expected = extra
+        if loss == "wing":  # sigma has no other teacher then
+            assert OUTPUT.log_scale is not None
+            expected = extra + likelihood_loss(OUTPUT.landmarks, TRUTH, SIDE, OUTPUT.log_scale, 0.5)[-1]
+        assert both - alone == pytest.approx(0.3 * expected.item(), rel=1e-4)
+
+
+def test_sigma_does_not_move_landmarks_that_another_loss_teaches() -> None:
+    predicted = OUTPUT.landmarks.clone().requires_grad_()
+    gradients = []
+    for output in (OUTPUT, DOUBTING):
+        predicted.grad = None
+        Objective(CONFIG, SIDE, None, None)(output._replace(landmarks=predicted), batch_of(TRUTH), IMAGES).backward()
+        assert predicted.grad is not None
+        gradients.append(predicted.grad.clone())
+    torch.testing.assert_close(*gradients)
+
+
+def test_pictures_without_a_face_teach_the_confidence_alone() -> None:
+    config = replace(CONFIG, not_face_share=0.5)
+    nonsense = TRUTH.clone()
+    nonsense[1] = 0.0
+    predicted, confidence = OUTPUT.landmarks.clone().requires_grad_(), torch.zeros(2, requires_grad=True)
+    output = DOUBTING._replace(landmarks=predicted, confidence=confidence)
+    Objective(config, SIDE, None, None)(output, batch_of(nonsense, [True, False]), IMAGES).backward()
+    assert predicted.grad is not None
+    assert confidence.grad is not None
+    assert predicted.grad[0].abs().sum() > 0
+    assert predicted.grad[1].abs().sum() == 0
+    assert confidence.grad[1] > 0  # less of it
+
+
+def test_confidence_is_of_faces_whose_error_is_below_six_percent() -> None:
+    square = torch.zeros(4, 68, 3)
+    square[:, 1::2, :2] = 100.0  # face size 100
+    near, far = square + torch.tensor([5.9, 0.0, 0.0]), square + torch.tensor([6.1, 0.0, 0.0])
+    found = torch.stack([near[0], far[0], near[0], near[0]])
+    faces = torch.tensor([True, True, False, True])
+    sure = torch.tensor([20.0, -20.0, -20.0, 20.0])
+    assert confidence_loss(sure, faces, found, square).item() < 1e-6
+    assert confidence_loss(-sure, faces, found, square).item() == pytest.approx(20.0)
+
+
+def test_landmarks_without_a_mark_do_not_teach_visibility() -> None:
+    logits = torch.zeros(1, 68, 3)
+    logits[0, 0] = torch.tensor([9.0, 0.0, 0.0])
+    codes = torch.zeros(1, 68, dtype=torch.uint8)
+    assert visibility_loss(logits, codes).item() == 0.0
+    codes[0, 0] = 1  # visible, as was said
+    assert visibility_loss(logits, codes).item() < 1e-3
+    codes[0, 0] = 3  # self-occluded, which was not
+    assert visibility_loss(logits, codes).item() == pytest.approx(9.0, abs=1e-3)
