@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from dhm_cli.drawing.charts import COLOURS, DARK_GREY, UNIT, draw_line, new_figure, numbers_of, save_figure, style_axes
+from dhm_cli.metrics.doubts import RIGHT_SHARES
 
 
 def save_rolls(path: Path, rows: Sequence[Mapping[str, Any]], unit: str = UNIT) -> None:
@@ -45,10 +46,10 @@ def save_doubts(path: Path, doubts: Mapping[str, Any]) -> None:
     reliable.set_xlim(0, 1)
     reliable.set_ylim(0, 1.02)
 
-    style_axes(calibrated, "|yaw|, degrees", "share of the errors, %", "within one and two sigma")
+    style_axes(calibrated, "|yaw|, degrees", "share of the errors, %", "within 1 and 1.79 sigma")
     names = list(doubts["sigma"])
-    for key, colour, right in (("within_one", COLOURS[0], 68.27), ("within_two", COLOURS[1], 95.0)):
-        calibrated.axhline(right, color=DARK_GREY, linewidth=1, linestyle=":")
+    for key, colour in (("within_one", COLOURS[0]), ("within_wide", COLOURS[1])):
+        calibrated.axhline(RIGHT_SHARES[key], color=DARK_GREY, linewidth=1, linestyle=":")
         calibrated.plot(range(len(names)), [doubts["sigma"][name][key] for name in names], "o", color=colour)
     calibrated.set_xticks(range(len(names)), names)
     calibrated.set_xlim(-0.5, len(names) - 0.5)

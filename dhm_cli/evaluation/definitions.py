@@ -5,6 +5,7 @@ from dhm_cli.evaluation.scores import POSE_LIMIT
 from dhm_cli.geometry.occlusion import HIDDEN
 from dhm_cli.inference.passes import BELIEVED
 from dhm_cli.metrics.bootstrap import FEWEST_IMAGES, LEVEL
+from dhm_cli.metrics.doubts import SCALES_OF_SIGMA, SHAPE
 from dhm_cli.metrics.headline import HEADLINE
 
 _NORMALISERS = {
@@ -79,9 +80,9 @@ def definitions(label_set: str, protocol: str, refine: int | None, scoring: Scor
         "enough around them; what a crop shows beyond the photo is mirrored, for a black corner would tell the angle",
         "upright": "nme and failure rate after a small network's first look and one pass over an upright crop, beside "
         "the one pass over the true box",
-        "sigma": "the radius around a landmark that should hold 68.27 % of its errors in x and y, and twice that 95 %; "
-        "likelihood: mean of -ln p of the errors in percent of the face size, p(d) = exp(-d / s) / (2 pi s^2) with "
-        "s = sigma / 2.36",
+        "sigma": "the radius around a landmark that should hold 68.27 % of its errors in x and y; 1.79 times as far 95 "
+        "%, twice as far 97.4; likelihood: mean of -ln p of the errors in percent of the face size, p(d) = "
+        f"C exp(-(d / s)^{SHAPE:g}) in the plane with s = sigma / {SCALES_OF_SIGMA:g}",
         "visibility_told": "probabilities of three states against the marks of people: hidden by the head itself, "
         f"against the rest, balanced accuracy where above {HIDDEN:g}; occluded by something else, against visible",
         "confidence": "the chance of a face with an NME below 6 % of the box; areas under the ROC for that among "

@@ -14,9 +14,10 @@ from dhm_cli.geometry.occlusion import VISIBLE as IS_VISIBLE
 from dhm_cli.inference.passes import BELIEVED
 from dhm_cli.io.pts import NO_LABEL, OCCLUDED, SELF_OCCLUDED, VISIBLE
 from dhm_cli.metrics.doubts import (
+    WIDE,
     balanced_accuracy,
     kept_errors,
-    laplace_negative_log_likelihood,
+    negative_log_likelihood,
     reliability,
     roc_auc,
     share_within,
@@ -60,8 +61,9 @@ def score_doubts(method: Method, truth: GroundTruth) -> Doubts | None:
 def _sigma(distance: NDArray[np.float64], sigma: NDArray[np.float64]) -> SigmaNumbers:
     return SigmaNumbers(
         100 * share_within(distance, sigma, 1),
+        100 * share_within(distance, sigma, WIDE),
         100 * share_within(distance, sigma, 2),
-        laplace_negative_log_likelihood(distance, sigma),
+        negative_log_likelihood(distance, sigma),
     )
 
 

@@ -134,12 +134,14 @@ class SigmaNumbers:
     """Errors of landmarks against their sigma, for the faces of one yaw bin or of all.
 
     Attributes:
-        within_one: share of the errors within one sigma, percent; 68.27 is right.
-        within_two: within two; 95 is right.
+        within_one: share of the errors within one sigma, percent; see `metrics.doubts.RIGHT_SHARES`.
+        within_wide: within 1.79 sigma, which should hold 95 %.
+        within_two: within two.
         likelihood: mean negative log-likelihood, nats, of errors in percent of the face size.
     """
 
     within_one: float
+    within_wide: float
     within_two: float
     likelihood: float
 

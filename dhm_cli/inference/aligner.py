@@ -36,8 +36,8 @@ class Face:
         pose: pitch, yaw, roll in degrees, in the convention of the 300W-LP files.
         confidence: chance that this is a face and its NME is below 6 %, 0 to 1; NaN, as the next two are None, from
             networks that do not tell it.
-        sigma: (68,), pixels: the radius around each landmark that should hold 68 % of its errors in x,y, and twice that
-            95 %.
+        sigma: (68,), pixels: the radius around each landmark that should hold 68 % of its errors in x,y; 1.79 times as
+            far 95 %.
         visibility: (68, 3), probabilities that a landmark is visible, occluded by something, or hidden by the head
             itself, in this order.
 

@@ -58,8 +58,8 @@ class Answer(NamedTuple):
     Attributes:
         landmarks: (B, 68, 3) float32, 0-based crop pixels, x right, y down, z in the same unit toward the viewer, about
             zero.
-        sigma: (B, 68) float32, crop pixels: the radius around a landmark that should hold 68 % of its errors in x,y,
-            and twice that 95 %. None, as the next two, from networks that do not tell it.
+        sigma: (B, 68) float32, crop pixels: the radius around a landmark that should hold 68 % of its errors in x,y;
+            1.79 times as far 95 % (`metrics.doubts`). None, as the next two, from networks that do not tell it.
         visibility: (B, 68, 3) float32, probabilities of the states VISIBLE, OCCLUDED and SELF_OCCLUDED of
             `geometry.occlusion`.
         confidence: (B,) float32, the chance that there is a face and the landmarks' NME is below 6 %.

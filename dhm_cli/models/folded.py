@@ -8,7 +8,6 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from dhm_cli.geometry.landmarks import NUM_LANDMARKS
 from dhm_cli.geometry.occlusion import STATES
-from dhm_cli.metrics.doubts import SCALES_OF_SIGMA
 from dhm_cli.models.fast_dhm import FastDhm
 from dhm_cli.models.interface import Network, image_tensor
 from dhm_cli.models.layers import SeparableBlock
@@ -19,10 +18,12 @@ def _outputs(uncertainty: bool) -> tuple[str, ...]:
     return ("landmarks", "sigma", "visibility", "confidence") if uncertainty else ("landmarks",)
 
 
-def _answers(landmarks: Tensor, log_scale: Tensor, visibility: Tensor, confidence: Tensor) -> tuple[Tensor, ...]:
+def _answers(
+    landmarks: Tensor, log_scale: Tensor, sigma_of_scale: Tensor, visibility: Tensor, confidence: Tensor
+) -> tuple[Tensor, ...]:
     """What `_outputs` names; see `LastStep.forward`."""
     extent = landmarks[..., :2].amax(1) - landmarks[..., :2].amin(1)
-    sigma = torch.exp(log_scale) * (SCALES_OF_SIGMA * extent.prod(-1).clamp_min(1e-6).sqrt())[:, None]
+    sigma = torch.exp(log_scale) * (sigma_of_scale * extent.prod(-1).clamp_min(1e-6).sqrt())[:, None]
     return landmarks, sigma, visibility.softmax(-1), confidence.sigmoid()
 
 
@@ -46,14 +47,15 @@ class LastStep(nn.Module):
 
         Returns:
             Landmarks (B, 68, 3), crop pixels. From networks with uncertainty besides: sigma (B, 68), crop pixels, the
-            radius around each landmark that should hold 68 % of its errors, and twice that 95 %; visibility (B, 68, 3),
+            radius around each landmark that should hold 68 % of its errors; visibility (B, 68, 3),
             probabilities of the states of `geometry.occlusion`; confidence (B,), 0 to 1.
         """
         output = self.model(image_tensor(crops))
         landmarks: Tensor = output.landmarks[:, -1]
         if output.log_scale is None:
             return landmarks
-        return _answers(landmarks, output.log_scale[:, -1], output.visibility, output.confidence)
+        factor = self.model.get_buffer("doubts.sigma_of_scale")
+        return _answers(landmarks, output.log_scale[:, -1], factor, output.visibility, output.confidence)
 
 
 class FoldedFastDhm(nn.Module):
@@ -104,7 +106,9 @@ class FoldedFastDhm(nn.Module):
             return landmarks
         inner = self.doubts(features)
         visibility = self.doubts.visibility(inner).reshape(-1, NUM_LANDMARKS, STATES)
-        return _answers(landmarks, self.doubts.scale(inner), visibility, self.doubts.confidence(inner).reshape(-1))
+        doubts = self.doubts
+        confidence = doubts.confidence(inner).reshape(-1)
+        return _answers(landmarks, doubts.scale(inner), doubts.sigma_of_scale, visibility, confidence)
 
 
 def _folded(block: nn.Module) -> SeparableBlock:

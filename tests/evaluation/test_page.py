@@ -144,7 +144,8 @@ def make_report() -> dict[str, Any]:
         "upright": {**n.five(), "failure_rate": n.next()},
         "doubts": {
             "sigma": {
-                key: {k: n.next() for k in ("within_one", "within_two")} | {"likelihood": 1.2345} for key in "ab"
+                key: {k: n.next() for k in ("within_one", "within_wide", "within_two")} | {"likelihood": 1.2345}
+                for key in "ab"
             },
             "visibility": {
                 "self_occluded_auc": 0.9871,
@@ -281,14 +282,14 @@ def test_every_number_and_name_of_the_report_is_in_the_page(tmp_path: Path, pict
         "0.876",
         "0.865",
         "0.984",
-        "1,390",
         "3.2",
         "1.2",
-        "1,950",
         "0.967",
         "0.954",
     } <= shown
-    report["doubts"] = {"sigma": [[row["within_one"], row["within_two"]] for row in told["sigma"].values()]}
+    report["doubts"] = {
+        "sigma": [[row["within_one"], row["within_wide"], row["within_two"]] for row in told["sigma"].values()]
+    }
     report["doubts"]["kept"] = [[row["nme"], row["failure_rate"]] for row in told["confidence"]["kept"]]
     for place, value in leaves(report):
         if isinstance(value, float) and place[-1] not in ("threshold", "limit", "level", "size_mb", "yaw"):
