@@ -111,13 +111,13 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     from dhm_cli.drawing import charts
 
     figures: list[Any] = []
-    save = charts._save
+    save = charts.save_figure
 
     def keep(figure: Any, path: Path) -> None:
         figures.append(figure)
         save(figure, path)
 
-    monkeypatch.setattr(charts, "_save", keep)
+    monkeypatch.setattr(charts, "save_figure", keep)
     return figures
 
 

@@ -405,7 +405,7 @@ def _print_doubts(doubts: "Doubts") -> None:
         [name, f"{row.within_one:.1f}", f"{row.within_wide:.1f}", f"{row.within_two:.1f}", f"{row.likelihood:.3f}"]
         for name, row in doubts.sigma.items()
     ]
-    headers = ("errors, |yaw|", "% within 1 sigma\n(68.3 is right)", "1.79\n(95.0)", "2\n(97.4)", "-log\nlikelihood")
+    headers = ("errors, |yaw|", "% within 1 sigma\n(68.3 is right)", "1.79\n(95.0)", "2\n(97.2)", "-log\nlikelihood")
     print_table(headers, table)
     c, v = doubts.confidence, doubts.visibility
     if v:

@@ -81,7 +81,7 @@ def definitions(label_set: str, protocol: str, refine: int | None, scoring: Scor
         "upright": "nme and failure rate after a small network's first look and one pass over an upright crop, beside "
         "the one pass over the true box",
         "sigma": "the radius around a landmark that should hold 68.27 % of its errors in x and y; 1.79 times as far 95 "
-        "%, twice as far 97.4; likelihood: mean of -ln p of the errors in percent of the face size, p(d) = "
+        "%, twice as far 97.2; likelihood: mean of -ln p of the errors in percent of the face size, p(d) = "
         f"C exp(-(d / s)^{SHAPE:g}) in the plane with s = sigma / {SCALES_OF_SIGMA:g}",
         "visibility_told": "probabilities of three states against the marks of people: hidden by the head itself, "
         f"against the rest, balanced accuracy where above {HIDDEN:g}; occluded by something else, against visible",

@@ -11,7 +11,7 @@ from dhm_cli.errors import DhmError, InputError
 from dhm_cli.geometry.crop import Square, TurnedSquare, landmark_crop_square
 from dhm_cli.geometry.landmarks import face_size
 from dhm_cli.geometry.occlusion import VISIBLE
-from dhm_cli.geometry.pose import estimate_pose
+from dhm_cli.geometry.pose import estimate_pose, estimate_rotation, in_plane_rotation
 from dhm_cli.inference.boxes import Box
 from dhm_cli.inference.detection import load_detector
 from dhm_cli.inference.engines import load_engine
@@ -144,7 +144,8 @@ class Aligner:
         Returns:
             The faces, those of the given boxes in their order, else the largest first and doubtful ones last; empty
             when there is no face. Where the network believes none of the detector's boxes, the photo is looked at in
-            four turns, and those faces are taken that it does believe.
+            four turns, and where faces are turned by 45 degrees or more it is turned with them; of what is found then
+            those faces are taken that the network believes.
 
         Raises:
             InputError: wrong shape or type of the image; a box that is empty, lies outside the photo or is more than
@@ -175,8 +176,8 @@ class Aligner:
         faces = self._faces(image, given, squares, (1 if boxes is None else 0) if self.refine is None else self.refine)
         if boxes is not None:
             return faces
-        if self.engine.doubts and all(face.doubtful for face in faces):
-            faces = self._faces_at_any_turn(image, faces)
+        if self.engine.doubts and (turns := self._turns(faces)):
+            faces = self._faces_at_turns(image, faces, turns)
         return sorted(faces, key=lambda face: face.doubtful)
 
     def _faces(
@@ -208,12 +209,23 @@ class Aligner:
             for row, (box, score) in enumerate(given)
         ]
 
-    def _faces_at_any_turn(self, image: NDArray[np.uint8], doubted: list[Face]) -> list[Face]:
-        """The faces that the network believes in any of four turns of a photo, the largest first, then the doubted."""
-        found = list(detect_turned(self._keen_detector, image))
+    def _turns(self, faces: list[Face]) -> set[int]:
+        """Quarters by which to turn a photo for another look: those by which its faces are turned that the network
+        believes, and all four where it believes none."""
+        believed = [face.landmarks for face in faces if not face.doubtful]
+        if not believed:
+            return {0, 1, 2, 3}
+        rolls = in_plane_rotation(estimate_rotation(np.array(believed), self.engine.mean_shape))
+        return set((np.round(rolls / (np.pi / 2)).astype(int) % 4).tolist()) - {0}
+
+    def _faces_at_turns(self, image: NDArray[np.uint8], known: list[Face], turns: set[int]) -> list[Face]:
+        """Known faces, and those that the network believes in a photo turned by some quarters, the largest first."""
+        found = list(detect_turned(self._keen_detector, image, sorted(turns)))
         given = [((box.left, box.top, box.width, box.height), box.score) for box, _ in found]
         faces = self._faces(image, given, [square for _, square in found], max(1, self.refine or 1))
-        best = [*sorted(filter(lambda face: not face.doubtful, faces), key=lambda face: -face.confidence), *doubted]
+        faces = [face for face in (*faces, *known) if not face.doubtful]
+        doubted = [face for face in known if face.doubtful]
+        best = [*sorted(faces, key=lambda face: -face.confidence), *doubted]
         kept: list[Face] = []
         for face in best:
             if not any(_is_same(face, other) for other in kept):

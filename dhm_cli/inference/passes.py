@@ -17,6 +17,9 @@ from dhm_cli.inference.engines import (
 
 # Below this confidence a face is doubtful: more likely than not it is no face, or its NME is above 6 %.
 BELIEVED = 0.5
+# A crop that is off by more than this from the one that its own landmarks call for is not the last: radians, share of
+# its side, logarithm of the side.
+_MOST_TURNED, _MOST_MOVED, _MOST_SCALED = math.radians(8), 0.08, 0.12
 
 
 def find_landmarks(
@@ -60,12 +63,29 @@ def _upright(
     squares: Sequence[Square | TurnedSquare],
     refine: int,
 ) -> Answer:
-    """The answer of `engine` after some passes over upright crops."""
+    """The answer of `engine` after some passes over upright crops, one more where its crop was not quite that."""
     upright = upright_squares(first, landmarks_in_squares(first, photos, squares))
     answer = answers_in_squares(engine, photos, upright)
     for _ in range(refine - 1):
-        answer = answers_in_squares(engine, photos, upright_squares(engine, answer.landmarks))
-    return answer
+        upright = upright_squares(engine, answer.landmarks)
+        answer = answers_in_squares(engine, photos, upright)
+    better = upright_squares(engine, answer.landmarks)
+    rows = np.array([row for row, pair in enumerate(zip(upright, better, strict=True)) if _is_off(*pair)], np.int64)
+    if not len(rows):
+        return answer
+    again = answers_in_squares(engine, [photos[row] for row in rows.tolist()], [better[row] for row in rows.tolist()])
+    return _replaced(answer, rows, again)
+
+
+def _is_off(seen: TurnedSquare, found: TurnedSquare) -> bool:
+    """Whether a crop lay far from the one that its own landmarks call for."""
+    turn = (found[2] - seen[2] + math.pi) % (2 * math.pi) - math.pi
+    moved = math.dist(found[0], seen[0]) / max(seen[1], 1.0)
+    return (
+        abs(turn) > _MOST_TURNED
+        or moved > _MOST_MOVED
+        or abs(math.log(max(found[1], 1.0) / max(seen[1], 1.0))) > _MOST_SCALED
+    )
 
 
 def _turned(square: Square | TurnedSquare, roll: float) -> TurnedSquare:
@@ -77,11 +97,16 @@ def _better(found: Answer, rows: NDArray[np.int64], other: Answer) -> Answer:
     assert found.confidence is not None
     assert other.confidence is not None
     better = other.confidence > found.confidence[rows]
+    return _replaced(found, rows[better], other.take(better))
+
+
+def _replaced(found: Answer, rows: NDArray[np.int64], other: Answer) -> Answer:
+    """An answer in which some rows come from another one."""
     parts = []
     for part, new in zip(found, other, strict=True):
         if part is not None and new is not None:
             part = part.copy()
-            part[rows[better]] = new[better]
+            part[rows] = new
         parts.append(part)
     landmarks, *others = parts
     assert landmarks is not None

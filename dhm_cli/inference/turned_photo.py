@@ -1,7 +1,7 @@
 """Looking for faces in a photo that is turned by quarters, for those that a detector finds upright only."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,18 +10,21 @@ from dhm_cli.geometry.crop import TurnedSquare
 from dhm_cli.inference.face_box import Detector, FaceBox, crop_square_from_box
 
 
-def detect_turned(detector: Detector, image: NDArray[np.uint8]) -> Iterator[tuple[FaceBox, TurnedSquare]]:
-    """Find faces in a photo as it is and turned by 90, 180 and 270 degrees.
+def detect_turned(
+    detector: Detector, image: NDArray[np.uint8], turns: Iterable[int]
+) -> Iterator[tuple[FaceBox, TurnedSquare]]:
+    """Find faces in a photo that is turned.
 
     Args:
         detector: finds them.
         image: (H, W, 3) uint8 RGB.
+        turns: by how many quarters, counterclockwise as seen, 0 to 3 each.
 
     Yields:
         Each box, in pixels of the photo as it is, and the square in which its face is upright.
     """
     height, width = image.shape[:2]
-    for quarters in range(4):
+    for quarters in turns:
         turned = np.ascontiguousarray(np.rot90(image, quarters))
         for box in detector.detect(turned):
             (x, y), side = crop_square_from_box(box)

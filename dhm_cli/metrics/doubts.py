@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 # Errors in x,y are told by the density C exp(-(d / s)^a), C = a / (2 pi s^2 G(2 / a)), with this a: its tail lies
 # between those of Laplace's (1) and Gauss's (2), and is that of the networks' errors on validation faces.
 SHAPE = 1.4
-# One sigma, the radius that holds 68.27 % of it, is this many s; 1.79 sigma hold 95 %, two 97.4 %.
+# One sigma, the radius that holds 68.27 % of it, is this many s; 1.79 sigma hold 95 %, two 97.2 %.
 SCALES_OF_SIGMA = 1.4466
 WIDE = 1.788
 # What should lie within one sigma, `WIDE` sigma and two, percent.
-RIGHT_SHARES = {"within_one": 68.27, "within_wide": 95.0, "within_two": 97.4}
+RIGHT_SHARES = {"within_one": 68.27, "within_wide": 95.0, "within_two": 97.2}
 
 
 class ReliabilityBin(NamedTuple):

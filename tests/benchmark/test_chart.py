@@ -58,7 +58,7 @@ def test_no_label_of_the_chart_covers_another(drawn: list[Any], tmp_path: Path) 
 
 def test_chart_without_any_accuracy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     drawn: list[Any] = []
-    monkeypatch.setattr(charts, "_save", lambda figure, _: drawn.append(figure))  # what they show, not the files
+    monkeypatch.setattr(charts, "save_figure", lambda figure, _: drawn.append(figure))  # what they show, not the files
     published = [row for row in PUBLISHED if row["cpu_fps"]][:1]
     save_accuracy_against_time(tmp_path / "a.png", [network("fast", 0.4, None)], published)
     assert {"no NME is known", "fast, 0.4 ms, NME not measured"} <= set(texts(drawn[0].axes[0]))

@@ -38,7 +38,7 @@ def make_rows(steps: int = 400, every: int = 10, validate: int = 100) -> list[di
 def drafts(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The figures that would be saved from here on: drawing their pixels takes far longer than making them."""
     figures: list[Any] = []
-    monkeypatch.setattr(charts, "_save", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr(charts, "save_figure", lambda figure, path: figures.append(figure))
     return figures
 
 
@@ -264,14 +264,14 @@ def test_files_are_the_same_every_time_and_carry_no_version(tmp_path: Path, monk
     save_ced(tmp_path / "whole.png", {"a": nme})
     save_ced(tmp_path / "again.png", {"a": nme})
     assert (tmp_path / "whole.png").read_bytes() == (tmp_path / "again.png").read_bytes()
-    make = charts._figure
+    make = charts.new_figure
 
     def without_layout(width: float, height: float) -> Any:
         figure = make(width, height)
         figure.set_layout_engine("none")  # which takes as long as all the drawing
         return figure
 
-    monkeypatch.setattr(charts, "_figure", without_layout)
+    monkeypatch.setattr(charts, "new_figure", without_layout)
     for name, more in (("first", 0), ("second", 0), ("other", 1)):
         folder = tmp_path / name
         save_learning_curve(folder / "curve.png", [{**row, "loss": row["loss"] + more} for row in make_rows(100)])
