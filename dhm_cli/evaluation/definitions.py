@@ -83,8 +83,9 @@ def definitions(label_set: str, protocol: str, refine: int | None, scoring: Scor
         "sigma": "the radius around a landmark that should hold 68.27 % of its errors in x and y; 1.79 times as far 95 "
         "%, twice as far 97.2; likelihood: mean of -ln p of the errors in percent of the face size, p(d) = "
         f"C exp(-(d / s)^{SHAPE:g}) in the plane with s = sigma / {SCALES_OF_SIGMA:g}",
-        "visibility_told": "probabilities of three states against the marks of people: hidden by the head itself, "
-        f"against the rest, balanced accuracy where above {HIDDEN:g}; occluded by something else, against visible",
+        "doubts": "what a network tells of its own errors: sigma, confidence, and visibility as probabilities of three "
+        "states against the marks of people: hidden by the head itself, against the rest, balanced accuracy where above "
+        f"{HIDDEN:g}; occluded by something else, against visible",
         "confidence": "the chance of a face with an NME below 6 % of the box; areas under the ROC for that among "
         "faces, and for faces against pictures without one (the last fifth of --not-faces by name); doubtful is below "
         f"{BELIEVED:g}; kept: the faces of least mean sigma",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dhm_cli.errors import DhmError, InputError
+from dhm_cli.errors import InputError
 from dhm_cli.geometry.crop import Square, TurnedSquare, landmark_crop_square
 from dhm_cli.geometry.landmarks import face_size
 from dhm_cli.geometry.occlusion import VISIBLE
@@ -192,8 +192,6 @@ class Aligner:
             return []
         found = find_landmarks(self.first, self.engine, [image] * len(squares), squares, refine)
         landmarks = found.landmarks
-        if not all(np.isfinite(part).all() for part in found if part is not None):
-            raise DhmError("the network answered something that is no number", "export or train it again")
         landmarks[..., 2] -= landmarks[..., 2].mean(axis=1, keepdims=True)
         angles = np.degrees(estimate_pose(landmarks, self.engine.mean_shape))
         return [

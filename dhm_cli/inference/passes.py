@@ -6,14 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from dhm_cli.errors import DhmError
 from dhm_cli.geometry.crop import Square, TurnedSquare
-from dhm_cli.inference.engines import (
-    Answer,
-    Engine,
-    answers_in_squares,
-    landmarks_in_squares,
-    upright_squares,
-)
+from dhm_cli.inference.engines import Answer, Engine, answers_in_squares, upright_squares
 
 # Below this confidence a face is doubtful: more likely than not it is no face, or its NME is above 6 %.
 BELIEVED = 0.5
@@ -42,9 +37,12 @@ def find_landmarks(
     Returns:
         The last pass's answer in photo pixels. Where it tells a confidence and that is below `BELIEVED`, the face was
         looked at in three more turns of its square, and the turn with the highest confidence counts.
+
+    Raises:
+        DhmError: a network answered something that is no number.
     """
     if not refine:
-        return answers_in_squares(engine, photos, squares)
+        return _look(engine, photos, squares)
     found = _upright(first, engine, photos, squares, refine)
     if found.confidence is None or (found.confidence >= BELIEVED).all():
         return found
@@ -64,17 +62,25 @@ def _upright(
     refine: int,
 ) -> Answer:
     """The answer of `engine` after some passes over upright crops, one more where its crop was not quite that."""
-    upright = upright_squares(first, landmarks_in_squares(first, photos, squares))
-    answer = answers_in_squares(engine, photos, upright)
+    upright = upright_squares(first, _look(first, photos, squares).landmarks)
+    answer = _look(engine, photos, upright)
     for _ in range(refine - 1):
         upright = upright_squares(engine, answer.landmarks)
-        answer = answers_in_squares(engine, photos, upright)
+        answer = _look(engine, photos, upright)
     better = upright_squares(engine, answer.landmarks)
     rows = np.array([row for row, pair in enumerate(zip(upright, better, strict=True)) if _is_off(*pair)], np.int64)
     if not len(rows):
         return answer
-    again = answers_in_squares(engine, [photos[row] for row in rows.tolist()], [better[row] for row in rows.tolist()])
+    again = _look(engine, [photos[row] for row in rows.tolist()], [better[row] for row in rows.tolist()])
     return _replaced(answer, rows, again)
+
+
+def _look(engine: Engine, photos: Sequence[NDArray[np.uint8]], squares: Sequence[Square | TurnedSquare]) -> Answer:
+    """One pass of a network, in photo pixels."""
+    answer = answers_in_squares(engine, photos, squares)
+    if not all(np.isfinite(part).all() for part in answer if part is not None):
+        raise DhmError("the network answered something that is no number", "export or train it again")
+    return answer
 
 
 def _is_off(seen: TurnedSquare, found: TurnedSquare) -> bool:

@@ -24,7 +24,7 @@ from places import ROOT
 from dhm_cli.errors import InputError
 from dhm_cli.inference import yunet
 from dhm_cli.inference.aligner import Aligner, Face
-from dhm_cli.inference.engines import OnnxEngine
+from dhm_cli.inference.engines import Answer, OnnxEngine
 from dhm_cli.inference.onnx_session import onnx_session
 from dhm_cli.inference.photos import align_files
 from dhm_cli.inference.results import BAD_BOX, NO_FACE, OK, UNREADABLE, partial_path
@@ -391,13 +391,13 @@ def test_a_network_that_answers_no_numbers_costs_a_row(
     album: Path, dummy_network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It used to end the run with a traceback."""
-    original = OnnxEngine.__call__
+    original = OnnxEngine.answer
 
-    def broken(self: OnnxEngine, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def broken(self: OnnxEngine, crops: NDArray[np.uint8]) -> Answer:
         found = original(self, crops)
-        return found * np.nan if len(crops) == 1 else found
+        return Answer(found.landmarks * np.nan) if len(crops) == 1 else found
 
-    monkeypatch.setattr(OnnxEngine, "__call__", broken)
+    monkeypatch.setattr(OnnxEngine, "answer", broken)
     report = align_files([album], tmp_path / "out.csv", device="cpu", model=dummy_network)
     assert len(report.results) == 5
     wrong = [result for result in report.results if "no number" in result.reason]
