@@ -112,7 +112,8 @@ class FastDhmConfig(NetworkConfig):
     uncertainty: bool = setting(
         False, TRUTH, "Tell each landmark's expected error and visibility, and the confidence in the face, too."
     )
-    uncertainty_rank: int = setting(48, integer(1, 4096), "Inner width of the layers that tell these.")
+    uncertainty_rank: int = setting(32, integer(1, 4096), "Inner width of the layers that tell these.")
+    uncertainty_channels: int = setting(8, integer(1, 4096), "Channels of an earlier map that these layers see too.")
     cnn_width: float = setting(1.0, _WIDTH, "Multiplies the channels of fast's CNN (Fig. 7 of the Fast DHM paper).")
     recurrent_width: float = setting(1.0, _WIDTH, "Multiplies the channels of fast's recurrence (Fig. 8).")
 

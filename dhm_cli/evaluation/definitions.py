@@ -84,7 +84,7 @@ def definitions(label_set: str, protocol: str, refine: int | None, scoring: Scor
         "%, twice as far 97.2; likelihood: mean of -ln p of the errors in percent of the face size, p(d) = "
         f"C exp(-(d / s)^{SHAPE:g}) in the plane with s = sigma / {SCALES_OF_SIGMA:g}",
         "doubts": "what a network tells of its own errors: sigma, confidence, and visibility as probabilities of three "
-        "states against the marks of people: hidden by the head itself, against the rest, balanced accuracy where above "
+        "states against the marks of people: hidden by the head itself, against the rest, balanced accuracy above "
         f"{HIDDEN:g}; occluded by something else, against visible",
         "confidence": "the chance of a face with an NME below 6 % of the box; areas under the ROC for that among "
         "faces, and for faces against pictures without one (the last fifth of --not-faces by name); doubtful is below "

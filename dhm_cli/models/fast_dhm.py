@@ -50,6 +50,7 @@ class FastDhm(Network):
         self.stem = nn.Conv2d(3 + 3, stem_channels, 3, 2, 1, bias=False)
         self.stem_norm = nn.BatchNorm2d(stem_channels)
         channels, side = stem_channels, math.ceil(config.input_size / 2)
+        maps = [(channels, side)]
         layers = []
         widened = ((_widen(block[0], config.cnn_width), *block[1:]) for block in config.blocks)
         for block in (*widened, (recurrent_channels, config.feature_stride)):
@@ -57,6 +58,9 @@ class FastDhm(Network):
             kernel = block[2] if len(block) > 2 else 3
             layers.append(SeparableBlock(channels, outputs, stride, kernel, config.middle_activation))
             channels, side = outputs, math.ceil(side / stride)
+            maps.append((channels, side))
+        # Blocks before the earlier map that `doubts` sees: the last one that is larger than the features.
+        self.earlier = max(k for k, (_, its_side) in enumerate(maps) if its_side > side or k == 0)
         self.cnn = nn.Sequential(*layers)
         self.recurrent = FastRecurrentModule(recurrent_channels)
         self.head = nn.Sequential(
@@ -65,7 +69,14 @@ class FastDhm(Network):
             nn.Linear(config.head_rank, NUM_LANDMARKS * 3),
         )
         self.doubts = (
-            Doubts(recurrent_channels * side * side, config.uncertainty_rank, NUM_LANDMARKS, _FIRST_SCALE)
+            Doubts(
+                recurrent_channels * side * side,
+                *maps[self.earlier],
+                config.uncertainty_channels,
+                config.uncertainty_rank,
+                NUM_LANDMARKS,
+                _FIRST_SCALE,
+            )
             if config.uncertainty
             else None
         )
@@ -95,14 +106,15 @@ class FastDhm(Network):
         self._check_shape(images)
         x = nn.functional.conv2d(images, self.stem.weight[:, :3], stride=self.stem.stride, padding=self.stem.padding)
         stem = self.stem_norm(x + self.heatmap_response(self.heatmap))
-        states = self.recurrent(self.cnn(torch.relu(stem)), self.config.steps)
+        earlier = self.cnn[: self.earlier](torch.relu(stem))
+        states = self.recurrent(self.cnn[self.earlier :](earlier), self.config.steps)
         with torch.autocast(images.device.type, enabled=False):  # pixels need more than the 8 bits of bfloat16
             features = torch.stack([state.float().flatten(1) for state in states], dim=1)
             moved = self.head(features.flatten(0, 1)).reshape(*features.shape[:2], NUM_LANDMARKS, 3)
             landmarks = self.initial_landmarks + moved * self.config.input_size
             if self.doubts is None:
                 return AlignmentOutput(landmarks)
-            inner = self.doubts(features)
+            inner = self.doubts(features, earlier.float())
             return AlignmentOutput(
                 landmarks,
                 log_scale=self.doubts.scale(inner),

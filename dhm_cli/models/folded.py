@@ -94,17 +94,20 @@ class FoldedFastDhm(nn.Module):
             self.narrow, self.wide = narrow, nn.Linear(wide.in_features, wide.out_features)
             self.wide.weight = nn.Parameter(wide.weight * size)
             self.wide.bias = nn.Parameter(wide.bias * size + model.initial_landmarks.flatten())
-            self.doubts = model.doubts
+            self.doubts, self.earlier = model.doubts, model.earlier
         self.outputs = _outputs(model.config.uncertainty)
 
     def forward(self, crops: Tensor) -> Tensor | tuple[Tensor, ...]:
         """The answer after the last step; see `LastStep.forward`."""
         x = torch.relu(self.stem(crops.permute(0, 3, 1, 2).float()) + self.stem_bias)
-        features = self.recurrent(self.cnn(x), self.steps)[-1].reshape(-1, self.narrow.in_features)
+        earlier = self.cnn[: self.earlier](x)
+        features = self.recurrent(self.cnn[self.earlier :](earlier), self.steps)[-1].reshape(
+            -1, self.narrow.in_features
+        )
         landmarks: Tensor = self.wide(self.narrow(features)).reshape(-1, NUM_LANDMARKS, 3)
         if self.doubts is None:
             return landmarks
-        inner = self.doubts(features)
+        inner = self.doubts(features, earlier)
         visibility = self.doubts.visibility(inner).reshape(-1, NUM_LANDMARKS, STATES)
         doubts = self.doubts
         confidence = doubts.confidence(inner).reshape(-1)

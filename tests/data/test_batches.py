@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from dhm_cli.config.training import AugmentationConfig, TrainConfig
 from dhm_cli.data.batches import Batch, Faces, TrainBatches, load_faces, validation_crops, yaw_balanced_probabilities
+from dhm_cli.data.not_faces import read_not_faces
 from dhm_cli.data.store import SPLITS, FaceStore, write_store
 from dhm_cli.errors import FormatError, InputError
 from dhm_cli.models.interface import image_tensor
@@ -274,3 +275,16 @@ def test_flagged_faces_are_not_trained_on(face_store: Path, tmp_path: Path) -> N
     validation = replace(labels, split=np.full(len(store), SPLITS.index("val"), np.uint8))
     write_store(tmp_path / "b.h5", store.encoded_images(rows), store.sizes, validation, {})
     assert len(load_faces([(FaceStore(tmp_path / "b.h5"), 1.0)], "val")) == len(store)
+
+
+def test_a_share_of_the_samples_shows_no_face(tmp_path: Path) -> None:
+    for number in range(10):
+        cv2.imwrite(str(tmp_path / f"{number:02}.png"), np.full((40, 40, 3), 20 * number + 5, np.uint8))
+    config = replace(CONFIG, batch=400, not_face_share=0.3, augmentation=NO_AUGMENTATION)
+    batch = TrainBatches(make_faces(), SIZE, config, read_not_faces(tmp_path, "train")).batch(0)
+    assert (~batch.faces).float().mean().item() == pytest.approx(0.3, abs=0.06)
+    flat = batch.crops.flatten(1).float().std(1) < 1  # the pictures of the folder are of one colour
+    assert not flat[batch.faces].any()
+    assert flat[~batch.faces].float().mean().item() == pytest.approx(0.5, abs=0.12)  # the others are misplaced faces
+    assert batch.crops.flatten(1)[flat].max() <= 20 * 7 + 5  # none of those held out
+    assert TrainBatches(make_faces(), SIZE, replace(config, not_face_share=0.0)).batch(0).faces.all()
