@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from dhm_cli.benchmark.runners import Runner
 from dhm_cli.errors import InputError
-from dhm_cli.geometry.crop import Square, landmark_crop_square
+from dhm_cli.geometry.crop import Square
 from dhm_cli.inference.detection import load_detector
 from dhm_cli.inference.engines import Answer, Engine, landmarks_in_squares
 from dhm_cli.inference.face_box import Detector, FaceBox, crop_square_from_box
+from dhm_cli.inference.passes import find_landmarks
 from dhm_cli.io.images import read_image
 
 if TYPE_CHECKING:
@@ -102,13 +103,12 @@ def photo_call(aligner: "Aligner", scene: Scene) -> Callable[[], object]:
 
 
 def photo_parts(aligner: "Aligner", scene: Scene) -> dict[str, Callable[[], object]]:
-    """The parts of `photo_call`, each on its own; the network's two passes include their crops."""
+    """The parts of `photo_call`, each on its own; the first look and the network's pass include their crops."""
     squares = [crop_square_from_box(face) for face in scene.faces]
     photos = [scene.image] * len(squares)
 
     def passes() -> object:
-        landmarks = landmarks_in_squares(aligner.engine, photos, squares)
-        return landmarks_in_squares(aligner.engine, photos, [landmark_crop_square(face) for face in landmarks])
+        return find_landmarks(aligner.first, aligner.engine, photos, squares, 1).landmarks
 
     return {
         "read": lambda: read_image(scene.file),
