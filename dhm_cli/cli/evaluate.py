@@ -215,6 +215,7 @@ def evaluate(
         face_model=face_model or existing_face_model(data),
         command=shlex.join(["dhm", *sys.argv[1:]]),
         show_published=published,
+        force=force,
     )
     if json_file is not None:
         inputs = [path for path in (data, predictions, Path(model or "")) if path is not None]

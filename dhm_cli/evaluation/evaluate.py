@@ -55,6 +55,7 @@ class EvaluationOptions:
         face_model: for networks that regress its parameters.
         command: the command line, for the report.
         show_published: show the published rows although they cannot be compared.
+        force: replace files in the report's folder that no evaluation wrote.
     """
 
     data: Path
@@ -73,6 +74,7 @@ class EvaluationOptions:
     face_model: Path | None = None
     command: str = ""
     show_published: bool = False
+    force: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,9 @@ def evaluate(
     if not 0 < options.scoring.threshold < math.inf:
         raise InputError(f"--threshold {options.scoring.threshold}: not a percentage above 0", "6 is the usual one")
     truth = load_ground_truth(options.data, options.label_set, options.split)
-    folder = None if options.report is None else ReportFolder(options.report)
+    files = (options.data, options.face_model, *(source.file for source in sources))
+    inputs = [file for file in files if file is not None]
+    folder = None if options.report is None else ReportFolder(options.report, inputs, options.force)
     methods: list[Method] = []
     for number, source in enumerate(sources):
         if source.is_network:

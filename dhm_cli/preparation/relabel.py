@@ -71,13 +71,18 @@ class RelabelReport:
     picture: Path
 
 
+def picture_of(store: Path) -> Path:
+    """Where the picture of a new store goes."""
+    return store.with_name(f"{store.stem}-moved.png")
+
+
 def relabel_stores(
     jobs: Sequence[RelabelJob],
-    engine: Engine,
+    model: Engine,
     out: Path,
     follow: Sequence[str] = (),
     progress: Progress = silent,
-    engine_name: str = "a network",
+    model_name: str = "a network",
 ) -> list[RelabelReport]:
     """Write `<out>/<name>.h5` for every store, with new labels and the old images, and the face model beside them.
 
@@ -86,44 +91,49 @@ def relabel_stores(
 
     Args:
         jobs: the stores; all of one face model.
-        engine: the network.
+        model: the network.
         out: folder of the new stores, not that of the old ones.
         follow: parts of the face (`landmarks.GROUPS`) in which labels follow the first prior's convention instead of
             the first store's human points.
         progress: called with a stage, the faces done and the total. Each store has three, `<name>: network`, which all
             stores go through first, `<name>: fit` and `<name>: writing`.
-        engine_name: what the network is called, for the record.
+        model_name: what the network is called, for the record.
 
     Raises:
         InputError: a store or prior is unusable, or would be overwritten.
     """
     stores = [FaceStore(job.store) for job in jobs]
     face_model = face_model_beside(stores[0].path)
-    model = _face_model(face_model, stores)
+    basis = _face_model(face_model, stores)
     _check(jobs, out, follow)
     followed = np.zeros(NUM_LANDMARKS, bool)
     for part in follow:
         followed[GROUPS[part]] = True
     kept = [out / f".{store.path.stem}-network.npz" for store in stores]
     record = {
-        "network": engine.weights_hash,
-        "name": engine_name,
+        "network": model.weights_hash,
+        "name": model_name,
         "date": datetime.now(timezone.utc).date().isoformat(),
         "follow": sorted(follow),
     }
     priors = [_prior_points(job.prior, store.labels) for job, store in zip(jobs, stores, strict=True)]
     sources = [
-        Sources(prior, *_ask_network(engine, store, file, _of_store(store, progress)))
+        Sources(prior, *_ask_network(model, store, file, _of_store(store, progress)))
         for store, prior, file in zip(stores, priors, kept, strict=True)
     ]
     wanted = convention_of_prior(stores[0].labels, sources[0], followed)
-    with written_atomically(out / FACE_MODEL) as partial:
-        shutil.copyfile(face_model, partial)  # with its surface, which `model` may leave out
+    # With its surface, which `basis` may leave out. Not `shutil.copyfile`, whose errors name the source.
+    with (
+        written_atomically(out / FACE_MODEL) as partial,
+        face_model.open("rb") as source,
+        partial.open("wb") as target,
+    ):
+        shutil.copyfileobj(source, target)
     reports = []
     for number, (job, store, said) in enumerate(zip(jobs, stores, sources, strict=True)):
         everything = np.ones(NUM_LANDMARKS, bool)
         of_store = _of_store(store, progress)
-        result = relabel(model, store.labels, said, wanted, everything if number else followed, job.trust, of_store)
+        result = relabel(basis, store.labels, said, wanted, everything if number else followed, job.trust, of_store)
         reports.append(_write(out / store.path.name, store, result, {**record, "trust": job.trust}, of_store))
     for file in kept:
         file.unlink(missing_ok=True)
@@ -226,7 +236,7 @@ def _write(
     record = {**record, "from": store.fingerprint(), "store": store.path.name}
     attributes |= {"tool": f"dhm {__version__}", "relabelled": json.dumps(record)}
     write_store(path, _old_images(store, progress), store.sizes, labels, attributes)
-    picture = path.with_name(f"{path.stem}-moved.png")
+    picture = picture_of(path)
     save_png(picture, _moved_most(store, result))
     return RelabelReport(
         store=path,

@@ -11,6 +11,11 @@ from dhm_cli.preparation.shards import Parts
 _SHOWN = 24
 
 
+def picture_of(store: Path) -> Path:
+    """Where the picture of a store goes."""
+    return store.with_name(f"{store.stem}-worst.png")
+
+
 def draw_worst(labels: FaceLabels, parts: Parts, store: Path) -> Path:
     """Sheet of the faces whose landmarks, white, are farthest from the points of their source, orange."""
     tiles = []
@@ -18,6 +23,6 @@ def draw_worst(labels: FaceLabels, parts: Parts, store: Path) -> Path:
     for row, image in zip(worst, parts.images(worst), strict=True):
         caption = f"{labels.residual[row]:.1f}% {labels.yaw[row]:+.0f} {Path(labels.names[row]).name}"
         tiles.append(comparison_tile(image, labels.landmarks[row], labels.points[row], caption))
-    picture = store.with_name(f"{store.stem}-worst.png")
+    picture = picture_of(store)
     save_png(picture, comparison_sheet(tiles, 6, "labels in the store", "points in the dataset"))
     return picture

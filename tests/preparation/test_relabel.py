@@ -358,3 +358,22 @@ def test_what_is_refused_before_the_network_is_asked(
     assert engine.calls == 0
     assert not (tmp_path / "o").exists()
     assert sorted(prepared.iterdir()) == before
+
+
+def test_a_disk_that_fills_is_an_error_and_a_later_run_gives_the_same_bytes(
+    relabelled: tuple[Path, Any, Any],
+    prepared: Path,
+    truth: FaceLabels,
+    small_disk: Path,
+    filling_disk: Callable[[Callable[[], object], int], set[str]],
+) -> None:
+    """The message named the file that was copied in place of the one that had no room; HDF5 crashed."""
+    jobs = [RelabelJob(prepared / "faces.h5", prepared / "prior.npz"), RelabelJob(prepared / "more.h5", trust=0.5)]
+    out = small_disk / "new"
+    full = filling_disk(lambda: relabel_stores(jobs, SeeingEngine(truth.landmarks), out, ["jaw"]), 60_000)
+    assert {"face_model.h5", "faces.h5"} & full
+    assert full <= {"face_model.h5", "faces.h5", "more.h5", "faces-moved.png", "more-moved.png",
+                    ".faces-network.npz", ".more-network.npz"}  # fmt: skip
+    for name in ("faces.h5", "more.h5", "face_model.h5", "faces-moved.png", "more-moved.png"):
+        assert (out / name).read_bytes() == (relabelled[0] / name).read_bytes(), name
+    assert not list(out.glob(".*"))
