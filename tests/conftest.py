@@ -161,7 +161,7 @@ def filling_disk(small_disk: Path) -> Callable[[Callable[[], object], int], set[
     from dhm_cli.errors import DhmError
 
     def run(work: Callable[[], object], step: int) -> set[str]:
-        filler, unnamed = small_disk / "filler", set()
+        filler, named = small_disk / "filler", set()
         for room in range(0, 2_000_000, step):
             with filler.open("wb", buffering=0) as file:
                 with contextlib.suppress(OSError):
@@ -171,12 +171,12 @@ def filling_disk(small_disk: Path) -> Callable[[Callable[[], object], int], set[
             try:
                 work()
             except (DhmError, OSError) as error:
-                named = error.message.partition(": no room")[0] if isinstance(error, DhmError) else error.filename
-                assert Path(named).is_relative_to(small_disk), error
-                unnamed.add(Path(named).name)
+                said = error.message.partition(": no room")[0] if isinstance(error, DhmError) else error.filename
+                named.add(Path(said))
             else:
                 filler.unlink()
-                return unnamed
+                assert all(path.is_relative_to(small_disk) for path in named), named
+                return {path.name for path in named}
         raise AssertionError("no room on an empty disk")
 
     return run
