@@ -1,7 +1,8 @@
 """Fixtures that many tests share."""
 
+import contextlib
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,7 +128,9 @@ def no_charts(monkeypatch: pytest.MonkeyPatch) -> None:
     import cv2
     import numpy as np
 
-    pixel = cv2.imencode(".png", np.zeros((1, 1), np.uint8))[1].tobytes()
+    from dhm_cli.drawing.png_mark import marked
+
+    pixel = marked(cv2.imencode(".png", np.zeros((1, 1), np.uint8))[1].tobytes())
     for chart in ("save_ced", "save_error_by_yaw", "save_landmark_errors"):
         monkeypatch.setattr(f"dhm_cli.evaluation.report_folder.{chart}", lambda path, *_: path.write_bytes(pixel))
 
@@ -146,3 +149,34 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("a small disk cannot be mounted here: not root")
     yield disk
     subprocess.run(["umount", str(disk)], check=True, timeout=30)
+
+
+@pytest.fixture
+def filling_disk(small_disk: Path) -> Callable[[Callable[[], object], int], set[str]]:
+    """Run something on the small disk with ever more room, from none on, until it goes through.
+
+    The function takes what to run and the bytes by which the room grows; it returns the names of the files for which
+    there was no room, as the errors give them.
+    """
+    from dhm_cli.errors import DhmError
+
+    def run(work: Callable[[], object], step: int) -> set[str]:
+        filler, named = small_disk / "filler", set()
+        for room in range(0, 2_000_000, step):
+            with filler.open("wb", buffering=0) as file:
+                with contextlib.suppress(OSError):
+                    while file.write(bytes(4096)):
+                        pass
+                file.truncate(max(0, file.tell() - room))
+            try:
+                work()
+            except (DhmError, OSError) as error:
+                said = error.message.partition(": no room")[0] if isinstance(error, DhmError) else error.filename
+                named.add(Path(said))
+            else:
+                filler.unlink()
+                assert all(path.is_relative_to(small_disk) for path in named), named
+                return {path.name for path in named}
+        raise AssertionError("no room on an empty disk")
+
+    return run

@@ -225,6 +225,7 @@ def evaluate(
         command=shlex.join(["dhm", *sys.argv[1:]]),
         show_published=published,
         not_faces=not_faces,
+        force=force,
     )
     if json_file is not None:
         inputs = [path for path in (data, predictions, Path(model or "")) if path is not None]

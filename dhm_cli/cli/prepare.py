@@ -1,5 +1,6 @@
 """`dhm prepare`."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -22,10 +23,13 @@ if TYPE_CHECKING:
 # Dropped faces, and faces of a finding, listed by name.
 _LISTED = 5
 _FORMATS = ("auto", *DATASETS)
+_RENAMED = {"merl-rav": "signed-pts"}
 
 
 def _known_format(name: str) -> str:
     """A value of --format, or the usual error with the list of them."""
+    if name in _RENAMED:
+        raise typer.BadParameter(f"{name!r} is called {_RENAMED[name]!r} now, since a format is not a dataset.")
     if name not in _FORMATS:
         raise typer.BadParameter(f"{name!r} is not one of {', '.join(map(repr, _FORMATS))}.")
     return name
@@ -170,7 +174,7 @@ def prepare(
         if folders or bfm:
             raise typer.BadParameter("--check and --show take no folders and no --bfm")
         if show is not None:
-            _show(show)
+            _show(show, force)
         if check is not None:
             _check(check)
         return
@@ -207,14 +211,17 @@ def prepare(
         strict=strict,
         name=name,
     )
-    jobs, failed = name_stores(folders or [], out, options, force=force)
+    inputs = [path for path in (bfm, expression, keypoints, surface) if path is not None]
+    name_all = partial(name_stores, out=out, options=options, profile=profile > 0, inputs=inputs, force=force)
+    jobs, failed = name_all(folders or [])
     if folders and not jobs:
         raise failed[0]
     if bfm is not None:
-        check_output(out / FACE_MODEL, "--out", "a face model of dhm", is_face_model, [bfm], force)
+        read = [*inputs, *options.inputs().values()]
+        check_output(out / FACE_MODEL, "--out", "a face model of dhm", is_face_model, read, force)
     model = _face_model(bfm, expression, keypoints, out)
     if not folders:
-        jobs, failed = _search(out, options, force)
+        jobs, failed = name_all(_search(out), rename=True)
     _convert(jobs, failed, model, out, workers, profile, surface)
 
 
@@ -236,19 +243,16 @@ def _face_model(bfm: Path | None, expression: Path | None, keypoints: Path | Non
     return model
 
 
-def _search(
-    out: Path, options: "PrepareOptions", force: bool
-) -> "tuple[list[tuple[Path, PrepareOptions]], list[DhmError]]":
+def _search(out: Path) -> list[Path]:
     """The known datasets below the current folder."""
     from dhm_cli.preparation.prepare import find_datasets
-    from dhm_cli.preparation.store_names import name_stores
 
     found = find_datasets(Path(), out)
     for folder, layout in found:
         say(f"found {layout.title} in {folder}")
     if not found:
         say("no known dataset below this folder; to convert one elsewhere: dhm prepare FOLDER")
-    return name_stores([folder for folder, _ in found], out, options, rename=True, force=force)
+    return [folder for folder, _ in found]
 
 
 def _convert(
@@ -263,7 +267,7 @@ def _convert(
     """Convert datasets one by one; one that cannot be converted does not stop the others."""
     from tqdm import tqdm
 
-    from dhm_cli.errors import DhmError
+    from dhm_cli.errors import DhmError, InputError
     from dhm_cli.preparation.prepare import prepare_folder
     from dhm_cli.preparation.turned_views import load_surface, profile_store
 
@@ -288,6 +292,8 @@ def _convert(
                 failed.append(error)
     if reports:
         _print_reports(reports)
+    hint = "all else was converted; check its permissions and depth, then run the same command again"
+    failed = [*failed, *(InputError(problem, hint) for report in reports for problem in report.unread)]
     for failure in failed[:-1]:
         say(f"error: {failure.message}\nhint: {failure.hint}", err=True)
     if failed:
@@ -298,9 +304,9 @@ def _print_reports(reports: "list[PrepareReport]") -> None:
     rows = []
     for r in reports:
         splits = ", ".join(f"{n} {count:,}" for n, count in r.by_split.items())
-        cells = [str(r.folder), r.format, str(r.store), f"{r.faces:,}", splits, f"{r.residual['p50']:.2f} %"]
+        cells = [str(r.folder), r.dataset, str(r.store), f"{r.faces:,}", splits, f"{r.residual['p50']:.2f} %"]
         rows.append([*cells, f"{len(r.dropped):,}"])
-    print_table(("dataset", "layout", "store", "faces", "splits", "median residual", "left out"), rows)
+    print_table(("folder", "dataset", "store", "faces", "splits", "median residual", "left out"), rows)
     for r in reports:
         _print_findings(r.store.name, r.findings)
         for face, reason in r.dropped[:_LISTED]:
@@ -322,10 +328,10 @@ def _print_findings(name: str, findings: "Sequence[Finding]") -> None:
         say(f"{name}: {finding.severity}: {finding.message}{names}{more}", indent="  ")
 
 
-def _show(path: Path) -> None:
+def _show(path: Path, force: bool) -> None:
     from dhm_cli.preparation.inspection import show
 
-    shown = show(path)
+    shown = show(path, force)
     broadest = max(len(what) for what, _ in shown.rows)
     say(shown.title)
     for what, value in shown.rows:

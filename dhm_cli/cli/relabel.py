@@ -57,16 +57,19 @@ def relabel(
     from tqdm import tqdm
 
     from dhm_cli.data.store import is_store
+    from dhm_cli.drawing.png_mark import is_our_png
     from dhm_cli.inference.engines import load_engine
     from dhm_cli.morphable.face_model import is_face_model
     from dhm_cli.morphable.location import FACE_MODEL, face_model_beside
-    from dhm_cli.preparation.relabel import relabel_stores
+    from dhm_cli.preparation.relabel import picture_of, relabel_stores
     from dhm_cli.runtime.outputs import check_output
 
     jobs = _jobs(stores, trust or [])
-    read = [Path(model), *(job.prior for job in jobs if job.prior)]
+    read = [Path(model), *(job.store for job in jobs), *(job.prior for job in jobs if job.prior)]
     for job in jobs:
         check_output(out / job.store.name, "--out", "a store of dhm", is_store, read, force)
+        picture = picture_of(out / job.store.name)
+        check_output(picture, "--out", "a picture that dhm drew", is_our_png, read, force)
     check_output(out / FACE_MODEL, "--out", "a face model of dhm", is_face_model, read, force)
     engine = load_engine(device, model, face_model=face_model_beside(jobs[0].store))
     with tqdm(unit="face", smoothing=0.1, disable=None) as bar:

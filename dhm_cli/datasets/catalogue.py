@@ -13,7 +13,7 @@ DATASETS = {
     "aflw2000-3d": ("w300_lp", "AFLW2000_3D"),
     "ls3d-w": ("ls3d_w", "LS3D_W"),
     "300vw": ("ls3d_w", "W300_VW"),
-    "merl-rav": ("pts_images", "MERL_RAV"),
+    "signed-pts": ("pts_images", "SIGNED_PTS"),
     "pts": ("pts_images", "PTS"),
     "points": ("pts_images", "POINTS"),
 }

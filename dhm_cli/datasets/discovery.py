@@ -6,12 +6,12 @@ from pathlib import Path
 from dhm_cli.datasets.catalogue import layouts
 from dhm_cli.datasets.folders import has_any_below, subfolders, survey
 from dhm_cli.datasets.layout import Layout
-from dhm_cli.datasets.pts_images import MERL_RAV, POINTS, PTS
+from dhm_cli.datasets.pts_images import POINTS, PTS, SIGNED_PTS
 from dhm_cli.errors import InputError
 from dhm_cli.io.images import EXTENSIONS
 
 # What distinguishes these two is a matter of interpretation: each can be read as the other.
-_PTS_FAMILY = {PTS.name, MERL_RAV.name}
+_PTS_FAMILY = {PTS.name, SIGNED_PTS.name}
 
 # Folders of programs, not of data.
 _PROGRAMS = {"node_modules", "site-packages", "__pycache__"}
@@ -46,7 +46,7 @@ def find_layout(folder: Path, format: str = "auto", tables: bool = False) -> Lay
         return by_name[format]
     if found and format == "auto":
         # Of one dataset of MERL-RAV's kind some folders may have no occluded landmark, and look like plain ones.
-        return by_name[MERL_RAV.name if MERL_RAV.name in found else found.pop()]
+        return by_name[SIGNED_PTS.name if SIGNED_PTS.name in found else found.pop()]
     raise InputError(_mismatch(folder, by_name.get(format)), _known())
 
 

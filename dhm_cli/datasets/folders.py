@@ -12,6 +12,8 @@ from dhm_cli.io.images import EXTENSIONS
 
 # Names looked at when something lies anywhere below a folder.
 _GLANCE = 5_000
+# Characters of a path in a message.
+_LONG = 120
 
 
 class LabelledImage(NamedTuple):
@@ -33,26 +35,34 @@ def split_suffix(name: str) -> tuple[str, str]:
     return stem, suffix.lower()
 
 
-def walk(folder: Path, strict: bool = True) -> Iterator[tuple[Path, list[str]]]:
+def walk(folder: Path, unread: list[str] | None = None) -> Iterator[tuple[Path, list[str]]]:
     """All folders from the given one downwards, each with the names of its files, in order.
 
     Hidden files and folders are left out and linked folders are not entered.
 
     Args:
         folder: where to begin.
-        strict: a folder that must not be read is an error, not left out.
+        unread: gets a sentence for each folder that cannot be read, such as one that is too deep or forbidden; the rest
+            goes on. Without it such a folder is an error.
 
     Raises:
-        InputError: see `strict`.
+        InputError: see `unread`.
     """
 
-    def refuse(error: OSError) -> None:
-        if strict:
-            raise InputError(f"{error.filename}: cannot be read: {error.strerror}", "check the permissions") from error
+    def note(error: OSError) -> None:
+        problem = f"{_brief(str(error.filename))}: cannot be read: {error.strerror}"
+        if unread is None:
+            raise InputError(problem, "check the permissions") from error
+        unread.append(problem)
 
-    for parent, folders, files in os.walk(folder, onerror=refuse):
+    for parent, folders, files in os.walk(folder, onerror=note):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield Path(parent), sorted(name for name in files if not name.startswith("."))
+
+
+def _brief(path: str) -> str:
+    """A path for a message: of one too long to be read its beginning and its end."""
+    return path if len(path) <= _LONG else f"{path[: _LONG // 2]}…{path[-_LONG // 2 :]}"
 
 
 def subfolders(folder: Path) -> list[Path]:
@@ -76,7 +86,7 @@ def files_in(folder: Path) -> list[str]:
 
 def has_any_below(folder: Path, suffixes: tuple[str, ...]) -> bool:
     """Whether a file with one of the suffixes is among the first some thousand below a folder."""
-    names = (name for _, files in walk(folder, strict=False) for name in files)
+    names = (name for _, files in walk(folder, []) for name in files)
     return any(split_suffix(name)[1] in suffixes for name in islice(names, _GLANCE))
 
 
@@ -108,13 +118,13 @@ def is_paired(folder: Path, suffix: str) -> bool:
     return any(annotation for _, annotation in pairs(files_in(folder), suffix))
 
 
-def labelled_images(folder: Path, suffix: str) -> Iterator[LabelledImage]:
-    """All images below a folder with their annotations (`pairs`).
+def labelled_images(folder: Path, suffix: str, unread: list[str] | None = None) -> Iterator[LabelledImage]:
+    """All images below a folder with their annotations (`pairs`); `unread` as in `walk`.
 
     Raises:
-        InputError: a folder must not be read.
+        InputError: a folder cannot be read, unless there is a list of the `unread`.
     """
-    for parent, files in walk(folder):
+    for parent, files in walk(folder, unread):
         below = PurePosixPath(readable(parent.relative_to(folder).as_posix()))
         for image, annotation in pairs(files, suffix):
             yield LabelledImage(below / readable(image), parent / image, parent / annotation if annotation else None)
@@ -122,7 +132,7 @@ def labelled_images(folder: Path, suffix: str) -> Iterator[LabelledImage]:
 
 def survey(folder: Path) -> str:
     """What lies in a folder, for a message: files at any depth by suffix, and the folders right in it."""
-    names = islice((name for _, files in walk(folder, strict=False) for name in files), 100 * _GLANCE)
+    names = islice((name for _, files in walk(folder, []) for name in files), 100 * _GLANCE)
     kinds = Counter(split_suffix(name)[1] or "without suffix" for name in names)
     seen = [f"{count:,} {kind}" for kind, count in sorted(kinds.items(), key=lambda item: (-item[1], item[0]))[:6]]
     folders = [path.name for path in subfolders(folder)]

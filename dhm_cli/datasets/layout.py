@@ -20,7 +20,7 @@ class Layout:
         description: what the folder looks like, one line.
         remedy: what to do when a face of such a folder cannot be used.
         recognise: whether a folder is the top folder of such a dataset, told from a few names and files.
-        list_samples: all faces below a folder, in any order.
+        list_samples: all faces below a folder, in any order; the list gets what could not be read (`folders.walk`).
         read_file: truth of a face from its annotation file.
         store: name of the store; empty where many datasets share the layout and the folder's name tells them apart.
         labels_required: a face without an annotation file is an error; else it may get its labels from a table.
@@ -35,7 +35,7 @@ class Layout:
     description: str
     remedy: str
     recognise: Callable[[Path], bool]
-    list_samples: Callable[[Path], list[Sample]]
+    list_samples: Callable[[Path, list[str] | None], list[Sample]]
     read_file: Callable[[Path, Sample], Truth]
     store: str = ""
     labels_required: bool = True
@@ -44,13 +44,19 @@ class Layout:
     published: Mapping[str, int] = field(default_factory=dict)
     flips: Callable[[str], bool] | None = None
 
-    def samples(self, folder: Path) -> list[Sample]:
+    def samples(self, folder: Path, unread: list[str] | None = None) -> list[Sample]:
         """All faces below a folder, sorted by name; frames of a video in their order.
 
+        Args:
+            folder: the dataset.
+            unread: gets a sentence for each folder below that cannot be read, which is left out; without it, an error.
+
         Raises:
-            InputError: there is none, or a folder must not be read.
+            InputError: there is none, or a folder cannot be read.
         """
-        samples = sorted(self.list_samples(folder), key=lambda sample: sample.name)
+        samples = sorted(self.list_samples(folder, unread), key=lambda sample: sample.name)
+        if not samples and unread:
+            raise InputError(unread[0], "check the permissions")
         if not samples:
             raise InputError(
                 f"{folder}: no faces of {self.title}, that is {self.description}; seen: {survey(folder)}", self.remedy

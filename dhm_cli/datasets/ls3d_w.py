@@ -41,10 +41,10 @@ def _video_folders(inside: list[Path]) -> list[Path]:
     return numbered[:_GLANCE] if len(numbered) > len(inside) / 2 else []
 
 
-def _list_samples(suffix: str, folder: Path) -> list[Sample]:
+def _list_samples(suffix: str, folder: Path, unread: list[str] | None) -> list[Sample]:
     top = folder.resolve().name
     samples: list[Sample] = []
-    for parent, files in walk(folder):
+    for parent, files in walk(folder, unread):
         below = PurePosixPath(readable(parent.relative_to(folder).as_posix()))
         split = _split([top, *below.parts])
         if suffix == ".t7":

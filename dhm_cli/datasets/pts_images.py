@@ -42,7 +42,7 @@ def _has_merl_folders(folder: Path) -> bool:
 
 def _signs_are_merl(folder: Path) -> bool:
     """Whether any of the .pts files below a folder, or of an even choice of them, has the signs of MERL-RAV."""
-    walked = walk(folder, strict=False)
+    walked = walk(folder, [])
     files = [parent / name for parent, names in walked for name in names if split_suffix(name)[1] == ".pts"]
     chosen = np.unique(np.linspace(0, len(files) - 1, min(len(files), _SIGN_SAMPLE)).round().astype(int))
     return any(_tells_merl(files[number]) for number in chosen)
@@ -55,9 +55,9 @@ def _tells_merl(path: Path) -> bool:
         return False
 
 
-def _list_samples(folder: Path) -> list[Sample]:
+def _list_samples(folder: Path, unread: list[str] | None) -> list[Sample]:
     samples = []
-    for name, image, annotation in labelled_images(folder, ".pts"):
+    for name, image, annotation in labelled_images(folder, ".pts", unread):
         parts = [part.lower() for part in name.parts[:-1]]
         splits = [part for part in parts if part in _SPLITS]
         poses = [part for part in parts if part in _MERL_POSES]
@@ -74,11 +74,11 @@ def _read(merl_signs: bool, path: Path, sample: Sample) -> Truth:
     return Truth(*read_pts(path, merl_signs))
 
 
-MERL_RAV = Layout(
-    name="merl-rav",
-    title="MERL-RAV",
-    description="images with .pts files of equal names, negative coordinates for occluded and -1 -1 for hidden points; "
-    "in folders frontal, left, lefthalf, right, righthalf with trainset and testset, or in any others",
+SIGNED_PTS = Layout(
+    name="signed-pts",
+    title="images with signed .pts files",
+    description="images with .pts files of equal names (MERL-RAV), negative coordinates for occluded and -1 -1 for "
+    "hidden points; in folders frontal, left, lefthalf, right, righthalf with trainset and testset, or in any others",
     remedy="put the .pts file of every image beside it, or give --points or --prior; the labels of MERL-RAV come "
     "without photos, which are AFLW's",
     recognise=_is_merl_rav,
@@ -106,7 +106,7 @@ POINTS = Layout(
     description="images without annotation files, whose labels come from --points or --prior",
     remedy="give the table with --points or --prior",
     recognise=lambda folder: False,  # any folder of photos would do, so only with a table (find_layout)
-    list_samples=lambda folder: [replace(sample, annotation=None) for sample in _list_samples(folder)],
+    list_samples=lambda folder, unread: [replace(s, annotation=None) for s in _list_samples(folder, unread)],
     read_file=partial(_read, True),
     labels_required=False,
     silhouette_jaw=True,

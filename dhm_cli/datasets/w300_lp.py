@@ -35,10 +35,10 @@ def _is_300w_lp(folder: Path) -> bool:
     return any(is_paired(path, ".mat") for path in inside)
 
 
-def _list_300w_lp(folder: Path) -> list[Sample]:
+def _list_300w_lp(folder: Path, unread: list[str] | None) -> list[Sample]:
     top = folder.resolve().name
     samples = []
-    for name, image, annotation in labelled_images(folder, ".mat"):
+    for name, image, annotation in labelled_images(folder, ".mat", unread):
         subset = _subset(name.parent.name or top)
         if subset:  # the download has a folder of landmarks and one of programs besides
             face = re.sub(r"_\d+$", "", name.stem)
@@ -56,8 +56,8 @@ def _is_aflw2000(folder: Path) -> bool:
     return any(_has_3d_points(folder / name) for name in annotations[:5])  # several: one may be damaged
 
 
-def _list_aflw2000(folder: Path) -> list[Sample]:
-    images = labelled_images(folder, ".mat")
+def _list_aflw2000(folder: Path, unread: list[str] | None) -> list[Sample]:
+    images = labelled_images(folder, ".mat", unread)
     # The download has a folder of programs besides.
     return [
         Sample(str(i.name), i.image, i.annotation, str(i.name), "AFLW2000-3D", "test")

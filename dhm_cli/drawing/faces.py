@@ -43,8 +43,8 @@ TRUTH_COLOUR, PREDICTION_COLOUR = (255, 255, 255), (255, 140, 0)
 _COMPARISON_MARGIN, _LARGEST_MARGIN = 1.35, 2.2
 # Faces below this size, pixels, are drawn with finer lines.
 _SMALL_FACE = 80.0
-# Height of a heading in a gallery, pixels.
-_HEADING = 30
+# Height of the legend of a comparison sheet, pixels.
+_LEGEND = 30
 
 
 def draw_landmarks(
@@ -200,7 +200,7 @@ def comparison_tile(
     caption: str | None,
     size: int = 200,
 ) -> NDArray[np.uint8]:
-    """One face for a gallery: truth as white curves, prediction as orange curves and dots, a caption below.
+    """One face seen twice: truth as white curves, prediction as orange curves and dots, a caption below.
 
     The crop is around the true box and grows to hold a prediction beyond it, up to 2.2 times the box; an orange bar at
     the edge shows the side of what is farther off.
@@ -208,7 +208,7 @@ def comparison_tile(
     Args:
         image: (H, W, 3) uint8 RGB.
         truth: (68, 2 or 3), image pixels; z is ignored.
-        predicted: (68, 2 or 3), image pixels; nothing is drawn of a face with NaN, which the method did not find.
+        predicted: (68, 2 or 3), image pixels; points with NaN are not drawn, such as those that nobody labelled.
         caption: printed in small letters, about 35 characters, what is not ASCII a question mark; None for none.
         size: side of the picture, pixels.
 
@@ -216,38 +216,42 @@ def comparison_tile(
         (size + 14, size, 3) uint8 RGB, without a caption (size, size, 3).
     """
     truth, predicted = np.asarray(truth, np.float64)[:, :2], np.asarray(predicted, np.float64)[:, :2]
-    faces = [(truth, TRUTH_COLOUR, 0.0)]
-    if np.isfinite(predicted).all():
-        faces.append((predicted, PREDICTION_COLOUR, max(1.4, size / 130)))
     centre, side = landmark_crop_square(truth, _COMPARISON_MARGIN)
-    reach = max(2.1 * float(np.abs(points - centre).max()) for points, _, _ in faces)
+    reach = 2.1 * float(np.nanmax(np.abs(np.concatenate([truth, predicted]) - centre)))
     matrix = crop_matrix(centre, min(max(side, reach), side * _LARGEST_MARGIN / _COMPARISON_MARGIN), size)
     canvas = np.ascontiguousarray(extract_crop(image, matrix, size))
-    for points, colour, radius in faces:
-        _draw_outlined(canvas, transform_landmarks(points, matrix), colour, radius)
-    _mark_edges(canvas, transform_landmarks(faces[-1][0], matrix))
+    _draw_outlined(canvas, transform_landmarks(truth, matrix), TRUTH_COLOUR, 0.0)
+    if np.isfinite(predicted).any():
+        placed = transform_landmarks(predicted, matrix)
+        _draw_outlined(canvas, placed, PREDICTION_COLOUR, max(1.4, size / 130))
+        _mark_edges(canvas, placed)
     return canvas if caption is None else _with_caption(canvas, caption)
 
 
 def _draw_outlined(
     canvas: NDArray[np.uint8], points: NDArray[np.float64], colour: tuple[int, int, int], radius: float
 ) -> None:
-    """Curves of one colour over darker ones, so that they are seen on any skin; dots where the radius is > 0."""
+    """Curves of one colour over darker ones, so that they are seen on any skin; dots where the radius is > 0.
+
+    Points with NaN are left out, and the curves to them.
+    """
+    known = np.isfinite(points.sum(axis=1))
+    segments = [(a, b) for a, b in _segments() if known[a] and known[b]]
     thickness = max(1, round(len(canvas) / 250))
     shade = canvas.copy()
-    for a, b in _segments():
+    for a, b in segments:
         _line(shade, points[a], points[b], _OUTLINE, thickness + 2)
     canvas[:] = cv2.addWeighted(canvas, 0.45, shade, 0.55, 0)
-    for a, b in _segments():
+    for a, b in segments:
         _line(canvas, points[a], points[b], colour, thickness)
-    for point in points if radius else ():
+    for point in points[known] if radius else ():
         _dot(canvas, point, radius, colour)
 
 
 def _mark_edges(canvas: NDArray[np.uint8], points: NDArray[np.float64]) -> None:
     """An orange bar along each edge of the canvas beyond which at least half of the points lie."""
     size, bar = len(canvas), max(3, len(canvas) // 40)
-    x, y = np.median(points, axis=0)
+    x, y = np.nanmedian(points, axis=0)
     for beyond, edge in (
         (x < 0, np.s_[:, :bar]),
         (x > size - 1, np.s_[:, -bar:]),
@@ -258,38 +262,32 @@ def _mark_edges(canvas: NDArray[np.uint8], points: NDArray[np.float64]) -> None:
             canvas[edge] = PREDICTION_COLOUR
 
 
-def gallery_sheet(sections: Sequence[tuple[str, Sequence[NDArray[np.uint8]]]], columns: int) -> NDArray[np.uint8]:
-    """Comparison tiles under headings, with a line above that says what the colours mean.
+def comparison_sheet(tiles: Sequence[NDArray[np.uint8]], columns: int, white: str, orange: str) -> NDArray[np.uint8]:
+    """Comparison tiles row by row below a line that says what their colours mean.
 
     Args:
-        sections: heading and tiles of one size, as `comparison_tile` makes them; one without tiles is left out.
-        columns: tiles in a row.
+        tiles: of one size, as `comparison_tile` makes them.
+        columns: tiles in a row; wide enough for the line, some 600 pixels.
+        white: what is drawn white, for the legend.
+        orange: what is drawn orange.
 
     Returns:
         (H, W, 3) uint8 RGB.
     """
-    filled = [(heading, tiles) for heading, tiles in sections if tiles]
-    width = columns * filled[0][1][0].shape[1]
-    rows = [_legend_line(width)]
-    for heading, tiles in filled:
-        rows += [_heading(width, heading), contact_sheet(tiles, columns)]
-    return np.vstack(rows)
+    sheet = contact_sheet(tiles, columns)
+    return np.vstack([_legend(sheet.shape[1], white, f"{orange} (a bar at an edge: beyond it)"), sheet])
 
 
-def _heading(width: int, text: str, left: int = 8) -> NDArray[np.uint8]:
-    canvas = np.full((_HEADING, width, 3), _OUTLINE, np.uint8)
-    _write(canvas, text, (left, _HEADING - 10), 0.5)
-    return canvas
-
-
-def _legend_line(width: int) -> NDArray[np.uint8]:
-    canvas = _heading(width, "truth", 48)
-    _write(canvas, "prediction (a bar at an edge: it lies beyond)", (158, _HEADING - 10), 0.5)
-    y = _HEADING - 15
-    for left, colour in ((8, TRUTH_COLOUR), (118, PREDICTION_COLOUR)):
-        cv2.line(canvas, (left, y), (left + 32, y), colour, 2, cv2.LINE_AA)
-    for x in (122, 134, 146):
-        cv2.circle(canvas, (x, y), 4, PREDICTION_COLOUR, cv2.FILLED, cv2.LINE_AA)
+def _legend(width: int, white: str, orange: str) -> NDArray[np.uint8]:
+    """A line of text, (30, width, 3) uint8 RGB, with a sample of each colour before its meaning."""
+    canvas = np.full((_LEGEND, width, 3), _OUTLINE, np.uint8)
+    left, middle, baseline = 8, _LEGEND // 2, _LEGEND - 10
+    for text, colour, dots in ((white, TRUTH_COLOUR, ()), (orange, PREDICTION_COLOUR, (4, 16, 28))):
+        cv2.line(canvas, (left, middle), (left + 32, middle), colour, 2, cv2.LINE_AA)
+        for x in dots:
+            cv2.circle(canvas, (left + x, middle), 4, colour, cv2.FILLED, cv2.LINE_AA)
+        _write(canvas, text, (left + 40, baseline), 0.5)
+        left += 70 + cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)[0][0]
     return canvas
 
 

@@ -58,6 +58,7 @@ class EvaluationOptions:
         command: the command line, for the report.
         show_published: show the published rows although they cannot be compared.
         not_faces: folder of pictures without a face, to score the confidence with.
+        force: replace files in the report's folder that no evaluation wrote.
     """
 
     data: Path
@@ -77,6 +78,7 @@ class EvaluationOptions:
     command: str = ""
     show_published: bool = False
     not_faces: Path | None = None
+    force: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,9 @@ def evaluate(
     truth = load_ground_truth(options.data, options.label_set, options.split)
     if options.protocol == "roll":
         truth = _turnable(truth)
-    folder = None if options.report is None else ReportFolder(options.report)
+    files = (options.data, options.face_model, *(source.file for source in sources))
+    inputs = [file for file in files if file is not None]
+    folder = None if options.report is None else ReportFolder(options.report, inputs, options.force)
     methods: list[Method] = []
     for number, source in enumerate(sources):
         if source.is_network:

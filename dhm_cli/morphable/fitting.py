@@ -22,6 +22,7 @@ from dhm_cli.morphable.camera import model_image_to_pixels, pixels_to_model_imag
 from dhm_cli.morphable.face_model import FaceModel
 from dhm_cli.morphable.parameters import Parameters, pack
 from dhm_cli.morphable.rotation import euler_to_matrix, rotation_vector_to_matrix
+from dhm_cli.runtime.progress import Progress, silent
 
 # Expected error of a landmark of weight 1, as a share of the face size. Chosen on the training faces of MERL-RAV, where
 # it predicts left-out parts of the face (brows, nose, eyes, mouth in turn) best: their error is 3.39 % of the face at
@@ -132,7 +133,12 @@ def far_side_jaw(yaw: Tensor, beyond_degrees: float = 15.0) -> Tensor:
 
 
 def fit_parameters(
-    model: FaceModel, points: Tensor, weights: Tensor, image_height: Tensor | float, iterations: int = 10
+    model: FaceModel,
+    points: Tensor,
+    weights: Tensor,
+    image_height: Tensor | float,
+    iterations: int = 10,
+    progress: Progress = silent,
 ) -> Fit:
     """Fit p to 2D or 3D landmarks (Eq. 1 and 2), maximum a posteriori.
 
@@ -143,6 +149,7 @@ def fit_parameters(
         weights: (B, 68), >= 0: trust in each landmark, 1 for a careful human label, 0 for no label.
         image_height: pixels, a number or (B,): the image that p will belong to.
         iterations: Gauss-Newton steps.
+        progress: called with "fit", the faces that are fitted and the total.
 
     Returns:
         The fit, float32. The same input gives the same result.
@@ -155,7 +162,7 @@ def fit_parameters(
         state = _descend(space, _find_pose(space, labels), labels, iterations)
         return _to_fit(space, state, labels, heights[part])
 
-    return _in_chunks(fit, len(points))
+    return _in_chunks(fit, len(points), progress)
 
 
 def fit_face_labels(
@@ -203,8 +210,12 @@ def fit_face_labels(
     return _in_chunks(fit, len(human))
 
 
-def _in_chunks(fit: Callable[[slice], Fit], count: int) -> Fit:
-    fits = [fit(slice(i, i + _CHUNK)) for i in range(0, count, _CHUNK)]
+def _in_chunks(fit: Callable[[slice], Fit], count: int, progress: Progress = silent) -> Fit:
+    fits = []
+    progress("fit", 0, count)
+    for start in range(0, count, _CHUNK):
+        fits.append(fit(slice(start, start + _CHUNK)))
+        progress("fit", min(start + _CHUNK, count), count)
     return Fit(*(torch.cat([getattr(f, name) for f in fits]) for name in ("parameters", "landmarks", "residual")))
 
 

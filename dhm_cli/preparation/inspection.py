@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from dhm_cli.data.store import SPLITS, FaceLabels, FaceStore
 from dhm_cli.drawing.faces import TILE, contact_sheet, face_tile, save_png, spread_over
+from dhm_cli.drawing.png_mark import is_our_png
 from dhm_cli.errors import DhmError, FormatError, InputError
 from dhm_cli.geometry.crop import crop_matrix, landmark_crop_square, transform_landmarks
 from dhm_cli.io.hdf5 import open_hdf5
@@ -29,6 +30,7 @@ from dhm_cli.preparation.checks import (
     check_labels,
     check_projection,
 )
+from dhm_cli.runtime.outputs import check_output
 from dhm_cli.runtime.progress import Progress, silent
 
 
@@ -108,11 +110,15 @@ def _check_projection(store: FaceStore, path: Path) -> list[Finding]:
     return [finding] if finding else []
 
 
-def show(path: Path) -> Description:
+def show(path: Path, force: bool = False) -> Description:
     """Describe a store, with a contact sheet `<name>.png` beside it, or a face model.
 
+    Args:
+        path: the file.
+        force: replace a picture of the contact sheet's name that dhm did not draw.
+
     Raises:
-        InputError: no such file.
+        InputError: no such file, or the contact sheet would destroy another.
         FormatError: it is neither.
     """
     if not path.exists():
@@ -122,7 +128,7 @@ def show(path: Path) -> Description:
             kind = file.attrs.get("format")
     except OSError as error:
         raise FormatError(f"{path}: not an HDF5 file ({error})", "give a file that dhm prepare wrote") from error
-    return _show_model(path) if kind == FILE_FORMAT else _show_store(path)
+    return _show_model(path) if kind == FILE_FORMAT else _show_store(path, force)
 
 
 def _show_model(path: Path) -> Description:
@@ -136,7 +142,9 @@ def _show_model(path: Path) -> Description:
     return Description(f"{path}: face model", rows)
 
 
-def _show_store(path: Path) -> Description:
+def _show_store(path: Path, force: bool) -> Description:
+    picture = path.with_suffix(".png")
+    check_output(picture, "name of the store", "a picture that dhm drew", is_our_png, [path], force)
     store = FaceStore(path)
     labels = store.labels
     rows = [(name, _text(value)) for name, value in sorted(store.attributes.items())]
@@ -149,7 +157,6 @@ def _show_store(path: Path) -> Description:
     levels = np.percentile(labels.residual, (5, 50, 95, 100))
     rows.append(("residual, % of face size", "5th {:.2f}, median {:.2f}, 95th {:.2f}, worst {:.2f}".format(*levels)))
     rows.append(("flagged", f"{int(labels.flagged.sum()):,}"))
-    picture = path.with_suffix(".png")
     save_png(picture, _sheet(store))
     return Description(f"{path}: {len(store):,} faces", rows, picture)
 

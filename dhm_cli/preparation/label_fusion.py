@@ -26,6 +26,7 @@ from dhm_cli.geometry.pose import euler_to_matrix
 from dhm_cli.io.pts import VISIBLE
 from dhm_cli.morphable.face_model import FaceModel
 from dhm_cli.morphable.fitting import OCCLUDED_WEIGHT, PRIOR_JAW_WEIGHT, PRIOR_WEIGHT, far_side_jaw, fit_parameters
+from dhm_cli.runtime.progress import Progress, silent
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -167,7 +168,13 @@ def convention_of_prior(labels: FaceLabels, sources: Sources, landmarks: Mask) -
 
 
 def relabel(
-    model: FaceModel, labels: FaceLabels, sources: Sources, wanted: Convention, moved: Mask, trust: float = 1.0
+    model: FaceModel,
+    labels: FaceLabels,
+    sources: Sources,
+    wanted: Convention,
+    moved: Mask,
+    trust: float = 1.0,
+    progress: Progress = silent,
 ) -> Relabelled:
     """Fit the labels of a store again.
 
@@ -178,17 +185,19 @@ def relabel(
         wanted: the convention that the labels shall have, seen from the network's.
         moved: (68,), which of the human points to bring to it; the others are taken to be in it already.
         trust: in the human points, 1 for careful ones.
+        progress: of the fit, called with "fit", the faces done and the total.
 
     Returns:
         The new labels.
     """
+    progress("fit", 0, len(labels))  # what comes before it takes a while too
     frame = FaceFrame(labels)
     train, test = (labels.split == SPLITS.index(name) for name in ("train", "test"))
     network = sources.network + frame.leave(wanted.at(frame.turn))
     human, bias = _human_points(labels, frame, network, moved)
     points = np.stack([human, sources.prior, network])
     weights = _weights(labels, frame, points, trust)
-    fitted = _fit(model, labels, points, weights)
+    fitted = _fit(model, labels, points, weights, progress)
     before, after = (x.landmarks[..., :2].astype(np.float64) for x in (labels, fitted))
     disagreement = _disagreement(frame, labels.visibility, points, weights[0], after, sources.spread)
     bad = np.any([disagreement[name] > limit for name, limit in _LIMITS.items()], axis=0) & train
@@ -230,12 +239,13 @@ def _weights(labels: FaceLabels, frame: FaceFrame, points: Array, trust: float) 
     return np.where(np.isnan(points).any(-1), 0.0, weights)
 
 
-def _fit(model: FaceModel, labels: FaceLabels, points: Array, weights: Array) -> FaceLabels:
+def _fit(model: FaceModel, labels: FaceLabels, points: Array, weights: Array, progress: Progress) -> FaceLabels:
     """The labels with what follows from the face model, fitted to the weighted mean of points (3, N, 68, 2)."""
     total = weights.sum(0)
     target = (np.nan_to_num(points) * weights[..., None]).sum(0) / total.clip(1e-9)[..., None]
     heights = torch.from_numpy(labels.image_size[:, 0])
-    fit = fit_parameters(model, torch.from_numpy(target).float(), torch.from_numpy(total).float(), heights)
+    points_of, trust_of = torch.from_numpy(target).float(), torch.from_numpy(total).float()
+    fit = fit_parameters(model, points_of, trust_of, heights, progress=progress)
     parameters = fit.parameters.numpy()
     landmarks = model.project(parameters, labels.image_size[:, 0])
     landmarks[..., 2] -= landmarks[..., 2].mean(axis=1, keepdims=True)

@@ -29,7 +29,8 @@ def make_labeller(folder: Path, layout: Layout, model: FaceModel, out: Path, opt
     Raises:
         InputError: the dataset has no face, or a file of the options is unusable or lists none of the faces.
     """
-    samples = layout.samples(folder)
+    unread: list[str] = []
+    samples = layout.samples(folder, unread)
     if folder.resolve() in out.resolve().parents:  # as in `dhm prepare .`: our own pictures are no faces of the dataset
         own = f"{out.resolve().relative_to(folder.resolve()).as_posix()}/"
         samples = [sample for sample in samples if not sample.name.startswith(own)]
@@ -39,6 +40,7 @@ def make_labeller(folder: Path, layout: Layout, model: FaceModel, out: Path, opt
         layout=layout,
         model=model,
         samples=samples,
+        unread=unread,
         rows=rows,
         points=_point_table(options.points, names),
         prior=_point_table(options.prior, names),

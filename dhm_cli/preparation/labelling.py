@@ -45,6 +45,7 @@ class Labeller:
         model: the face model of its parameters, or to fit.
         samples: N faces.
         rows: N, what a table says of each.
+        unread: folders of the dataset that could not be read, a sentence each.
         points: human points of faces without an annotation file.
         prior: approximate points, which pull at low weight.
         reannotated: (N, 68, 2), a second label set, 0-based pixels.
@@ -56,6 +57,7 @@ class Labeller:
     model: FaceModel
     samples: Sequence[Sample]
     rows: Sequence[FaceRow]
+    unread: Sequence[str] = ()
     points: PointTable | None = None
     prior: PointTable | None = None
     reannotated: NDArray[np.float32] | None = None

@@ -48,10 +48,13 @@ class PrepareOptions:
     strict: bool = False
     name: str | None = None
 
+    def inputs(self) -> dict[str, Path]:
+        """The files and folders that the options name, by the option's name."""
+        return {name: value for name, value in asdict(self).items() if isinstance(value, Path)}
+
     def hashes(self) -> dict[str, str]:
         """SHA-256 of each file named in the options, by the option's name."""
-        files = {name: value for name, value in asdict(self).items() if isinstance(value, Path) and value.is_file()}
-        return {name: file_hash(path) for name, path in files.items()}
+        return {name: file_hash(path) for name, path in self.inputs().items() if path.is_file()}
 
     def command(self, folder: Path, model: FaceModel) -> str:
         """The command line, with names in place of paths: the same on every machine."""

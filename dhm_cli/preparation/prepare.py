@@ -73,8 +73,10 @@ def prepare_folder(
     """
     start = time.perf_counter()
     layout = layout_of(folder, options)
-    report = PrepareReport(folder, store_path(folder, layout, out, options), layout.name)
+    name = dataset_name(folder, layout, options)
+    report = PrepareReport(folder, store_path(folder, layout, out, options), layout.name, name)
     labeller = make_labeller(folder, layout, model, out, options)
+    report.unread = list(labeller.unread)
     parts = Parts(report.store, len(labeller.samples), _part_key(labeller, options), labeller.label)
     with parts.locked():
         converted = parts.convert(folder.resolve().name, progress, workers or available_cores())
@@ -117,7 +119,7 @@ def _attributes(folder: Path, labeller: Labeller, options: PrepareOptions, repor
         "tool": f"dhm {__version__}",
         "command": options.command(folder, labeller.model),
         "source": folder.resolve().name,
-        "dataset": dataset_name(folder, labeller.layout, options),
+        "dataset": report.dataset,
         "layout": labeller.layout.name,
         "face_model": labeller.model.hash(),
         "face_model_name": labeller.model.name,

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dhm_cli.data.store import SPLITS, FaceLabels, FaceStore, write_store
-from dhm_cli.drawing.faces import comparison_tile, contact_sheet, save_png
+from dhm_cli.drawing.faces import comparison_sheet, comparison_tile, save_png
 from dhm_cli.errors import InputError
 from dhm_cli.geometry.crop import landmark_crop_square
 from dhm_cli.geometry.landmarks import GROUPS, MIRROR, NUM_LANDMARKS, face_size
@@ -71,13 +71,18 @@ class RelabelReport:
     picture: Path
 
 
+def picture_of(store: Path) -> Path:
+    """Where the picture of a new store goes."""
+    return store.with_name(f"{store.stem}-moved.png")
+
+
 def relabel_stores(
     jobs: Sequence[RelabelJob],
-    engine: Engine,
+    model: Engine,
     out: Path,
     follow: Sequence[str] = (),
     progress: Progress = silent,
-    engine_name: str = "a network",
+    model_name: str = "a network",
 ) -> list[RelabelReport]:
     """Write `<out>/<name>.h5` for every store, with new labels and the old images, and the face model beside them.
 
@@ -86,46 +91,58 @@ def relabel_stores(
 
     Args:
         jobs: the stores; all of one face model.
-        engine: the network.
+        model: the network.
         out: folder of the new stores, not that of the old ones.
         follow: parts of the face (`landmarks.GROUPS`) in which labels follow the first prior's convention instead of
             the first store's human points.
-        progress: called with what is done to which store, the faces done and the total.
-        engine_name: what the network is called, for the record.
+        progress: called with a stage, the faces done and the total. Each store has three, `<name>: network`, which all
+            stores go through first, `<name>: fit` and `<name>: writing`.
+        model_name: what the network is called, for the record.
 
     Raises:
         InputError: a store or prior is unusable, or would be overwritten.
     """
     stores = [FaceStore(job.store) for job in jobs]
     face_model = face_model_beside(stores[0].path)
-    model = _face_model(face_model, stores)
+    basis = _face_model(face_model, stores)
     _check(jobs, out, follow)
     followed = np.zeros(NUM_LANDMARKS, bool)
     for part in follow:
         followed[GROUPS[part]] = True
     kept = [out / f".{store.path.stem}-network.npz" for store in stores]
     record = {
-        "network": engine.weights_hash,
-        "name": engine_name,
+        "network": model.weights_hash,
+        "name": model_name,
         "date": datetime.now(timezone.utc).date().isoformat(),
         "follow": sorted(follow),
     }
     priors = [_prior_points(job.prior, store.labels) for job, store in zip(jobs, stores, strict=True)]
     sources = [
-        Sources(prior, *_ask_network(engine, store, file, progress))
+        Sources(prior, *_ask_network(model, store, file, _of_store(store, progress)))
         for store, prior, file in zip(stores, priors, kept, strict=True)
     ]
     wanted = convention_of_prior(stores[0].labels, sources[0], followed)
-    with written_atomically(out / FACE_MODEL) as partial:
-        shutil.copyfile(face_model, partial)  # with its surface, which `model` may leave out
+    # With its surface, which `basis` may leave out. Not `shutil.copyfile`, whose errors name the source.
+    with (
+        written_atomically(out / FACE_MODEL) as partial,
+        face_model.open("rb") as source,
+        partial.open("wb") as target,
+    ):
+        shutil.copyfileobj(source, target)
     reports = []
     for number, (job, store, said) in enumerate(zip(jobs, stores, sources, strict=True)):
         everything = np.ones(NUM_LANDMARKS, bool)
-        result = relabel(model, store.labels, said, wanted, everything if number else followed, job.trust)
-        reports.append(_write(out / store.path.name, store, result, {**record, "trust": job.trust}))
+        of_store = _of_store(store, progress)
+        result = relabel(basis, store.labels, said, wanted, everything if number else followed, job.trust, of_store)
+        reports.append(_write(out / store.path.name, store, result, {**record, "trust": job.trust}, of_store))
     for file in kept:
         file.unlink(missing_ok=True)
     return reports
+
+
+def _of_store(store: FaceStore, progress: Progress) -> Progress:
+    """The progress of one store: its name goes before that of the stage."""
+    return lambda stage, done, total: progress(f"{store.path.stem}: {stage}", done, total)
 
 
 def _face_model(path: Path, stores: Sequence[FaceStore]) -> FaceModel:
@@ -169,7 +186,7 @@ def _ask_network(
     engine: Engine, store: FaceStore, file: Path, progress: Progress
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The network's mean landmarks (N, 68, 2), image pixels, and the spread of its answers (N,), percent."""
-    labels, count, name = store.labels, len(store), store.path.stem
+    labels, count = store.labels, len(store)
     key = {"store": store.fingerprint(), "network": engine.weights_hash}
     answers = np.full((2 * len(_CROP_SCALES), count, NUM_LANDMARKS, 3), np.nan, np.float32)
     unfinished = Unfinished(file, key)
@@ -177,7 +194,7 @@ def _ask_network(
     try:
         for start in range(0, count, _BATCH):
             rows = np.arange(start, min(start + _BATCH, count))
-            progress(name, start, count)
+            progress("network", start, count)
             if done[rows].all():
                 continue
             images = store.images(rows)
@@ -188,7 +205,7 @@ def _ask_network(
                 answers[2 * number + 1, rows] = _in_mirror(engine, images, larger)
             done[rows] = True
             unfinished.save_at_times(answers, done)
-        progress(name, count, count)
+        progress("network", count, count)
     finally:
         unfinished.save(answers, done)
     flat = answers[..., :2].astype(np.float64)
@@ -208,7 +225,9 @@ def _in_mirror(
     return landmarks
 
 
-def _write(path: Path, store: FaceStore, result: Relabelled, record: dict[str, object]) -> RelabelReport:
+def _write(
+    path: Path, store: FaceStore, result: Relabelled, record: dict[str, object], progress: Progress
+) -> RelabelReport:
     labels, train = result.labels, result.labels.split == SPLITS.index("train")
     counted = train if train.any() else np.ones_like(train)
     moved = result.moved[counted]
@@ -216,8 +235,8 @@ def _write(path: Path, store: FaceStore, result: Relabelled, record: dict[str, o
     attributes = {k: v for k, v in store.attributes.items() if k not in made_by_writing}
     record = {**record, "from": store.fingerprint(), "store": store.path.name}
     attributes |= {"tool": f"dhm {__version__}", "relabelled": json.dumps(record)}
-    write_store(path, store.encoded_images(np.arange(len(store))), store.sizes, labels, attributes)
-    picture = path.with_name(f"{path.stem}-moved.png")
+    write_store(path, _old_images(store, progress), store.sizes, labels, attributes)
+    picture = picture_of(path)
     save_png(picture, _moved_most(store, result))
     return RelabelReport(
         store=path,
@@ -231,13 +250,20 @@ def _write(path: Path, store: FaceStore, result: Relabelled, record: dict[str, o
     )
 
 
+def _old_images(store: FaceStore, progress: Progress) -> Iterator[bytes]:
+    for number, encoded in enumerate(store.encoded_images(np.arange(len(store)))):
+        progress("writing", number, len(store))
+        yield encoded
+    progress("writing", len(store), len(store))
+
+
 def _moved_most(store: FaceStore, result: Relabelled) -> NDArray[np.uint8]:
     """Contact sheet of the faces in training whose labels moved most."""
     old, new = store.labels, result.labels
     training = (new.flagged == 0) & (new.split == SPLITS.index("train"))
     rows = np.sort(np.argsort(np.where(training, -result.moved, 0.0), kind="stable")[:_SHOWN])
-    tiles = [
-        comparison_tile(image, old.landmarks[row], new.landmarks[row], f"{result.moved[row]:.1f}% {old.names[row]}")
-        for row, image in zip(rows, store.images(rows), strict=True)
-    ]
-    return contact_sheet(tiles, columns=6)
+    tiles = []
+    for row, image in zip(rows, store.images(rows), strict=True):
+        caption = f"{result.moved[row]:.1f}% {old.names[row].rpartition('/')[2]}"
+        tiles.append(comparison_tile(image, old.landmarks[row], new.landmarks[row], caption))
+    return comparison_sheet(tiles, 6, "old labels", "new labels")

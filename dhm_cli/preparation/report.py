@@ -18,6 +18,15 @@ REPORT = "report.json"
 REPORT_VERSION = 1
 
 
+def is_prepare_report(path: Path) -> bool:
+    """Whether a file is a report of `dhm prepare`, of whatever version."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return isinstance(content["version"], int) and isinstance(content["datasets"], dict)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 @dataclass
 class PrepareReport:
     """What became of one dataset.
@@ -26,6 +35,7 @@ class PrepareReport:
         folder: the dataset.
         store: the file made of it.
         format: name of its layout.
+        dataset: what to call it: a published name, else that of --name or of its folder.
         faces: faces in the store.
         by_split: their number in each split.
         by_yaw: their number in each |yaw| bin.
@@ -33,6 +43,7 @@ class PrepareReport:
         flagged: faces kept although their fit is worse than asked for.
         dropped: faces left out, with the reason.
         findings: what the checks found.
+        unread: folders of the dataset that could not be read and are left out, a sentence each.
         figures: measured: seconds, images per second, and so on.
         pictures: contact sheets that were written.
         written: whether there is a store; False where the findings stopped it.
@@ -41,6 +52,7 @@ class PrepareReport:
     folder: Path
     store: Path
     format: str
+    dataset: str
     faces: int = 0
     by_split: dict[str, int] = field(default_factory=dict)
     by_yaw: dict[str, int] = field(default_factory=dict)
@@ -48,6 +60,7 @@ class PrepareReport:
     flagged: int = 0
     dropped: list[tuple[str, str]] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
     figures: dict[str, float] = field(default_factory=dict)
     pictures: list[Path] = field(default_factory=list)
     written: bool = True

@@ -31,6 +31,16 @@ STEEPEST_PHOTO = 60.0
 _BATCH = 32
 
 
+def profile_path(store: Path) -> Path:
+    """Where the views of a store's faces go."""
+    return store.with_name(f"{store.stem}-profile.h5")
+
+
+def picture_of(profile: Path) -> Path:
+    """Where the picture of a store of views goes."""
+    return profile.with_name(f"{profile.stem}-views.png")
+
+
 def load_surface(out: Path, source: Path | None) -> FaceModel:
     """The dense face model that gives the depth.
 
@@ -75,7 +85,7 @@ def profile_store(
     """
     start = time.perf_counter()
     maker = _Maker(FaceStore(path), model, surface, count)
-    report = PrepareReport(path, path.with_name(f"{path.stem}-profile.h5"), "profile")
+    report = PrepareReport(path, profile_path(path), "profile", str(maker.store.attributes.get("dataset", path.stem)))
     if not len(maker.rows):
         raise InputError(
             f"{path}: no training face within {STEEPEST_PHOTO:g} degrees of yaw to make views of",
@@ -114,8 +124,8 @@ class _Maker:
 
     def attributes(self) -> dict[str, str | int]:
         """What the store records: its source's, and how the views were made."""
-        kept = ("source", "dataset", "face_model", "face_model_name", "command")
-        record = {name: self.store.attributes[name] for name in kept}
+        kept = ("source", "dataset", "face_model", "face_model_name", "command", "reannotated_origin")
+        record = {name: self.store.attributes[name] for name in kept if name in self.store.attributes}
         record["command"] += f" --profile {self.count} --surface {shlex.quote(self.surface.name)}"
         made = {"tool": f"dhm {__version__}", "layout": "profile", "surface": self.surface.name, "views": self.count}
         return record | made | {"profiled": self.store.path.name, "profiled_contents": self._contents}
@@ -171,6 +181,6 @@ def _draw_sample(labels: FaceLabels, parts: Parts, store: Path) -> Path:
         face_tile(image, labels.landmarks[row], f"{labels.yaw[row]:+.0f} {labels.names[row]}")
         for row, image in zip(chosen, parts.images(chosen), strict=True)
     ]
-    picture = store.with_name(f"{store.stem}-views.png")
+    picture = picture_of(store)
     save_png(picture, contact_sheet(tiles, columns=6))
     return picture

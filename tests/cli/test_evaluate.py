@@ -1,6 +1,7 @@
 """`dhm evaluate` as a user meets it."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -222,3 +223,26 @@ def test_data_is_asked_for(here: Path) -> None:
     result = dhm()
     assert result.exit_code == 2
     assert "--data" in result.stderr
+
+
+@pytest.mark.usefixtures("no_charts")
+def test_a_report_replaces_no_file_of_another_kind(here: Path) -> None:
+    """It replaced all that had the names of its files, and removed a robustness.png."""
+    command = ("--predictions", "truth.npz", "--data", "faces.h5", "--replicates", 100, "--report", "out")
+    names = ("report.json", "report.html", "faces.csv", "predictions.npz", "ced.png", "robustness.png")
+    Path("out").mkdir()
+    for name in names:
+        own = Path("out") / name
+        own.write_text("name,years of work")
+        result = dhm(*command)
+        assert result.exit_code == 1
+        assert f"out/{name}: exists and is not a file of dhm evaluate" in folded(result.stderr)
+        assert [path.name for path in Path("out").iterdir()] == [name]
+        assert own.read_text() == "name,years of work"
+        own.unlink()
+    shutil.copy("truth.npz", "out/predictions.npz")  # a user's points of the very form that is written
+    assert dhm(*command).exit_code == 1
+    assert dhm(*command, "--force").exit_code == 0
+    assert dhm(*command).exit_code == 0, "what it wrote itself needs no force"
+    reread = dhm(*command, "--force", "--against", "out/predictions.npz")
+    assert "out/predictions.npz: is read by this command too" in folded(reread.stderr)

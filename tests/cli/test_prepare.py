@@ -1,5 +1,6 @@
 """`dhm prepare` as users type it."""
 
+import json
 import os
 import shutil
 import signal
@@ -179,3 +180,99 @@ def test_a_killed_conversion_goes_on_and_gives_the_same_file(
     dhm(*command("whole"))
     assert (workplace / "whole" / "drawn faces.h5").read_bytes() == store.read_bytes()
     assert len(FaceStore(store)) == 24
+
+
+FOREIGN = ("report.json", "aflw2000-3d-worst.png", "aflw2000-3d.h5", "face_model.h5")
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_no_output_replaces_a_file_of_another_kind_unless_forced(workplace: Path, name: str) -> None:
+    """Only the store and the face model were looked at: report and picture replaced whatever had their names."""
+    (workplace / "data").mkdir()
+    own = workplace / "data" / name
+    own.write_text("years of work")
+    command = ("prepare", "datasets/AFLW2000", "--bfm", "BFM.mat")
+    output = dhm(*command, expect=1)
+    assert f"{name}: exists and is not a" in output
+    assert "--force" in output
+    assert own.read_text() == "years of work"
+    assert [path.name for path in (workplace / "data").iterdir()] == [name], "nothing else is written"
+    if name == FOREIGN[0]:  # once is enough
+        dhm(*command, "--force")
+        assert "aflw2000-3d" in own.read_text()
+        dhm(*command)  # what it wrote itself needs no force
+
+
+@pytest.mark.parametrize("option", ["--points", "--prior", "--table"])
+def test_no_output_is_an_input(workplace: Path, option: str) -> None:
+    """They did not count as inputs, so --force replaced them."""
+    (workplace / "data").mkdir()
+    own = workplace / "data" / "report.json"
+    own.write_text("read and written")
+    command = ("prepare", "datasets/AFLW2000", "--bfm", "BFM.mat", option, own, "--force")
+    assert "report.json: is read by this command too" in dhm(*command, expect=1)
+    assert own.read_text() == "read and written"
+
+
+def test_a_contact_sheet_replaces_no_picture_of_another(workplace: Path, face_store: Path) -> None:
+    shutil.copy(face_store, "faces.h5")
+    Path("faces.png").write_bytes(b"a photo")
+    assert "faces.png: exists and is not a picture that dhm drew" in dhm("prepare", "--show", "faces.h5", expect=1)
+    assert Path("faces.png").read_bytes() == b"a photo"
+    dhm("prepare", "--show", "faces.h5", "--force")
+    dhm("prepare", "--show", "faces.h5")
+
+
+def too_deep(folder: Path) -> None:
+    """Make folders in the folder whose path is longer than a system can name."""
+    here = os.open(folder, os.O_RDONLY)
+    for _ in range(25):
+        os.mkdir("d" * 200, dir_fd=here)
+        inside = os.open("d" * 200, os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = inside
+    os.close(here)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="paths of any length")
+def test_a_folder_that_cannot_be_read_costs_its_own_faces_only(workplace: Path) -> None:
+    """One refused the whole dataset, "cannot be read: File name too long"."""
+    too_deep(workplace / "datasets" / "AFLW2000")
+    output = dhm("prepare", "datasets/AFLW2000", "--bfm", "BFM.mat", expect=1)
+    assert "cannot be read: File name too long" in output
+    assert "all else was converted" in output
+    assert max(map(len, output.splitlines())) <= 200
+    assert len(FaceStore(Path("data/aflw2000-3d.h5"))) == 4
+    (unread,) = json.loads(Path("data/report.json").read_text())["datasets"]["aflw2000-3d"]["unread"]
+    assert "File name too long" in unread
+    shutil.rmtree(workplace / "datasets" / "AFLW2000" / ("d" * 200))
+    dhm("prepare", "datasets/AFLW2000", "--bfm", "BFM.mat")
+
+
+def test_nothing_to_do_is_said_without_torch() -> None:
+    """Its import takes seconds, which the refusal took too."""
+    code = (
+        "import sys; from dhm_cli.cli.main import app\n"
+        "try: app(['prepare'])\n"
+        "except SystemExit as end: print(end.code, sorted({'torch', 'numpy', 'cv2', 'h5py'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert "nothing to do" in result.stderr
+    assert result.stdout.strip() == "1 []"
+
+
+def test_a_format_is_no_dataset(drawn_faces: SyntheticFaces, workplace: Path) -> None:
+    """Any folder of .pts files with signs was shown as merl-rav, and found as MERL-RAV."""
+    mine = workplace / "my photos"
+    shutil.copytree(drawn_faces.folder, mine)
+    shutil.rmtree("datasets")
+    output = dhm("prepare", "--bfm", "BFM.mat")
+    assert "found images with signed .pts files in my photos" in output
+    assert "merl" not in (output + Path("data/report.json").read_text()).lower()
+    report = json.loads(Path("data/report.json").read_text())["datasets"]["my photos"]
+    assert (report["dataset"], report["format"]) == ("my photos", "signed-pts")
+    output = dhm("prepare", "my photos", "--bfm", "BFM.mat", "--name", "friends")
+    assert "friends" in output.partition("dataset")[2]
+    assert json.loads(Path("data/report.json").read_text())["datasets"]["friends"]["dataset"] == "friends"
+    refused = dhm("prepare", "my photos", "--format", "merl-rav", expect=2)
+    assert "signed-pts" in refused

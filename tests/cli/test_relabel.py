@@ -197,3 +197,12 @@ def test_a_file_of_another_kind_is_not_replaced(here: Path) -> None:
     assert result.exit_code != 0
     assert "not a store of dhm" in " ".join(result.output.split())
     assert Path("new/faces.h5").read_text(encoding="utf-8") == "my notes"
+
+
+def test_the_picture_replaces_no_other(here: Path) -> None:
+    Path("new").mkdir()
+    Path("new/faces-moved.png").write_bytes(b"a photo")
+    result = dhm("relabel", "data/faces.h5", "--model", "net.onnx", "--out", "new")
+    assert result.exit_code == 1
+    assert "faces-moved.png: exists and is not a picture that dhm drew" in result.stderr
+    assert Path("new/faces-moved.png").read_bytes() == b"a photo"

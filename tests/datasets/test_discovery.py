@@ -59,7 +59,7 @@ def test_merl_labels_without_photos(tmp_path: Path) -> None:
     examples.write_merl_rav(tmp_path)
     for image in tmp_path.rglob("*.jpg"):
         image.unlink()
-    with pytest.raises(InputError, match=r"no faces of MERL-RAV.*seen: 10 \.pts") as error:
+    with pytest.raises(InputError, match=r"no faces of images with signed.*seen: 10 \.pts") as error:
         find_layout(tmp_path).samples(tmp_path)
     assert "AFLW" in error.value.hint
 
@@ -85,7 +85,7 @@ def write_everything(root: Path) -> dict[str, str]:
         "deep/er/AFLW2000": "aflw2000-3d",
         "LS3D-W": "ls3d-w",
         "300VW": "300vw",
-        "merl": "merl-rav",
+        "merl": "signed-pts",
         "mine/faces": "pts",
     }
 
@@ -96,7 +96,7 @@ def test_discover(tmp_path: Path) -> None:
     assert {path.relative_to(tmp_path).as_posix(): layout.name for path, layout in found} == expected
     deeper = discover(tmp_path, set(), depth=5)
     assert tmp_path / "a" / "b" / "c" / "d" / "e" in [path for path, _ in deeper]
-    with pytest.raises(InputError, match="several datasets: 300vw, 300w-lp, aflw2000-3d, ls3d-w, merl-rav, pts"):
+    with pytest.raises(InputError, match="several datasets: 300vw, 300w-lp, aflw2000-3d, ls3d-w, pts, signed-pts"):
         find_layout(tmp_path)
 
 

@@ -29,7 +29,7 @@ def test_merl_rav_by_its_folders(tmp_path: Path) -> None:
     examples.write_merl_rav(tmp_path)
     layout = find_layout(tmp_path)
     samples = by_name(tmp_path)
-    assert layout.name == "merl-rav"
+    assert layout.name == "signed-pts"
     assert len(samples) == 10
     sample = samples["left/trainset/image00001.jpg"]
     assert (sample.subset, sample.split) == ("trainset/left", "train")
@@ -48,8 +48,8 @@ def test_merl_rav_by_its_signs(tmp_path: Path, value: list[float] | None) -> Non
         if number == 29:
             points[5] = -points[5] if value is None else value
         examples.write_pts(examples.write_image(tmp_path / "x" / f"{number}.jpg").with_suffix(".pts"), points)
-    assert find_layout(tmp_path).name == "merl-rav"
-    assert find_layout(tmp_path, "merl-rav").name == "merl-rav"
+    assert find_layout(tmp_path).name == "signed-pts"
+    assert find_layout(tmp_path, "signed-pts").name == "signed-pts"
     plain = find_layout(tmp_path, "pts")
     truth = plain.read({s.name: s for s in plain.samples(tmp_path)}["x/29.jpg"], *SIZE)
     assert (truth.visibility == VISIBLE).all()
@@ -61,8 +61,8 @@ def test_some_folders_without_occlusion(tmp_path: Path) -> None:
     for folder in ("one", "two"):
         examples.write_pts(examples.write_image(tmp_path / folder / "a.jpg").with_suffix(".pts"), curve)
         curve[3] = -1
-    assert {layout.name for _, layout in discover(tmp_path, set())} == {"pts", "merl-rav"}
-    assert find_layout(tmp_path).name == "merl-rav"
+    assert {layout.name for _, layout in discover(tmp_path, set())} == {"pts", "signed-pts"}
+    assert find_layout(tmp_path).name == "signed-pts"
 
 
 def test_splits_from_the_names_of_folders(tmp_path: Path) -> None:

@@ -8,10 +8,10 @@ from dhm_cli.drawing.faces import (
     PREDICTION_COLOUR,
     TILE,
     TRUTH_COLOUR,
+    comparison_sheet,
     comparison_tile,
     draw_landmarks,
     evolution_sheet,
-    gallery_sheet,
 )
 
 GREY = np.full((300, 400, 3), 90, np.uint8)
@@ -147,18 +147,34 @@ def test_a_face_that_was_not_found_shows_the_truth_alone() -> None:
     assert not near(tile, PREDICTION_COLOUR, np.argwhere(np.ones((200, 200)))[:, ::-1]).any()
 
 
-def test_gallery_has_a_legend_and_headings() -> None:
-    red, blue = (np.full((TILE + LINE, TILE, 3), colour, np.uint8) for colour in ((255, 0, 0), (0, 0, 255)))
-    sheet = gallery_sheet([("best", [red] * 3), ("none", []), ("worst", [blue])], columns=2)
-    heading, row = 30, TILE + LINE
-    assert sheet.shape == (3 * heading + 3 * row, 2 * TILE, 3)
-    legend = sheet[:heading].reshape(-1, 3).tolist()
-    assert list(TRUTH_COLOUR) in legend
-    assert list(PREDICTION_COLOUR) in legend
-    assert (sheet[2 * heading : 2 * heading + row] == (255, 0, 0)).all()
-    assert (sheet[-row:, :TILE] == (0, 0, 255)).all()
-    assert np.ptp(sheet[-row:, TILE:]) == 0, "filled up with dark"
-    assert (sheet[heading : 2 * heading] > 200).any()
+def test_points_that_nobody_labelled_are_left_out_of_a_comparison() -> None:
+    """A face of AFLW has up to 21 of the 68: they were not drawn at all, nor could they be."""
+    truth = face(150, 100, 100)
+    some = truth + np.array([9, 9, 0])
+    some[1::2] = np.nan
+    tile = comparison_tile(GREY, truth, some, None, 200)
+    at = (some[:, :2] - (200, 150)) * 200 / 135 + 99.5
+    assert near(tile, PREDICTION_COLOUR, at[::2]).all()
+    between = ((at[:-2:2] + at[2::2]) / 2)[:5]  # of the jaw: no curve over a gap
+    assert not near(tile, PREDICTION_COLOUR, between).any()
+    assert near(tile, TRUTH_COLOUR, (truth[:, :2] - (200, 150)) * 200 / 135 + 99.5).mean() > 0.8
+
+
+def test_a_comparison_sheet_has_a_legend() -> None:
+    """Pictures of moved labels had none: only the terminal said what white and orange are."""
+    red, blue = (np.full((TILE + LINE, 2 * TILE, 3), colour, np.uint8) for colour in ((255, 0, 0), (0, 0, 255)))
+    sheet = comparison_sheet([red, red, blue], 2, "old labels", "new labels")
+    legend, row = 30, TILE + LINE
+    assert sheet.shape == (legend + 2 * row, 4 * TILE, 3)
+    colours = sheet[:legend].reshape(-1, 3).tolist()
+    assert list(TRUTH_COLOUR) in colours
+    assert list(PREDICTION_COLOUR) in colours
+    assert (sheet[legend : legend + row] == (255, 0, 0)).all()
+    assert (sheet[-row:, : 2 * TILE] == (0, 0, 255)).all()
+    assert np.ptp(sheet[-row:, 2 * TILE :]) == 0, "filled up with dark"
+    other = comparison_sheet([red, red, blue], 2, "old labels", "another meaning")
+    assert (other[:legend] != sheet[:legend]).any()
+    assert (sheet[:legend, -20:] == sheet[0, 0]).all(), "the text is not cut"
 
 
 def test_faces_are_numbered_where_there_are_several() -> None:

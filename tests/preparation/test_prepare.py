@@ -1,6 +1,7 @@
 """`dhm prepare` on drawn faces whose truth is known."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from dhm_cli.data.store import SPLITS, FaceStore
 from dhm_cli.errors import InputError
 from dhm_cli.geometry.landmarks import face_size
 from dhm_cli.morphable.face_model import FaceModel
+from dhm_cli.preparation import shards
 from dhm_cli.preparation.options import PrepareOptions
 from dhm_cli.preparation.prepare import prepare_face_model, prepare_folder
 
@@ -312,3 +314,28 @@ def test_the_results_may_lie_in_the_dataset(drawn_faces: SyntheticFaces, toy_mod
         report = prepare_folder(tmp_path / "faces", toy_model, tmp_path / "faces" / "data", PrepareOptions())
         assert report.dropped == []
         assert sorted(FaceStore(report.store).labels.names) == good
+
+
+def test_a_disk_that_fills_is_an_error_and_a_later_run_gives_the_same_bytes(
+    drawn_faces: SyntheticFaces,
+    toy_model: FaceModel,
+    small_disk: Path,
+    filling_disk: Callable[[Callable[[], object], int], set[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Wherever it happens, in the face model, a part, the picture, the report or the store; HDF5 crashed there."""
+    monkeypatch.setattr(shards, "PART", 2)
+    copy_few(drawn_faces, tmp_path / "faces")
+    write_face_model_mat(toy_model, tmp_path / "BFM.mat")
+
+    def prepare(out: Path) -> None:
+        model = prepare_face_model(tmp_path / "BFM.mat", out)
+        prepare_folder(tmp_path / "faces", model, out, PrepareOptions(), workers=1)
+
+    prepare(tmp_path / "whole")
+    full = filling_disk(lambda: prepare(small_disk / "out"), 60_000)
+    assert {"face_model.h5", "faces.h5"} <= full
+    for name in ("face_model.h5", "faces.h5", "faces-worst.png"):
+        assert (small_disk / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    assert not list((small_disk / "out").glob(".*"))

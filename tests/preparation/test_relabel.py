@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from dhm_cli.data.store import FaceLabels, FaceStore, write_store
 from dhm_cli.errors import InputError
 from dhm_cli.geometry.landmarks import MIRROR, face_size
 from dhm_cli.inference.engines import Answer
+from dhm_cli.morphable import fitting
 from dhm_cli.morphable.face_model import FaceModel
 from dhm_cli.morphable.location import FACE_MODEL
 from dhm_cli.preparation import relabel as workflow
@@ -140,7 +142,7 @@ def relabelled(prepared: Path, truth: FaceLabels, tmp_path_factory: pytest.TempP
     engine, fits = SeeingEngine(truth.landmarks), []
 
     def fit(*arguments: Any) -> Relabelled:
-        fits.append(arguments[-2:])
+        fits.append(arguments[4:6])
         return relabel(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -188,7 +190,7 @@ def test_stores_are_written_with_new_labels_and_the_old_images(
 
 
 def test_reports_of_stores(relabelled: tuple[Path, Any, Any], truth: FaceLabels) -> None:
-    out, (first, second), said = relabelled
+    out, (first, second), _ = relabelled
     assert (first.faces, first.left_out, second.faces, second.left_out) == (20, 1, 6, 0)
     assert first.reasons == {"human points": 1, "prior": 0, "network": 0, "mirror images": 0}
     found = FaceStore(out / "faces.h5").labels
@@ -198,9 +200,37 @@ def test_reports_of_stores(relabelled: tuple[Path, Any, Any], truth: FaceLabels)
     assert 0.3 < first.agreement["prior"] < 1.0
     assert second.agreement["prior"] == 0
     assert second.bias == pytest.approx(0, abs=0.2)
-    assert said[0] == ("faces", 0, 20)
-    assert ("faces", 20, 20) in said
-    assert said[-1] == ("more", 6, 6)
+
+
+def test_the_bar_moves_through_the_fit_too(
+    prepared: Path, truth: FaceLabels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stood at 100 % from the network's last answer to the end, for minutes: the fit and the writing said nothing.
+
+    Now the network's full bar makes room for the fit's at 0, and no bar is full before its work is done.
+    """
+    monkeypatch.setattr(fitting, "_CHUNK", 8)
+    said: list[tuple[str, int, int]] = []
+    jobs = [RelabelJob(prepared / "faces.h5"), RelabelJob(prepared / "more.h5")]
+    descend, fits = fitting._to_fit, []
+
+    def fit(*arguments: Any) -> fitting.Fit:
+        fits.append(said[-1])
+        return descend(*arguments)
+
+    monkeypatch.setattr(fitting, "_to_fit", fit)
+    relabel_stores(jobs, SeeingEngine(truth.landmarks), tmp_path, progress=lambda *call: said.append(call))
+    whole = [
+        (f"{name}: {stage}", faces) for name, faces in (("faces", 20), ("more", 6)) for stage in ("fit", "writing")
+    ]
+    stages = [("faces: network", 20), ("more: network", 6), *whole]
+    assert [key for key, _ in groupby((stage, total) for stage, _, total in said)] == stages
+    for stage, total in stages:
+        done = [done for name, done, _ in said if name == stage]
+        assert done[0] == 0
+        assert done[-1] == total not in done[:-1]
+    # What the bar shows when each chunk's fit ends: never that all of it is done.
+    assert fits == [("faces: fit", 0, 20), ("faces: fit", 8, 20), ("faces: fit", 16, 20), ("more: fit", 0, 6)]
 
 
 @pytest.fixture
@@ -239,8 +269,9 @@ def test_a_killed_run_loses_only_the_last_seconds(
     monkeypatch.setattr(unfinished_module, "_SAVE_EVERY", 0.0)
     kept: list[bool] = []
 
-    def progress(name: str, done: int, total: int) -> None:
-        kept.append((tmp_path / f".{name}-network.npz").exists())
+    def progress(stage: str, done: int, total: int) -> None:
+        if stage == "faces: network":
+            kept.append((tmp_path / ".faces-network.npz").exists())
 
     relabel_stores([RelabelJob(prepared / "faces.h5")], SeeingEngine(truth.landmarks), tmp_path, progress=progress)
     assert kept == [False, True, True, True]
@@ -332,3 +363,22 @@ def test_what_is_refused_before_the_network_is_asked(
     assert engine.calls == 0
     assert not (tmp_path / "o").exists()
     assert sorted(prepared.iterdir()) == before
+
+
+def test_a_disk_that_fills_is_an_error_and_a_later_run_gives_the_same_bytes(
+    relabelled: tuple[Path, Any, Any],
+    prepared: Path,
+    truth: FaceLabels,
+    small_disk: Path,
+    filling_disk: Callable[[Callable[[], object], int], set[str]],
+) -> None:
+    """The message named the file that was copied in place of the one that had no room; HDF5 crashed."""
+    jobs = [RelabelJob(prepared / "faces.h5", prepared / "prior.npz"), RelabelJob(prepared / "more.h5", trust=0.5)]
+    out = small_disk / "new"
+    full = filling_disk(lambda: relabel_stores(jobs, SeeingEngine(truth.landmarks), out, ["jaw"]), 60_000)
+    assert {"face_model.h5", "faces.h5"} & full
+    assert full <= {"face_model.h5", "faces.h5", "more.h5", "faces-moved.png", "more-moved.png",
+                    ".faces-network.npz", ".more-network.npz"}  # fmt: skip
+    for name in ("faces.h5", "more.h5", "face_model.h5", "faces-moved.png", "more-moved.png"):
+        assert (out / name).read_bytes() == (relabelled[0] / name).read_bytes(), name
+    assert not list(out.glob(".*"))

@@ -12,6 +12,7 @@ from dhm_cli.data.store import SPLITS, FaceStore, write_store
 from dhm_cli.errors import InputError
 from dhm_cli.morphable.face_model import FaceModel
 from dhm_cli.preparation import shards as parts
+from dhm_cli.preparation import turned_views
 from dhm_cli.preparation.inspection import check_store
 from dhm_cli.preparation.report import PrepareReport
 from dhm_cli.preparation.turned_views import STEEPEST_PHOTO, load_surface, profile_store
@@ -127,3 +128,16 @@ def test_the_surface(store: Path, dense_model: FaceModel, tmp_path: Path) -> Non
     surface = load_surface(tmp_path, None)
     assert surface.mesh is not None
     assert surface.hash() == dense_model.hash()
+
+
+@pytest.mark.parametrize("origin", [None, 1])
+def test_views_keep_how_pixels_were_counted(
+    store: Path, toy_model: FaceModel, dense_model: FaceModel, tmp_path: Path, origin: int | None
+) -> None:
+    """The store of views lost the record of --reannotated-origin."""
+    source = FaceStore(store)
+    rows, record = np.arange(len(source)), {} if origin is None else {"reannotated_origin": origin}
+    about = source.attributes | record
+    write_store(tmp_path / "again.h5", source.encoded_images(rows), source.sizes, source.labels, about)
+    views = turned_views._Maker(FaceStore(tmp_path / "again.h5"), toy_model, dense_model, 1)
+    assert views.attributes().get("reannotated_origin") == origin
