@@ -32,53 +32,75 @@ bench: $(VENV)/.installed ## Measure speed: networks, photos, folders, two proce
 		--processes 2 --json bench/speed.json --plot bench/speed.png
 
 # The shipped networks anew, from a folder with the data that their model cards name: two rounds of a network and better
-# labels, then both networks. A training that was stopped goes on where it was.
+# labels, then the networks, and what they know about their own errors. A training that was stopped goes on where it was.
 DATA ?= data-source
 WORK ?= train-default
 ROUND_STEPS ?= 15000
 FINAL_STEPS ?= 50000
+TINY_STEPS ?= 15000
+DOUBTS_STEPS ?= 3000
+# name, folder, its part, options
 prepare = $(BIN)/dhm prepare $(DATA)/$(2)/$(3) --name $(1) --bfm $(DATA)/bfm/BFM68.mat --out $(WORK)/prepared $(4)
+resumed = $$(test ! -e $(WORK)/$(1)/state.safetensors || echo --resume)
+# run folder, architecture, steps, folder of labels, options
 train = $(BIN)/dhm train --arch $(2) --steps $(3) --validate-every 1000 --out $(WORK)/$(1) $(5) \
 	--data $(WORK)/$(4)/merl.h5 --data $(WORK)/$(4)/extra.h5=0.8 --data $(WORK)/$(4)/cfp.h5=0.6 \
-	--data $(WORK)/$(4)/lfw.h5=0.3 --data $(WORK)/$(4)/ytf.h5=0.35 $$(test ! -e $(WORK)/$(1)/state.safetensors || echo --resume)
+	--data $(WORK)/$(4)/lfw.h5=0.3 --data $(WORK)/$(4)/ytf.h5=0.35 $(call resumed,$(1))
 relabel = $(BIN)/dhm relabel --model $(WORK)/$(1)/best.safetensors --out $(WORK)/$(2) --follow-prior jaw --follow-prior nose \
 	--trust ytf=0.5 $(WORK)/prepared/merl.h5=$(DATA)/aflw_merl68/teacher68.npz \
 	$(WORK)/prepared/extra.h5=$(DATA)/aflw_extra/teacher68.npz $(WORK)/prepared/cfp.h5=$(DATA)/cfp/teacher68.npz \
-	$(WORK)/prepared/lfw.h5=$(DATA)/lfw_extra/teacher68.npz $(WORK)/prepared/ytf.h5
+	$(WORK)/prepared/lfw.h5=$(DATA)/lfw_extra/teacher68.npz $(WORK)/prepared/ytf.h5 $(WORK)/prepared/w300.h5
+doubts = printf '[network]\nuncertainty = true\n[training]\nlearned = "doubts"\nnot_face_share = 0.25\n\
+[training.augmentation]\nsurround = 0.1\ncover = 0.1\n' > $(WORK)/doubts.toml
 export = $(BIN)/dhm export --model $(WORK)/$(1)/best.safetensors --precision float16 --out $(WORK)/$(1).safetensors && \
 	$(BIN)/dhm export --model $(WORK)/$(1).safetensors --precision float16 --out $(WORK)/$(1).onnx --data $(WORK)/$(2)/merl.h5
 
 train-default: $(VENV)/.installed ## Train the shipped networks: make train-default DATA=folder (hours)
-	$(call prepare,merl,aflw_merl68,faces,--prior $(DATA)/aflw_merl68/teacher68.npz --table $(DATA)/aflw_merl68/faces.csv)
+	$(call prepare,merl,aflw_merl68,faces,--prior $(DATA)/aflw_merl68/teacher68.npz --table $(DATA)/aflw_merl68/faces.csv \
+		--self-occlusion)
 	$(call prepare,extra,aflw_extra,faces,--prior $(DATA)/aflw_extra/teacher68.npz --split train \
 		--points $(DATA)/aflw_extra/labels21.npz)
 	$(call prepare,cfp,cfp,faces,--prior $(DATA)/cfp/teacher68.npz --split train)
 	$(call prepare,lfw,lfw_extra,faces,--prior $(DATA)/lfw_extra/teacher68.npz --split train)
 	$(call prepare,ytf,ytf68,train,--split train)
+	$(BIN)/python tests/photo_split.py $(DATA)/w300/faces.csv $(WORK)/w300.csv
+	$(call prepare,w300,w300,faces,--table $(WORK)/w300.csv)
 	$(call train,round1,fast-x2,$(ROUND_STEPS),prepared)
 	$(call relabel,round1,labels1)
 	$(call train,round2,fast-x2,$(ROUND_STEPS),labels1,--init $(WORK)/round1/best.safetensors)
 	$(call relabel,round2,labels2)
 	$(call train,fast,fast,$(FINAL_STEPS),labels2)
 	$(call train,fast-x2,fast-x2,$(FINAL_STEPS),labels2,--init $(WORK)/round2/best.safetensors)
-	$(call export,fast,labels2)
-	$(call export,fast-x2,labels2)
+	$(call train,tiny,tiny,$(TINY_STEPS),labels2,--data $(WORK)/labels2/w300.h5=0.8)
+	$(doubts)
+	$(call train,fast-doubts,fast,$(DOUBTS_STEPS),labels2,--init $(WORK)/fast/best.safetensors \
+		--config $(WORK)/doubts.toml --not-faces $(DATA)/not_faces --data $(WORK)/labels2/w300.h5=0.4)
+	$(call train,fast-x2-doubts,fast-x2,$(DOUBTS_STEPS),labels2,--init $(WORK)/fast-x2/best.safetensors \
+		--config $(WORK)/doubts.toml --not-faces $(DATA)/not_faces --data $(WORK)/labels2/w300.h5=0.4)
+	$(call export,tiny,labels2)
+	$(call export,fast-doubts,labels2)
+	$(call export,fast-x2-doubts,labels2)
 
 # The accuracy figures of the README and the model cards, from the folder of data that the cards name; minutes.
 MEASURED := accuracy
-score = $(BIN)/dhm evaluate --model $(1) --data $(MEASURED)/labels/merl.h5 --report $(MEASURED)/$(2) $(3)
+score = $(BIN)/dhm evaluate --model $(1) --data $(MEASURED)/labels/$(4).h5 --report $(MEASURED)/$(2) $(3)
+source = $(BIN)/dhm prepare $(DATA)/$(2)/faces --name $(1) --bfm $(DATA)/bfm/BFM68.mat --out $(MEASURED)/prepared $(3)
 
 accuracy: $(VENV)/.installed ## Measure the figures of README and cards: make accuracy DATA=folder
-	test -e $(MEASURED)/labels/merl.h5 || { $(BIN)/dhm prepare $(DATA)/aflw_merl68/faces --name merl \
-		--bfm $(DATA)/bfm/BFM68.mat --out $(MEASURED)/prepared --prior $(DATA)/aflw_merl68/teacher68.npz \
-		--table $(DATA)/aflw_merl68/faces.csv && $(BIN)/dhm relabel --model fast-x2 --out $(MEASURED)/labels \
-		--follow-prior jaw --follow-prior nose $(MEASURED)/prepared/merl.h5=$(DATA)/aflw_merl68/teacher68.npz; }
-	$(call score,fast,fast)
-	$(call score,fast-x2,fast-x2,--against fast)
-	$(call score,fast,fast-detector,--protocol detector)
-	$(call score,fast-x2,fast-x2-detector,--protocol detector)
-	$(call score,fast,fast-jitter,--protocol jitter)
-	$(call score,fast-x2,fast-x2-jitter,--protocol jitter)
+	test -e $(MEASURED)/labels/w300.h5 || { $(call source,merl,aflw_merl68,--prior $(DATA)/aflw_merl68/teacher68.npz \
+		--table $(DATA)/aflw_merl68/faces.csv --self-occlusion) && \
+		$(BIN)/python tests/photo_split.py $(DATA)/w300/faces.csv $(MEASURED)/w300.csv && \
+		$(call source,w300,w300,--table $(MEASURED)/w300.csv) && \
+		$(BIN)/dhm relabel --model fast-x2 --out $(MEASURED)/labels --follow-prior jaw --follow-prior nose \
+		$(MEASURED)/prepared/merl.h5=$(DATA)/aflw_merl68/teacher68.npz $(MEASURED)/prepared/w300.h5; }
+	$(call score,fast,fast,--not-faces $(DATA)/not_faces,merl)
+	$(call score,fast-x2,fast-x2,--against fast --not-faces $(DATA)/not_faces,merl)
+	$(call score,fast,fast-detector,--protocol detector --not-faces $(DATA)/not_faces,merl)
+	$(call score,fast-x2,fast-x2-detector,--protocol detector --not-faces $(DATA)/not_faces,merl)
+	$(call score,fast,fast-jitter,--protocol jitter,merl)
+	$(call score,fast-x2,fast-x2-jitter,--protocol jitter,merl)
+	$(call score,fast,fast-roll,--protocol roll,w300)
+	$(call score,fast-x2,fast-x2-roll,--protocol roll,w300)
 	$(BIN)/python tests/human_points.py $(MEASURED)/prepared/merl.h5 $(MEASURED)/fast $(MEASURED)/fast-x2
 
 wheel-check: $(VENV)/.installed ## Build the wheel and use it away from the source

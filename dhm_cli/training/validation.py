@@ -66,7 +66,7 @@ class Validation:
         if network.config.uncertainty:
             self._calibrate(network)
         result = nme_by_yaw(nme, self.yaw)
-        is_best = result["mean_of_bins"] < self.best
+        is_best = result["mean_of_bins"] <= self.best  # the later where the landmarks do not change
         self.best = min(self.best, result["mean_of_bins"])
         if self._processes.is_main:
             folder, step = self._folder, record["step"]
