@@ -273,3 +273,19 @@ def test_flagged_faces_are_not_trained_on(face_store: Path, tmp_path: Path) -> N
     validation = replace(labels, split=np.full(len(store), SPLITS.index("val"), np.uint8))
     write_store(tmp_path / "b.h5", store.encoded_images(rows), store.sizes, validation, {})
     assert len(load_faces([(FaceStore(tmp_path / "b.h5"), 1.0)], "val")) == len(store)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("landmarks", np.nan), ("landmarks", 7.0), ("parameters", np.inf), ("yaw", np.nan)]
+)
+def test_labels_that_are_no_numbers_are_refused(face_store: Path, tmp_path: Path, name: str, value: float) -> None:
+    """Training on a store with a NaN among its labels ended with a traceback."""
+    store, path = FaceStore(face_store), tmp_path / "damaged.h5"
+    row = store.labels.in_split("train")[2]
+    damaged = getattr(store.labels, name).copy()
+    damaged[row] = value
+    everything = store.encoded_images(np.arange(len(store)))
+    write_store(path, everything, store.sizes, replace(store.labels, **{name: damaged}), {})
+    with pytest.raises(FormatError, match=rf"damaged\.h5: 1 face has labels .*such as {store.labels.names[row]}"):
+        load_faces([(FaceStore(path), 1.0)], "train")
+    assert len(load_faces([(FaceStore(path), 1.0)], "val"))
