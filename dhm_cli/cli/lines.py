@@ -9,6 +9,8 @@ WIDTH = 80
 # What a reader may want to copy: a command, or an option with its value, and the options and paths behind it.
 _OPTION = r"--?[A-Za-z][\w-]*(?: [^\s-]\S*)?"
 _WHOLE = re.compile(rf"(?:\b(?:dhm [a-z]+|pip install)|(?<!\S){_OPTION})(?: (?:{_OPTION}|\S*[./=]\S*))*")
+# Longer than a line and no path: lists without blanks in messages of libraries.
+_ENDLESS = re.compile(rf"(?<!\S)[^\s/]{{{WIDTH},}}(?!\S)")
 # Stands for a blank that must not become a line break; no text that was made printable holds it.
 _GLUE = "\0"
 
@@ -35,7 +37,8 @@ def wrapped(text: str, indent: str = "", start: str = "") -> str:
         indent: before every line but the first.
         start: before the first line; the first word stays beside it.
     """
-    glued = _WHOLE.sub(lambda found: found[0].replace(" ", _GLUE), printable(text))
+    broken = _ENDLESS.sub(lambda found: found[0].replace(",", ", "), printable(text))
+    glued = _WHOLE.sub(lambda found: found[0].replace(" ", _GLUE), broken)
     lines = [
         textwrap.fill(
             line,

@@ -65,8 +65,9 @@ def prepare(
         str,
         typer.Option(
             "--format",
-            help="Dataset layout; points: images whose labels are in --points or --prior.",
-            metavar=f"[{'|'.join(_FORMATS)}]",
+            help="Dataset layout; points: images whose labels are in --points or --prior. "
+            f"One of {', '.join(_FORMATS)}.",
+            metavar="<name>",  # the list would be broken within a name at 80 columns
             parser=_known_format,
         ),
     ] = "auto",

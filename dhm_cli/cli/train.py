@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dhm_cli.cli.lines import say, wrapped
+from dhm_cli.cli.lines import say
 from dhm_cli.cli.tables import print_table
 from dhm_cli.config.networks import DhmConfig, FastDhmConfig
 from dhm_cli.config.run import RunSettings, resolve
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # Fig. 6a of Sun et al. 2018: the whole, without recurrence, without 3D heat maps.
 _ABLATION = ("dhm", "3dcnn", "2drnn")
+# Longer lists of values would be broken within a name where the help stands in 80 columns.
+_BROADEST = 22
 _RUN, _NETWORK, _TRAINING, _MACHINE = "Run", "Network", "Training", "Machine"
 
 
@@ -27,9 +29,12 @@ def _setting(settings: type[Settings], name: str, panel: str | None = None, help
     The names are no `Literal`: what is none of them is refused with the setting's own message.
     """
     choices = settings.rules()[name].choices
+    sentence, metavar = help or settings.sentences()[name], f"[{'|'.join(choices)}]" if choices else None
+    if metavar and len(metavar) > _BROADEST:
+        sentence, metavar = f"{sentence} One of {', '.join(choices)}.", "<name>"
     return typer.Option(
-        help=help or settings.sentences()[name],
-        metavar=f"[{'|'.join(choices)}]" if choices else None,
+        help=sentence,
+        metavar=metavar,
         autocompletion=(lambda incomplete: [c for c in choices if c.startswith(incomplete)]) if choices else None,
         show_default=False,
         rich_help_panel=panel,
@@ -210,8 +215,8 @@ def _train_one(settings: RunSettings, out: Path, options: "RunOptions", processe
             speed = {"faces/s": f"{progress.samples_per_second:.0f}", "waiting": f"{progress.waiting:.0%}"}
             bar.set_postfix(loss=f"{progress.loss:.4f}", **speed, refresh=False)
             if progress.validation is not None and processes.is_main:
-                bins = "  ".join(f"{name} {value:.2f}" for name, value in progress.validation.items())
-                bar.write(wrapped(f"step {progress.step}: validation NME %  {bins}", "  "))
+                bins = "  ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in progress.validation.items())
+                bar.write(f"step {progress.step}: validation NME %\n  {bins}")
 
         try:
             trainer.run(show)

@@ -78,9 +78,11 @@ def load_faces(stores: Sequence[tuple[FaceStore, float]], split: str) -> Faces:
         split: train, val or test.
 
     Raises:
-        FormatError: a store is shorter than its table of images says.
+        FormatError: a store is shorter than its table of images says, or has labels that are no numbers.
     """
     chosen = [(store, store.labels.in_split(split)) for store, _ in stores]
+    for store, rows in chosen:
+        store.check_labels(rows)
     names = [f"{store.path.name}: {name}" for store, rows in chosen for name in store.labels.names[rows]]
     sizes = np.concatenate([store.sizes[rows] for store, rows in chosen])
     offsets = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])

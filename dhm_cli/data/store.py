@@ -17,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dhm_cli.errors import FormatError, InputError
+from dhm_cli.geometry.landmarks import face_size
 from dhm_cli.io.hdf5 import new_hdf5, open_hdf5
+from dhm_cli.io.pts import FARTHEST
 from dhm_cli.runtime.hashing import SHORT
 
 FILE_FORMAT = "dhm-faces"
@@ -109,6 +111,13 @@ class FaceLabels:
         """Rows of a split (train, val or test); flagged faces are left out of train."""
         inside = self.split == SPLITS.index(split)
         return np.flatnonzero(inside & (self.flagged == 0) if split == "train" else inside)
+
+    def usable(self) -> NDArray[np.bool_]:
+        """(N,): whether a face's landmarks are pixel positions, not all one, and its pose consists of numbers."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            placed = (np.abs(self.landmarks) < FARTHEST).all(axis=(1, 2)) & (face_size(self.landmarks) >= 1)
+        posed: NDArray[np.bool_] = np.isfinite(self.yaw) & np.isfinite(self.parameters).all(axis=1)
+        return placed & posed
 
     @staticmethod
     def join(parts: "list[FaceLabels]") -> "FaceLabels":
@@ -240,6 +249,25 @@ class FaceStore:
         short = f"{network[:8]}…" if len(network) > 8 else network
         asked = f"{name} ({short})" if name and network else name or short or "a network"
         return f"relabelled by {asked}{f' on {date}' if date else ''}: fitted to human points, a prior and that network"
+
+    def check_labels(self, rows: NDArray[np.integer], usable: NDArray[np.bool_] | None = None) -> None:
+        """Check that some faces can be learned and scored.
+
+        Args:
+            rows: the faces.
+            usable: whether each can be; None for what `FaceLabels.usable` says.
+
+        Raises:
+            FormatError: a face cannot; names one.
+        """
+        usable = self.labels.take(rows).usable() if usable is None else usable
+        if not usable.all():
+            bad = self.labels.names[rows[~usable]]
+            raise FormatError(
+                f"{self.path}: {len(bad):,} {'face has' if len(bad) == 1 else 'faces have'} labels that are no pixel "
+                f"positions or all one, such as {bad[0]}",
+                "see `dhm prepare --check`, and prepare the store again",
+            )
 
     def fingerprint(self) -> str:
         """Short hash of the labels and the images' sizes, computed from what is in the file."""

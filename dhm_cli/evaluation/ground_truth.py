@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dhm_cli.data.store import SPLITS, FaceLabels, FaceStore
-from dhm_cli.errors import FormatError, InputError
+from dhm_cli.errors import InputError
 from dhm_cli.geometry.landmarks import face_size
 from dhm_cli.io.pts import FARTHEST
 from dhm_cli.metrics.landmark_error import YAW_BINS, in_yaw_bin
@@ -98,19 +98,16 @@ def load_ground_truth(path: Path, label_set: str = "original", split: str | None
         hint = "prepare AFLW2000-3D with its second labels: dhm prepare AFLW2000 --reannotated FILE.npy"
         raise InputError(f"{path}: has no re-annotated points", hint)
     truth = GroundTruth(store, chosen, label_set, rows, store.labels.take(rows))
-    _check_points(path, truth)
+    _check_points(truth)
     return truth
 
 
-def _check_points(path: Path, truth: GroundTruth) -> None:
-    with np.errstate(invalid="ignore"):
-        sane = (np.abs(truth.landmarks) < FARTHEST).all(axis=(1, 2)) & (face_size(truth.landmarks) >= 1)
-        sane &= (np.abs(truth.faces.landmarks) < FARTHEST).all(axis=(1, 2)) & (face_size(truth.faces.landmarks) >= 1)
-        sane &= np.isfinite(truth.faces.yaw) & np.isfinite(truth.pose).all(axis=1)
-    if not sane.all():
-        name = truth.faces.names[~sane][0]
-        text = f"{path}: {(~sane).sum():,} faces have labels that are no pixel positions or all one, such as {name}"
-        raise FormatError(text, "see `dhm prepare --check`, and prepare the store again")
+def _check_points(truth: GroundTruth) -> None:
+    usable = truth.faces.usable()
+    if truth.label_set == "reannotated":
+        with np.errstate(invalid="ignore"):
+            usable &= (np.abs(truth.landmarks) < FARTHEST).all(axis=(1, 2)) & (face_size(truth.landmarks) >= 1)
+    truth.store.check_labels(truth.rows, usable)
 
 
 def check_choice(flag: str, value: str, known: Sequence[str]) -> None:

@@ -108,13 +108,19 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
 
     Raises:
         FormatError: it refers to another file.
-        OSError: it cannot be opened, as h5py says.
+        OSError: it cannot be opened, or is damaged, as HDF5 says.
     """
-    with h5py.File(path, "r") as file:
-        found = file.visititems_links(lambda name, link: _outside(file, name, link))
-        if found is not None:
-            raise FormatError(f"{path}: {found}", "ask its maker for a file that holds all its data")
-        yield file
+    try:
+        with h5py.File(path, "r") as file:
+            try:
+                found = file.visititems_links(lambda name, link: _outside(file, name, link))
+            except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+                raise OSError(f"damaged: {error}") from error
+            if found is not None:
+                raise FormatError(f"{path}: {found}", "ask its maker for a file that holds all its data")
+            yield file
+    except (RuntimeError, SystemError) as error:  # h5py's, where HDF5 stumbles over damaged bytes
+        raise OSError(f"damaged: {error.__cause__ or error}") from error
 
 
 def _outside(file: h5py.File, name: str, link: h5py.HardLink | h5py.SoftLink | h5py.ExternalLink) -> str | None:

@@ -101,8 +101,11 @@ def relabel_stores(
 
     Raises:
         InputError: a store or prior is unusable, or would be overwritten.
+        FormatError: a store is damaged.
     """
     stores = [FaceStore(job.store) for job in jobs]
+    for store in stores:
+        store.check_labels(np.arange(len(store)))
     face_model = face_model_beside(stores[0].path)
     basis = _face_model(face_model, stores)
     _check(jobs, out, follow)

@@ -4,7 +4,8 @@ The state file holds weights, averaged weights, optimiser moments, counters and 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -144,19 +145,39 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         InputError: no such file.
         FormatError: it is damaged, or holds something else.
     """
-    last = RunFolder(path.parent).last.name
-    hint = f"copy the file again, or start a new run from the last network: --init {last}"
     try:
         tensors, metadata = read_tensors(path)
     except FormatError as error:
-        raise FormatError(error.message, hint) from error
-    if "state" not in metadata:
-        raise FormatError(f"{path}: not the state of a training but another kind of dhm file", hint)
+        raise FormatError(error.message, _start_anew(path)) from error
+    if not isinstance(metadata.get("state"), dict):
+        raise FormatError(f"{path}: not the state of a training but another kind of dhm file", _start_anew(path))
     return tensors, metadata["state"]
 
 
+def _start_anew(path: Path) -> str:
+    return f"copy the file again, or start a new run from the last network: --init {RunFolder(path.parent).last}"
+
+
+@contextmanager
+def damage_explained(path: Path) -> Iterator[None]:
+    """Explain what goes wrong where a state file was read but holds other than `save_state` writes.
+
+    Raises:
+        FormatError: something did; says what in one line.
+    """
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise FormatError(f"{path}: damaged, a training cannot go on from it ({reason})", _start_anew(path)) from error
+
+
 def restore(tensors: dict[str, Tensor], modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer) -> None:
-    """Put the tensors of `read_state` back into networks and optimiser; learning rates stay as they are."""
+    """Put the tensors of `read_state` back into networks and optimiser; learning rates stay as they are.
+
+    Raises:
+        RuntimeError: tensors are missing, too many, or of another shape.
+    """
     for name, module in modules.items():
         module.load_state_dict(_below(tensors, name))
     moments: dict[int, dict[str, Tensor]] = {}
@@ -166,6 +187,8 @@ def restore(tensors: dict[str, Tensor], modules: Mapping[str, nn.Module], optimi
     optimiser.load_state_dict({"state": moments, "param_groups": optimiser.state_dict()["param_groups"]})
     for parameter, loaded in optimiser.state.items():
         for name, value in loaded.items():
+            if value.dim() and value.shape != parameter.shape:
+                raise RuntimeError(f"{name} of shape {tuple(value.shape)} for weights of {tuple(parameter.shape)}")
             if value.shape == parameter.shape:
                 # Files hold plain order; fused optimisers walk memory, so the moments must lie as the weights do.
                 loaded[name] = torch.empty_like(parameter).copy_(value)

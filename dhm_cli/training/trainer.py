@@ -27,7 +27,7 @@ from dhm_cli.training.inputs import face_model_beside, faces_of, find_face_model
 from dhm_cli.training.objective import Objective, Teacher
 from dhm_cli.training.optimisation import learning_rate_at, make_optimiser, moving_average
 from dhm_cli.training.out_of_memory import LESS_TO_TRAIN, LESS_TO_VALIDATE, memory_explained
-from dhm_cli.training.resume import check_same_run, read_state, restore, run_record, save_state
+from dhm_cli.training.resume import check_same_run, damage_explained, read_state, restore, run_record, save_state
 from dhm_cli.training.run_folder import RunFolder
 from dhm_cli.training.validation import Validation
 
@@ -292,17 +292,21 @@ class Trainer:
         save_state(self._folder.state, self._modules(), self._optimiser, record)
 
     def _load_state(self) -> None:
-        tensors, state = read_state(self._folder.state)
-        check_same_run(state["run"], self._record, self._folder.path)
-        restore(tensors, self._modules(), self._optimiser)
-        self._record["initial"] = state["run"]["initial"]  # a resume need not name it
-        self.step = state["step"]
+        path = self._folder.state
+        tensors, state = read_state(path)
+        with damage_explained(path):
+            check_same_run(state["run"], self._record, self._folder.path)
+            restore(tensors, self._modules(), self._optimiser)
+            self._record["initial"] = state["run"]["initial"]  # a resume need not name it
+            self.step = state["step"]
+            if type(self.step) is not int or self.step < 0:
+                raise ValueError(f"step {self.step!r}")
+            self._validation.best = math.inf if state["best"] is None else float(state["best"])
+            self._loss = math.nan if state["loss"] is None else float(state["loss"])
         if self.step > self.steps:
             raise InputError(
                 f"{self._folder.path}: is at step {self.step:,} of {self.steps:,}", "raise --steps or --epochs"
             )
-        self._validation.best = math.inf if state["best"] is None else state["best"]
-        self._loss = math.nan if state["loss"] is None else state["loss"]
 
     def _modules(self) -> dict[str, nn.Module]:
         return {"model": self.model, "average": self._average}

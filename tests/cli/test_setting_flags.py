@@ -43,3 +43,14 @@ def test_help_is_the_sentence_of_the_setting(settings: Any, name: str) -> None:
 def test_names_are_completed(name: str, start: str, expected: tuple[str, ...]) -> None:
     context = typer.Context(GROUP.commands["train"])
     assert tuple(item.value for item in FLAGS[name].shell_complete(context, start)) == expected
+
+
+@pytest.mark.parametrize("command", GROUP.commands)
+def test_no_list_of_values_is_too_broad_for_80_columns(command: str) -> None:
+    """Help broke `aflw2000-3d` and `dhm-vgg|fast` within a name."""
+    for parameter in GROUP.commands[command].params:
+        assert len(parameter.metavar or "") <= 30, parameter.name
+
+
+def test_architectures_are_in_the_help_of_their_flag() -> None:
+    assert FLAGS["arch"].help.endswith(f"One of {', '.join(ARCHS)}.")

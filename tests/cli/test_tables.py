@@ -68,3 +68,12 @@ def test_commands_stay_whole() -> None:
     )
     numbers = wrapped("at a rate of 0.1 " * 20)
     assert max(map(len, numbers.split("\n"))) <= 80
+
+
+def test_a_list_without_blanks_is_broken_at_its_commas() -> None:
+    """A message of ONNX Runtime made a line of 170 characters."""
+    text = wrapped("error: index=0," + ",".join(f"tensor(float{k})" for k in range(30)))
+    assert max(map(len, text.split("\n"))) <= 80
+    assert "tensor(float17)," in text.split()
+    path = "/" + "a" * 50 + "/c,jpg" + "b" * 50
+    assert wrapped(path) == path

@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -64,6 +65,7 @@ def test_prepare_train_export_align(workplace: Path, monkeypatch: pytest.MonkeyP
     flags = ("--steps", "2", "--batch", "2", "--validate-every", "1", "--threads", "1")
     output = dhm("train", "--arch", "fast", "--config", "small.toml", *flags)
     assert "step 2: validation NME" in output
+    assert re.search(r"^  0-30 \S+  30-60 \S+  60-90 \S+  mean of bins \S+  mean of images \S+$", output, re.M)
     folder = RunFolder(Path("runs/fast"))
     assert len(folder.rows()) == 2
     for picture in (folder.learning_curve, folder.sample(1), folder.sample(2)):

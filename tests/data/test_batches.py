@@ -288,3 +288,19 @@ def test_a_share_of_the_samples_shows_no_face(tmp_path: Path) -> None:
     assert flat[~batch.faces].float().mean().item() == pytest.approx(0.5, abs=0.12)  # the others are misplaced faces
     assert batch.crops.flatten(1)[flat].max() <= 20 * 7 + 5  # none of those held out
     assert TrainBatches(make_faces(), SIZE, replace(config, not_face_share=0.0)).batch(0).faces.all()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("landmarks", np.nan), ("landmarks", 7.0), ("parameters", np.inf), ("yaw", np.nan)]
+)
+def test_labels_that_are_no_numbers_are_refused(face_store: Path, tmp_path: Path, name: str, value: float) -> None:
+    """Training on a store with a NaN among its labels ended with a traceback."""
+    store, path = FaceStore(face_store), tmp_path / "damaged.h5"
+    row = store.labels.in_split("train")[2]
+    damaged = getattr(store.labels, name).copy()
+    damaged[row] = value
+    everything = store.encoded_images(np.arange(len(store)))
+    write_store(path, everything, store.sizes, replace(store.labels, **{name: damaged}), {})
+    with pytest.raises(FormatError, match=rf"damaged\.h5: 1 face has labels .*such as {store.labels.names[row]}"):
+        load_faces([(FaceStore(path), 1.0)], "train")
+    assert len(load_faces([(FaceStore(path), 1.0)], "val"))

@@ -100,3 +100,27 @@ def test_links_within_a_file_are_fine(tmp_path: Path) -> None:
         file["group/up"] = file["/"]
     with open_hdf5(tmp_path / "a.h5") as file:
         assert file["soft"][()].tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, SystemError, KeyError, ValueError])
+def test_damage_that_h5py_tells_in_other_words_is_an_os_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    """A store with a damaged heap ended `dhm prepare --show` with a RuntimeError, and `--check` with a SystemError."""
+
+    def stumble(*_: object) -> None:
+        raise error("bad heap free list")
+
+    with new_hdf5(tmp_path / "a.h5") as file:
+        fill(file, 1)
+    monkeypatch.setattr(h5py.File, "visititems_links", stumble)
+    with pytest.raises(OSError, match=r"damaged: .*bad heap free list"), open_hdf5(tmp_path / "a.h5"):
+        pass
+
+
+def test_damage_found_while_reading_is_an_os_error(tmp_path: Path) -> None:
+    """As above: HDF5 may stumble later than on opening."""
+    with new_hdf5(tmp_path / "a.h5") as file:
+        fill(file, 1)
+    with pytest.raises(OSError, match="damaged: bad symbol table"), open_hdf5(tmp_path / "a.h5"):
+        raise RuntimeError("bad symbol table")

@@ -286,6 +286,36 @@ def test_a_run_that_used_what_is_gone_is_refused(
     assert files(out) == before
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("run", {}, "KeyError"),
+        ("run", None, "TypeError"),
+        ("step", "four", "ValueError: step 'four'"),
+        ("best", {}, "TypeError"),
+        ("optimiser", torch.zeros(7), "RuntimeError: .* of shape"),
+        ("model", torch.zeros(7), "RuntimeError: Error"),
+    ],
+)
+def test_a_state_that_holds_something_else_is_named(
+    straight: Callable[[str], Path], start: Callable[..., Trainer], tmp_path: Path, key: str, value: Any, reason: str
+) -> None:
+    """A state whose record or moments were damaged ended `dhm train --resume` with a traceback."""
+    out = Path(shutil.copytree(straight("fast"), tmp_path / "run"))
+    tensors, metadata = read_tensors(RunFolder(out).state)
+    if isinstance(value, torch.Tensor):
+        tensors[next(name for name in tensors if name.startswith(key) and tensors[name].dim() > 1)] = value
+    else:
+        metadata["state"][key] = value
+    write_tensors(RunFolder(out).state, tensors, metadata)
+    before = files(out)
+    with pytest.raises(FormatError, match=rf"state\.safetensors: damaged.*\({reason}") as caught:
+        start(out, resume=True)
+    assert len(caught.value.message) < 1000
+    assert f"--init {RunFolder(out).last}" in caught.value.hint
+    assert files(out) == before
+
+
 # --- what a folder may not hold ---
 
 
