@@ -22,15 +22,16 @@ benchmarks on them have R = R_x R_y R_z (`matrix_to_euler`), which falls apart n
 about one and the same axis (gimbal lock), and an upright head may have 73 degrees of the one and -68 of the other.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 # Image space has y down; the model space of the 300W-LP files has y up.
 _FLIP_Y = np.diag([1.0, -1.0, 1.0])
-# Which angles a table has: those of R = R_y R_x R_z, or of R = R_x R_y R_z.
+# The two orders: R = R_y R_x R_z, as people see a head, and R = R_x R_y R_z of the files of 300W-LP.
 Angles = Literal["yaw-pitch-roll", "300w-lp"]
+ANGLES: tuple[Angles, ...] = get_args(Angles)
 # |sine| of the middle angle beyond which the other two cannot be told apart.
 _LOCKED = 1.0 - 1e-9
 

@@ -3,13 +3,14 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dhm_cli.errors import DhmError, InputError
 from dhm_cli.geometry.crop import Square, landmark_crop_square
-from dhm_cli.geometry.pose import estimate_pose
+from dhm_cli.geometry.pose import estimate_rotation, matrix_to_euler, matrix_to_yaw_pitch_roll
 from dhm_cli.inference.boxes import Box
 from dhm_cli.inference.detection import load_detector
 from dhm_cli.inference.engines import landmarks_in_squares, load_engine
@@ -20,6 +21,31 @@ _LARGEST_BOX = 10
 _BOX_HINT = "boxes are left,top,width,height in 0-based pixels of the upright photo"
 
 
+class Pose(NamedTuple):
+    """Head pose as people see it, degrees: R = R_y(yaw) R_x(pitch) R_z(roll); see `geometry.pose`.
+
+    Attributes:
+        yaw: -180 to 180; positive where the nose has turned to the left of the picture.
+        pitch: -90 to 90; positive where the face looks up.
+        roll: -180 to 180; positive where the head is tilted clockwise as seen, its top to the right.
+    """
+
+    yaw: float
+    pitch: float
+    roll: float
+
+
+class Pose300WLP(NamedTuple):
+    """Head pose in the convention of the 300W-LP files, degrees: R = R_x(pitch) R_y(yaw) R_z(roll).
+
+    For benchmarks. Near profile, a yaw of +-90, pitch and roll turn about one axis and say nothing one by one.
+    """
+
+    pitch: float
+    yaw: float
+    roll: float
+
+
 @dataclass(frozen=True, eq=False)
 class Face:
     """A face in a photo; 0-based photo pixels, x right, y down.
@@ -28,7 +54,9 @@ class Face:
         landmarks: (68, 3) float64; z toward the viewer in the same unit, zero mean over the landmarks.
         box: left, top, width, height, as detected or as given.
         score: the detector's confidence, 0 to 1; NaN where the box was given.
-        pose: pitch, yaw, roll in degrees, in the convention of the 300W-LP files.
+        rotation: (3, 3) float64, the head's pose: what lies at p in the head lies at R p in the picture, both with x
+            to the right of the picture, y up (unlike the pixels) and z toward the viewer; see `geometry.pose`. Its
+            columns are where the head's left-to-right, up and nose axes point; the identity looks at the viewer.
 
     Example:
         >>> from dhm_cli import Aligner, read_image
@@ -36,15 +64,26 @@ class Face:
         >>> nose_tip = face.landmarks[30]
         >>> nose_tip.round(-1).tolist()
         [160.0, 250.0, 40.0]
-        >>> pitch, yaw, roll = face.pose
-        >>> round(yaw, -1)  # the nose points to the left of the image
+        >>> round(face.pose.yaw, -1)  # the nose points to the left of the image
         40.0
     """
 
     landmarks: NDArray[np.float64]
     box: Box
     score: float
-    pose: tuple[float, float, float]
+    rotation: NDArray[np.float64]
+
+    @property
+    def pose(self) -> Pose:
+        """Yaw, pitch and roll in degrees as people see them, good in profile too: R = R_y(yaw) R_x(pitch) R_z(roll)."""
+        yaw, pitch, roll = np.degrees(matrix_to_yaw_pitch_roll(self.rotation)).tolist()
+        return Pose(yaw, pitch, roll)
+
+    @property
+    def pose_300w_lp(self) -> Pose300WLP:
+        """Pitch, yaw and roll in degrees as the files of 300W-LP have them: R = R_x(pitch) R_y(yaw) R_z(roll)."""
+        pitch, yaw, roll = np.degrees(matrix_to_euler(self.rotation)).tolist()
+        return Pose300WLP(pitch, yaw, roll)
 
 
 class Aligner:
@@ -149,10 +188,10 @@ class Aligner:
         for _ in range((1 if boxes is None else 0) if self.refine is None else self.refine):
             landmarks = self._look(photos, [landmark_crop_square(face) for face in landmarks])
         landmarks[..., 2] -= landmarks[..., 2].mean(axis=1, keepdims=True)
-        angles = np.degrees(estimate_pose(landmarks, self.engine.mean_shape))
+        rotations = estimate_rotation(landmarks, self.engine.mean_shape)
         return [
-            Face(points, box, score, (float(pitch), float(yaw), float(roll)))
-            for points, (box, score), (pitch, yaw, roll) in zip(landmarks, given, angles, strict=True)
+            Face(points, box, score, rotation)
+            for points, (box, score), rotation in zip(landmarks, given, rotations, strict=True)
         ]
 
     def _look(self, photos: Sequence[NDArray[np.uint8]], squares: Sequence[Square]) -> NDArray[np.float64]:

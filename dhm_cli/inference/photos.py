@@ -10,7 +10,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dhm_cli.errors import DhmError
+from dhm_cli.errors import DhmError, InputError
+from dhm_cli.geometry.pose import ANGLES, Angles
 from dhm_cli.inference.aligner import Aligner, Face, check_number, usable_boxes
 from dhm_cli.inference.boxes import Box, match_boxes, read_boxes
 from dhm_cli.inference.face_box import MIN_SCORE
@@ -38,6 +39,7 @@ def align_files(
     model: str | os.PathLike[str] | None = None,
     face_model: str | os.PathLike[str] | None = None,
     most_pixels: int = MOST_PIXELS,
+    angles: Angles = "yaw-pitch-roll",
     resume: bool = False,
     force: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -57,6 +59,8 @@ def align_files(
         threads: number of workers; None for one per CPU core at hand.
         min_score, refine, model, face_model: see `Aligner`.
         most_pixels: photos that declare more are not read.
+        angles: of the head pose in the output, as people see them (`Face.pose`) or those of 300W-LP
+            (`Face.pose_300w_lp`).
         resume: go on with an interrupted run that had the same arguments.
         force: replace files that dhm did not write.
         progress: called as (photos done, photos in all) in the calling thread, first with the number kept.
@@ -70,6 +74,8 @@ def align_files(
     """
     _keep_freed_memory()
     check_number("--threads", threads, int, least=1)
+    if angles not in ANGLES:
+        raise InputError(f"--angles: expected {' or '.join(ANGLES)}, found {angles!r}")
     found = find_photos(paths)
     photos = found.photos
     boxes, unused = (None, []) if boxes_csv is None else _boxes_of(photos, boxes_csv)
@@ -81,7 +87,7 @@ def align_files(
         return _align_photo(aligner, photo, its_boxes, overlays.get(photo), most_pixels, force)
 
     inputs = [*photos, *(Path(file) for file in (boxes_csv, model, face_model) if file is not None)]
-    writer = open_writer(Path(out), resume, inputs, force)
+    writer = open_writer(Path(out), resume, inputs, force, angles)
     kept = [replace(writer.finished[p], problems=(_KEPT,)) for p in map(str, photos) if p in writer.finished]
     to_do = [photo for photo in photos if str(photo) not in writer.finished]
     results = list(kept)

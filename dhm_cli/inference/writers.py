@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from dhm_cli.errors import InputError
+from dhm_cli.geometry.pose import Angles
 from dhm_cli.inference.aligner import Face
 from dhm_cli.inference.landmark_csv import LandmarkStream, LandmarkTable, is_table
 from dhm_cli.inference.results import PhotoResult
@@ -12,10 +13,11 @@ from dhm_cli.runtime.outputs import check_output, is_stream
 
 
 class Writer(Protocol):
-    """An output being written, photo by photo; opened with its path and with whether an interrupted run goes on.
+    """An output being written, photo by photo; opened with its path, whether an interrupted run goes on, and angles.
 
     Until `finish`, what is written lies in `results.partial_path`, where the next run finds it. Opening refuses,
-    with an InputError, a path that cannot be written, and an interrupted run that is not to go on and would be lost.
+    with an InputError, a path that cannot be written, an interrupted run that is not to go on and would be lost, and
+    one of other angles.
     """
 
     @property
@@ -51,8 +53,8 @@ class Writer(Protocol):
 class Kind(NamedTuple):
     """One kind of output: how it is opened as a file and as a stream, and whether an existing file is of it."""
 
-    open: Callable[[Path, bool], Writer]
-    stream: Callable[[Path, bool], Writer]
+    open: Callable[[Path, bool, Angles], Writer]
+    stream: Callable[[Path, bool, Angles], Writer]
     is_ours: Callable[[Path], bool]
 
 
@@ -60,7 +62,13 @@ class Kind(NamedTuple):
 WRITERS: dict[str, Kind] = {".csv": Kind(LandmarkTable, LandmarkStream, is_table)}
 
 
-def open_writer(out: Path, resume: bool = False, inputs: Iterable[Path] = (), force: bool = False) -> Writer:
+def open_writer(
+    out: Path,
+    resume: bool = False,
+    inputs: Iterable[Path] = (),
+    force: bool = False,
+    angles: Angles = "yaw-pitch-roll",
+) -> Writer:
     """Open the writer of an output.
 
     Args:
@@ -69,12 +77,13 @@ def open_writer(out: Path, resume: bool = False, inputs: Iterable[Path] = (), fo
         resume: go on with an interrupted run, where there is one.
         inputs: what is read, and so must not be written.
         force: replace a file that dhm did not write.
+        angles: of the head pose.
 
     Raises:
         InputError: an ending that is not in `WRITERS`, an output that would destroy something; see also `Writer`.
     """
     if is_stream(out):
-        return next(iter(WRITERS.values())).stream(out, resume)
+        return next(iter(WRITERS.values())).stream(out, resume, angles)
     kind = next((kind for ending, kind in WRITERS.items() if out.name.lower().endswith(ending)), None)
     if kind is None:
         known = " or ".join(WRITERS)
@@ -82,4 +91,4 @@ def open_writer(out: Path, resume: bool = False, inputs: Iterable[Path] = (), fo
             f"{out}: no such kind of output", f"name a file that ends in {known}, or - for standard output"
         )
     check_output(out, "--out", "a table of dhm align", kind.is_ours, inputs, force)
-    return kind.open(out, resume)
+    return kind.open(out, resume, angles)

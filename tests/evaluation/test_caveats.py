@@ -49,6 +49,17 @@ def test_a_pose_in_radians(truth: GroundTruth) -> None:
     assert notes(truth, truth.landmarks, pose) == []
 
 
+def test_a_pose_that_is_yaw_first(truth: GroundTruth) -> None:
+    """Angles as people see them, in the order pitch, yaw, roll, where those of 300W-LP are expected."""
+    upright_or_not = truth.pose + np.array([25.0, 0.0, 20.0])
+    tilted = replace(truth, pose=upright_or_not)
+    people = np.degrees(matrix_to_yaw_pitch_roll(euler_to_matrix(np.radians(upright_or_not))))
+    assert notes(tilted, truth.landmarks, people[:, [1, 0, 2]]) == [
+        "X: its pose seems to be yaw first, R = R_y R_x R_z; pitch, yaw, roll of R = R_x R_y R_z are expected"
+    ]
+    assert notes(tilted, truth.landmarks, upright_or_not) == []
+
+
 def test_faces_without_points(truth: GroundTruth) -> None:
     points = truth.landmarks.copy()
     points[[0, 3]] = np.nan

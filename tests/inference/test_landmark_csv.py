@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from dhm_cli.errors import InputError
+from dhm_cli.geometry.pose import euler_to_matrix, yaw_pitch_roll_to_matrix
 from dhm_cli.inference.aligner import Face
-from dhm_cli.inference.landmark_csv import COLUMNS, LandmarkTable
+from dhm_cli.inference.landmark_csv import COLUMNS, COLUMNS_OF, LandmarkStream, LandmarkTable, is_table
 from dhm_cli.inference.results import BAD_BOX, NO_FACE, OK, UNREADABLE, PhotoResult, partial_path
 
 LANDMARKS = np.arange(68 * 3).reshape(68, 3) / 7
+ROTATION = yaw_pitch_roll_to_matrix(np.radians([5.0, 6.0, 7.0]))
 
 
 # Two faces, one, none, three; one name has a comma, a quote, a line break and a bad byte.
@@ -21,7 +23,7 @@ PHOTOS = [PhotoResult(path, OK if faces else NO_FACE, faces) for path, faces in 
 
 
 def face(k: int = 0) -> Face:
-    return Face(LANDMARKS + k, (1.0, 2.0, 3.0, 4.0 + k), 0.5, (5.0, 6.0, 7.0))
+    return Face(LANDMARKS + k, (1.0, 2.0, 3.0, 4.0 + k), 0.5, ROTATION)
 
 
 def write_all(out: Path, resume: bool = False, finish: bool = True) -> None:
@@ -47,20 +49,20 @@ def rows_of(tmp_path: Path, result: PhotoResult, faces: Sequence[Face] = ()) -> 
 
 
 def test_columns() -> None:
-    head = "path face status score left top width height pitch yaw roll"
+    head = "path face status score left top width height yaw pitch roll"
     assert " ".join(COLUMNS[:11]) == head
     assert list(COLUMNS[11:]) == [f"{axis}_{k}" for axis in "xyz" for k in range(68)]
 
 
 def test_rows_of_faces(tmp_path: Path) -> None:
-    sure = Face(LANDMARKS, (1.0, 2.5, 3.0, 4.0), 0.98765, (5.0, -6.0, 7.0))
-    given = Face(LANDMARKS, (1.0, 2.0, 3.0, 4.0), float("nan"), (5.0, 6.0, 7.0))
+    sure = Face(LANDMARKS, (1.0, 2.5, 3.0, 4.0), 0.98765, yaw_pitch_roll_to_matrix(np.radians([-86.0, 12.0, 5.0])))
+    given = Face(LANDMARKS, (1.0, 2.0, 3.0, 4.0), float("nan"), ROTATION)
     rows = rows_of(tmp_path, PhotoResult("a.jpg", OK, 5), [given, face(), face(), sure, face()])
     assert [row[1] for row in rows] == ["0", "1", "2", "3", "4"]
     row = dict(zip(COLUMNS, rows[3], strict=True))
     assert (row["path"], row["face"], row["status"], row["score"]) == ("a.jpg", "3", "ok", "0.988")
     assert (row["left"], row["top"], row["width"], row["height"]) == ("1.000", "2.500", "3.000", "4.000")
-    assert (row["pitch"], row["yaw"], row["roll"]) == ("5.000", "-6.000", "7.000")
+    assert (row["yaw"], row["pitch"], row["roll"]) == ("-86.000", "12.000", "5.000")
     # Landmark 1 is (3, 4, 5) / 7.
     assert (row["x_1"], row["y_1"], row["z_1"]) == ("0.429", "0.571", "0.714")
     assert (rows[0][3], rows[1][3]) == ("", "0.500")
@@ -162,6 +164,62 @@ def test_nothing_to_resume(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="in the way, and not of an interrupted run"):
         LandmarkTable(out, resume=True)
     assert partial_path(out).read_text() == "something else\n"
+
+
+def test_the_names_of_the_columns_tell_the_order_of_the_angles(tmp_path: Path) -> None:
+    """The same profile as people see it and as 300W-LP's files have it, under other names."""
+    profile = Face(LANDMARKS, (1.0, 2.0, 3.0, 4.0), 0.5, euler_to_matrix(np.radians([73.0, -77.0, -68.0])))
+    for angles, names, expected in (
+        ("yaw-pitch-roll", ["yaw", "pitch", "roll"], [-86, 12, 5]),
+        ("300w-lp", ["pitch_300w_lp", "yaw_300w_lp", "roll_300w_lp"], [73, -77, -68]),
+    ):
+        out = tmp_path / f"{angles}.csv"
+        table = LandmarkTable(out, angles=angles)
+        table.write(PhotoResult("a.jpg", OK, 1), [profile])
+        table.finish()
+        stream = LandmarkStream(tmp_path / "stream.csv", angles=angles)
+        stream.write(PhotoResult("a.jpg", OK, 1), [profile])
+        stream.close()
+        assert (tmp_path / "stream.csv").read_bytes() == out.read_bytes()
+        header, row = read_rows(out)
+        assert header == list(COLUMNS_OF[angles])
+        assert header[8:11] == names
+        np.testing.assert_allclose([float(cell) for cell in row[8:11]], expected, atol=1.0)
+        assert is_table(out)
+        (tmp_path / "stream.csv").unlink()
+
+
+@pytest.mark.parametrize(("began", "goes_on"), [("yaw-pitch-roll", "300w-lp"), ("300w-lp", "yaw-pitch-roll")])
+def test_no_table_mixes_two_orders_of_angles(tmp_path: Path, began: str, goes_on: str) -> None:
+    """Old code had one order; --resume with the other must be refused, and leave the interrupted run as it was."""
+    out = tmp_path / "landmarks.csv"
+    table = LandmarkTable(out, angles=began)
+    for result in PHOTOS:
+        table.write(result, [face(k) for k in range(result.faces)])
+    table.close()
+    before = partial_path(out).read_bytes()
+    with pytest.raises(InputError, match="one table cannot hold both") as caught:
+        LandmarkTable(out, resume=True, angles=goes_on)
+    assert f"--angles {began}" in caught.value.hint
+    assert partial_path(out).read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["landmarks.csv.partial"]
+    again = LandmarkTable(out, resume=True, angles=began)
+    assert len(again.finished) == 3
+    again.close()
+
+
+def test_a_table_of_an_earlier_version_is_ours_and_not_gone_on_with(tmp_path: Path) -> None:
+    """Up to version 0.1.0 the columns pitch, yaw, roll held the angles of 300W-LP."""
+    out = tmp_path / "landmarks.csv"
+    write_all(out, finish=False)
+    old = partial_path(out).read_text(errors="surrogateescape").replace("yaw,pitch,roll", "pitch,yaw,roll", 1)
+    partial_path(out).write_text(old, errors="surrogateescape")
+    assert is_table(partial_path(out))
+    with pytest.raises(InputError, match="has the angles pitch, yaw, roll") as caught:
+        LandmarkTable(out, resume=True)
+    assert "version" in caught.value.hint
+    with pytest.raises(InputError, match="holds 3 photos of an interrupted run"):
+        LandmarkTable(out)
 
 
 def test_places_that_cannot_be_written(tmp_path: Path) -> None:

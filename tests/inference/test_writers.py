@@ -7,6 +7,7 @@ import pytest
 from example_photos import write_album
 
 from dhm_cli.errors import InputError
+from dhm_cli.geometry.pose import Angles
 from dhm_cli.inference import writers
 from dhm_cli.inference.aligner import Face
 from dhm_cli.inference.landmark_csv import LandmarkTable
@@ -18,7 +19,8 @@ from dhm_cli.inference.writers import Kind, open_writer
 class Diary:
     """A writer that notes what it is asked for; it has finished a photo before."""
 
-    def __init__(self, out: Path, resume: bool) -> None:
+    def __init__(self, out: Path, resume: bool, angles: Angles) -> None:
+        self.angles = angles
         self.finished = {str(out.parent / "album" / "a.png"): PhotoResult("a.png", OK, 7)} if resume else {}
         self.written: list[tuple[PhotoResult, list[Face]]] = []
         self.ends: list[str] = []
@@ -38,8 +40,8 @@ def diaries(monkeypatch: pytest.MonkeyPatch) -> list[Diary]:
     """The writers that are opened for names on .diary."""
     opened: list[Diary] = []
 
-    def open_diary(out: Path, resume: bool) -> Diary:
-        opened.append(Diary(out, resume))
+    def open_diary(out: Path, resume: bool, angles: Angles) -> Diary:
+        opened.append(Diary(out, resume, angles))
         return opened[-1]
 
     monkeypatch.setitem(writers.WRITERS, ".diary", Kind(open_diary, open_diary, lambda _: True))
@@ -75,7 +77,8 @@ def test_a_writer_is_handed_photos_and_faces(tmp_path: Path, dummy_network: Path
 def test_a_writer_says_what_is_done(tmp_path: Path, dummy_network: Path, diaries: list[Diary]) -> None:
     write_album(tmp_path / "album")
     out = tmp_path / "out.diary"
-    report = align_files([tmp_path / "album"], out, device="cpu", model=dummy_network, resume=True)
+    report = align_files([tmp_path / "album"], out, device="cpu", model=dummy_network, resume=True, angles="300w-lp")
+    assert diaries[0].angles == "300w-lp"
     assert (report.kept, report.faces) == (1, 7 + 3)
     assert len(diaries[0].written) == 4
 
