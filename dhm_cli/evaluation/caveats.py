@@ -16,7 +16,8 @@ _ONE_PIXEL = 0.35
 _FAR_OFF = 0.1
 # Angles of a pose that all stay within this are taken for radians where the truth is turned further, degrees.
 _RADIANS, _TURNED = 2 * np.pi, 30.0
-# A pose that is this far off in the median, degrees, and half as far when read yaw first, is taken for one of that order.
+# A pose this far off in the median, degrees, and less than half as far when read yaw first, is taken for one of that
+# order.
 _OTHER_ORDER = 8.0
 _NAMED = 3
 _SEEN = "a network may have learned from {} faces, or been chosen on them, so its numbers may be too good"

@@ -50,7 +50,8 @@ class Predictions:
         names: the photos' paths as written in the file (bytes that are no text as escapes), repeated for several faces
             of one photo; None for an .npy file, which has none.
         landmarks: (M, 68, 2 or 3), 0-based photo pixels.
-        pose: (M, 3) pitch, yaw, roll in degrees, in the convention of 300W-LP (`geometry.pose.matrix_to_euler`), a row of NaN for a face without; None where the file gives none.
+        pose: (M, 3) pitch, yaw, roll in degrees, in the convention of 300W-LP (`geometry.pose.matrix_to_euler`), a row
+            of NaN for a face without; None where the file gives none.
     """
 
     names: tuple[str, ...] | None
@@ -113,7 +114,7 @@ def _checked(
 
 def _unknown_pose(path: Path, names: Sequence[str] | None, pose: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Which faces have no pose, (M,); one that has must have three angles."""
-    unknown: NDArray[np.bool_] = np.isnan(pose).all(axis=1)
+    unknown: NDArray[np.bool_] = np.asarray(np.isnan(pose).all(axis=1))
     # Angles beyond half a turn occur: one yaw of AFLW2000-3D is -351 degrees.
     _refuse_bad(path, names, ~(np.abs(pose) <= 360) & ~unknown[:, None], "angles in degrees")
     return unknown

@@ -27,7 +27,7 @@ from dhm_cli.runtime.atomic import move_into_place
 from dhm_cli.runtime.lock import claim, release
 from dhm_cli.runtime.outputs import open_stream
 
-# The columns of the head pose; versions up to 0.1.0 wrote "pitch", "yaw", "roll" in the order of 300W-LP.
+# The columns of the head pose; earlier versions wrote "pitch", "yaw", "roll" with the angles of 300W-LP.
 POSE_COLUMNS: dict[Angles, tuple[str, str, str]] = {
     "yaw-pitch-roll": ("yaw", "pitch", "roll"),
     "300w-lp": ("pitch_300w_lp", "yaw_300w_lp", "roll_300w_lp"),

@@ -14,8 +14,8 @@ import pytest
 
 from dhm_cli.errors import InputError
 from dhm_cli.evaluation.predictions import read_predictions
-from dhm_cli.inference.aligner import Face
 from dhm_cli.geometry.pose import Angles, euler_to_matrix
+from dhm_cli.inference.aligner import Face
 from dhm_cli.inference.landmark_csv import LandmarkTable
 from dhm_cli.inference.results import BAD_BOX, NO_FACE, OK, UNREADABLE, PhotoResult
 
@@ -91,7 +91,7 @@ def test_table_of_align(tmp_path: Path, angles: Angles) -> None:
 
 
 def test_a_pose_of_other_tables_is_of_300w_lp_in_any_order(tmp_path: Path) -> None:
-    """So is that of a table of `dhm align` up to version 0.1.0, which had pitch before yaw."""
+    """So is that of a table that an earlier `dhm align` wrote, which had pitch before yaw."""
     for k, (before, names) in enumerate(
         [([], ["pitch", "yaw", "roll"]), ([], ["yaw", "pitch", "roll"]), (["face", "status"], ["pitch", "yaw", "roll"])]
     ):

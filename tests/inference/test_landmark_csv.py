@@ -209,7 +209,7 @@ def test_no_table_mixes_two_orders_of_angles(tmp_path: Path, began: str, goes_on
 
 
 def test_a_table_of_an_earlier_version_is_ours_and_not_gone_on_with(tmp_path: Path) -> None:
-    """Up to version 0.1.0 the columns pitch, yaw, roll held the angles of 300W-LP."""
+    """In earlier versions the columns pitch, yaw, roll held the angles of 300W-LP."""
     out = tmp_path / "landmarks.csv"
     write_all(out, finish=False)
     old = partial_path(out).read_text(errors="surrogateescape").replace("yaw,pitch,roll", "pitch,yaw,roll", 1)
