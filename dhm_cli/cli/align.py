@@ -86,6 +86,13 @@ def align(
         int | None, typer.Option(min=1, help="Photos processed at a time; default: one per core.", show_default=False)
     ] = None,
     max_pixels: Annotated[int, typer.Option(min=1, help="Photos that declare more pixels are not read.")] = 120_000_000,
+    angles: Annotated[
+        Literal["yaw-pitch-roll", "300w-lp"],
+        typer.Option(
+            help="The head pose: yaw, pitch, roll as people see them (R = R_y R_x R_z), or pitch, yaw, roll of the "
+            "300W-LP files (R = R_x R_y R_z), for benchmarks, in columns of other names."
+        ),
+    ] = "yaw-pitch-roll",
     force: Annotated[bool, typer.Option("--force", help="Replace files that dhm did not write.")] = False,
     resume: Annotated[
         bool,
@@ -98,18 +105,19 @@ def align(
 
     Example: dhm align ./photos --out landmarks.csv --overlay ./drawn
 
-    The table has one row per face: path, face (from 0), status, score of the detector, confidence, box, pose in
-    degrees, then x_0 … x_67, y_0 … y_67 and z_0 … z_67. Coordinates are 0-based pixels of the upright photo (EXIF
-    orientation obeyed), y down, z toward the viewer. Confidence is the chance that this is a face and its landmarks
-    are right (mean error below 6 % of the face); below 0.5 the status is doubtful. A photo without a face has one row
-    of status no_face, one that cannot be read or worked on of unreadable.
+    The table has one row per face: path, face (from 0), status, score of the detector, confidence, box, yaw, pitch,
+    roll in degrees, then x_0 … x_67, y_0 … y_67 and z_0 … z_67. A positive yaw turns the nose to the left of the photo,
+    a positive pitch up; a positive roll tilts the head clockwise as seen. Coordinates are 0-based pixels of the upright
+    photo (EXIF orientation obeyed), y down, z toward the viewer. Confidence is the chance that this is a face and its
+    landmarks are right (mean error below 6 % of the face); below 0.5 the status is doubtful. A photo without a face has
+    one row of status no_face, one that cannot be read or worked on of unreadable.
 
     The exit code is 0 when every photo was processed, 1 when one is unreadable or its box in --boxes is bad_box.
     """
     from tqdm import tqdm
 
     from dhm_cli.errors import InputError
-    from dhm_cli.inference.landmark_csv import DEFAULT_COLUMNS
+    from dhm_cli.inference.landmark_csv import chosen_columns
     from dhm_cli.inference.photos import align_files
     from dhm_cli.inference.results import BAD_BOX, UNREADABLE, partial_path
     from dhm_cli.runtime.outputs import is_stream
@@ -138,7 +146,7 @@ def align(
                 face_model=face_model or existing_face_model(),
                 most_pixels=max_pixels,
                 min_confidence=min_confidence,
-                columns=DEFAULT_COLUMNS if columns is None else [name.strip() for name in columns.split(",")],
+                columns=chosen_columns(columns, angles),
                 resume=resume,
                 force=force,
                 progress=show,

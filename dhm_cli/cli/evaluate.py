@@ -438,8 +438,9 @@ def _print_rest(numbers: "Numbers") -> None:
     typer.echo()
     if pose:
         excluded = f", without {len(pose.excluded)} beyond {pose.limit:g}°" if pose.excluded else ""
-        shown = ", ".join(f"{name} {getattr(pose, name):.2f}" for name in ("pitch", "yaw", "roll", "mean", "geodesic"))
-        say(f"pose ({pose.source}), mean absolute error in degrees of {pose.n:,} faces{excluded}: {shown}")
+        shown = ", ".join(f"{name} {getattr(pose, name):.2f}" for name in ("geodesic", "pitch", "yaw", "roll", "mean"))
+        faces = f"{pose.n:,} faces{excluded}"
+        say(f"pose ({pose.source}), mean absolute error in degrees of {faces}: {shown} (angles of 300W-LP)")
         for name in pose.excluded[:_EXCLUDED]:
             say(f"  excluded: {name}")
         if len(pose.excluded) > _EXCLUDED:

@@ -8,6 +8,7 @@ from dhm_cli.evaluation.ground_truth import GroundTruth
 from dhm_cli.evaluation.method import Method
 from dhm_cli.evaluation.scores import Score
 from dhm_cli.geometry.landmarks import face_size
+from dhm_cli.geometry.pose import euler_to_matrix, geodesic_angle, yaw_pitch_roll_to_matrix
 
 # Points whose median shift is within this of (1, 1) pixel are taken for points that count from another corner.
 _ONE_PIXEL = 0.35
@@ -15,6 +16,9 @@ _ONE_PIXEL = 0.35
 _FAR_OFF = 0.1
 # Angles of a pose that all stay within this are taken for radians where the truth is turned further, degrees.
 _RADIANS, _TURNED = 2 * np.pi, 30.0
+# A pose this far off in the median, degrees, and less than half as far when read yaw first, is taken for one of that
+# order.
+_OTHER_ORDER = 8.0
 _NAMED = 3
 _SEEN = "a network may have learned from {} faces, or been chosen on them, so its numbers may be too good"
 _BOXES = "networks get the boxes of the protocol, predictions come from boxes of their own: boxes are compared too"
@@ -34,7 +38,7 @@ def caveats(truth: GroundTruth, methods: Sequence[Method], scores: Sequence[Scor
             _missing(method, score, len(truth)),
             _shift(truth, score),
             _depth(truth, method),
-            _radians(truth, method),
+            _radians(truth, method) or _yaw_first(truth, method),
         ]
         found += [f"{method.name}: {note}" for note in notes if note]
         if method.origin.is_network and truth.split != "test":
@@ -86,3 +90,18 @@ def _radians(truth: GroundTruth, method: Method) -> str:
     small = np.abs(method.pose[given]).max() <= _RADIANS
     turned = np.abs(truth.pose[given]).max() > _TURNED
     return "its pose seems to be in radians; degrees are expected" if small and turned else ""
+
+
+def _yaw_first(truth: GroundTruth, method: Method) -> str:
+    if method.origin.is_network or method.pose is None:
+        return ""
+    pose, true = np.radians(method.pose), np.radians(truth.pose)
+    turned = ~np.isnan(pose).any(axis=1) & np.isfinite(true).all(axis=1) & (np.abs(truth.faces.yaw) > _TURNED)
+    if not turned.any():
+        return ""
+    rotation, angles = euler_to_matrix(true[turned]), pose[turned]
+    read = np.median(geodesic_angle(euler_to_matrix(angles), rotation))
+    other = np.median(geodesic_angle(yaw_pitch_roll_to_matrix(angles[:, [1, 0, 2]]), rotation))
+    if np.degrees(read) > _OTHER_ORDER and other < read / 2:
+        return "its pose seems to be yaw first, R = R_y R_x R_z; pitch, yaw, roll of R = R_x R_y R_z are expected"
+    return ""

@@ -71,8 +71,9 @@ def definitions(label_set: str, protocol: str, refine: int | None, scoring: Scor
         "means that a file with 1-based pixels was read as 0-based",
         "nme_3d": "as nme with distances in x, y and z, after shifting z of prediction and truth to a mean of zero "
         "over the 68 points (weak perspective knows no absolute depth); depth is the mean absolute z error alone",
-        "pose": "absolute errors of pitch, yaw and roll (300W-LP's convention) and the angle of the rotation between "
-        f"the poses, degrees, without faces whose true angles exceed {POSE_LIMIT:g} degrees; source predicted: the "
+        "pose": "geodesic: angle of the one rotation between the poses; then absolute errors of pitch, yaw and roll "
+        "(300W-LP's convention, R = R_x R_y R_z, in which they swell near profile); degrees, without faces whose true "
+        f"angles exceed {POSE_LIMIT:g} degrees; source predicted: the "
         "method's own pose; aligned: the rotation of the true points onto the predicted ones, which knows the true "
         "shape and is kinder",
         "robustness": "mean of bins and failure rate where boxes are off, by kind and level, percent of their side",

@@ -261,7 +261,7 @@ def _confidence_without_a_face(first: Engine, engine: Engine, folder: Path, refi
 
 
 def _pose(landmarks: NDArray[np.float64], mean_shape: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The pose as `dhm align` gives it, (N, 3), degrees; NaN for a face that was not found."""
+    """The pose by the angles of 300W-LP, (N, 3), degrees; NaN for a face that was not found."""
     pose = np.full((len(landmarks), 3), np.nan)
     found = ~np.isnan(landmarks).any(axis=(1, 2))
     pose[found] = np.degrees(estimate_pose(landmarks[found], mean_shape))

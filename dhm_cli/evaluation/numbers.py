@@ -83,7 +83,10 @@ class PoseErrors:
         source: "predicted", the pose is the method's own, or "aligned", its points' rotation from the true ones.
         n: faces.
         limit: faces turned further are left out, their names are in `excluded`.
-        pitch, yaw, roll, mean, geodesic: means over the faces.
+        geodesic: mean angle of the one rotation that leads from the true pose to the method's, whatever the order of
+            the angles.
+        pitch, yaw, roll: means over the faces, in the order of 300W-LP, R = R_x R_y R_z, as benchmarks have them.
+        mean: of these three.
         median: medians, by the same names but the mean.
     """
 
@@ -91,11 +94,11 @@ class PoseErrors:
     n: int
     limit: float
     excluded: list[str]
+    geodesic: float
     pitch: float
     yaw: float
     roll: float
     mean: float
-    geodesic: float
     median: dict[str, float]
 
 

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from dhm_cli.datasets.folders import readable, split_suffix, survey, walk
 from dhm_cli.errors import InputError
 from dhm_cli.geometry.landmarks import NUM_LANDMARKS
+from dhm_cli.geometry.pose import matrix_to_euler, yaw_pitch_roll_to_matrix
+from dhm_cli.inference.landmark_csv import COLUMN_GROUPS
 from dhm_cli.inference.results import BAD_BOX, NO_FACE, UNREADABLE
 from dhm_cli.io.images import read_bytes
 from dhm_cli.io.pts import FARTHEST, read_pts
@@ -36,6 +38,8 @@ _OTHER_FILES = {
 _NAME_KEYS = ("path", "name", "image", "file")
 _POINT_KEYS = ("landmarks", "points")
 _POSE = ("pitch", "yaw", "roll")
+# What a table of `dhm align` has beside its points, whatever else was added or left out.
+_OF_ALIGN = ("face", "status")
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +50,8 @@ class Predictions:
         names: the photos' paths as written in the file (bytes that are no text as escapes), repeated for several faces
             of one photo; None for an .npy file, which has none.
         landmarks: (M, 68, 2 or 3), 0-based photo pixels.
-        pose: (M, 3) pitch, yaw, roll in degrees, a row of NaN for a face without; None where the file gives none.
+        pose: (M, 3) pitch, yaw, roll in degrees, in the convention of 300W-LP (`geometry.pose.matrix_to_euler`), a row
+            of NaN for a face without; None where the file gives none.
     """
 
     names: tuple[str, ...] | None
@@ -61,14 +66,16 @@ def read_predictions(path: Path) -> Predictions:
     in .pts files, whose coordinates are taken as they are. By the suffix of the file:
 
     - CSV as `dhm align` writes, rows without a face left out. The path may also stand under name, image or file; z_*
-      and pitch, yaw, roll may be missing; other columns are ignored.
+      and the pose may be missing; other columns are ignored. The pose is pitch_300w_lp, yaw_300w_lp, roll_300w_lp, or
+      pitch, yaw, roll, taken for the angles of 300W-LP too, but for a table of `dhm align` with yaw before pitch:
+      those are the angles as people see them (`geometry.pose.matrix_to_yaw_pitch_roll`) and are converted.
     - JSON: {name: points or list of points}, or a list of objects with path (or name, image, file), landmarks (or
       points) and, if known, pose [pitch, yaw, roll]. No points (null, []) are no face.
     - .npy (N, 68, 2 or 3) without names.
     - .npz: `names` (N,), one array of points (N, 68, 2 or 3) and, if known, `pose` (N, 3).
     - a folder of .pts files at any depth; a face's name is the path below the folder.
 
-    In JSON and arrays the points may be transposed, (2 or 3, 68).
+    A pose in JSON and arrays is pitch, yaw, roll of 300W-LP. There the points may be transposed, (2 or 3, 68).
 
     Raises:
         InputError: not such a file, not 68 points, no face, or numbers that are no pixels or degrees, NaN included.
@@ -101,11 +108,16 @@ def _checked(
         names = tuple(_as_text(path, row, name) for row, name in enumerate(names))
     _refuse_bad(path, names, ~(np.abs(landmarks) < FARTHEST).reshape(len(landmarks), -1), "pixel positions")
     if pose is not None:
-        unknown = np.asarray(np.isnan(pose).all(axis=1))
-        # Angles beyond half a turn occur: one yaw of AFLW2000-3D is -351 degrees.
-        _refuse_bad(path, names, ~(np.abs(pose) <= 360) & ~unknown[:, None], "angles in degrees")
-        pose = None if unknown.all() else pose
+        pose = None if _unknown_pose(path, names, pose).all() else pose
     return Predictions(names, landmarks, pose)
+
+
+def _unknown_pose(path: Path, names: Sequence[str] | None, pose: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which faces have no pose, (M,); one that has must have three angles."""
+    unknown: NDArray[np.bool_] = np.asarray(np.isnan(pose).all(axis=1))
+    # Angles beyond half a turn occur: one yaw of AFLW2000-3D is -351 degrees.
+    _refuse_bad(path, names, ~(np.abs(pose) <= 360) & ~unknown[:, None], "angles in degrees")
+    return unknown
 
 
 def _as_text(path: Path, row: int, name: str) -> str:
@@ -155,7 +167,8 @@ def _read_csv(path: Path, content: bytes) -> _Faces:
     axes = "xyz" if any(re.fullmatch(r"z_\d+", cell) for cell in header) else "xy"
     name = next((key for key in _NAME_KEYS if key in header), "path")
     points = [f"{axis}_{k}" for axis in axes for k in range(NUM_LANDMARKS)]
-    pose = list(_POSE) if set(_POSE) <= set(header) else []
+    columns = (COLUMN_GROUPS["pose_300w_lp"], _POSE)
+    pose = list(next((names for names in columns if set(names) <= set(header)), ()))
     _check_header(path, header, [name, *points, *pose])
     name_at, status_at = header.index(name), header.index("status") if "status" in header else None
     pick = itemgetter(*(header.index(cell) for cell in points + pose))
@@ -171,7 +184,17 @@ def _read_csv(path: Path, content: bytes) -> _Faces:
             numbers.append(_numbers(pick(row), f"{path}, line {line}"))
     table = np.array(numbers).reshape(len(numbers), len(points) + len(pose))
     landmarks = table[:, : len(points)].reshape(-1, len(axes), NUM_LANDMARKS).transpose(0, 2, 1)
-    return names, np.ascontiguousarray(landmarks), table[:, len(points) :] if pose else None
+    angles = table[:, len(points) :] if pose else None
+    if angles is not None and _as_people_see(header, pose):
+        _unknown_pose(path, names, angles)
+        pitch, yaw, roll = np.radians(angles).T
+        angles = np.degrees(matrix_to_euler(yaw_pitch_roll_to_matrix(np.stack([yaw, pitch, roll], axis=1))))
+    return names, np.ascontiguousarray(landmarks), angles
+
+
+def _as_people_see(header: list[str], pose: list[str]) -> bool:
+    """Whether the angles are those of `dhm align` with yaw first; other tables, also its own of old, are of 300W-LP."""
+    return pose == list(_POSE) and set(_OF_ALIGN) <= set(header) and header.index("yaw") < header.index("pitch")
 
 
 def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:

@@ -185,10 +185,10 @@ def pose_errors(method: Method, truth: GroundTruth) -> PoseErrors | None:
         n=int(known.sum()),
         limit=POSE_LIMIT,
         excluded=excluded,
+        geodesic=_mean(angles),
         **{name: _mean(column) for name, column in columns.items()},
         mean=_mean(errors),
-        geodesic=_mean(angles),
-        median={name: _median(column) for name, column in (*columns.items(), ("geodesic", angles))},
+        median={name: _median(column) for name, column in (("geodesic", angles), *columns.items())},
     )
 
 

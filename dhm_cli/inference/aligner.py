@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,12 @@ from dhm_cli.errors import InputError
 from dhm_cli.geometry.crop import Square, TurnedSquare, landmark_crop_square
 from dhm_cli.geometry.landmarks import face_size
 from dhm_cli.geometry.occlusion import VISIBLE
-from dhm_cli.geometry.pose import estimate_pose, estimate_rotation, in_plane_rotation
+from dhm_cli.geometry.pose import (
+    estimate_rotation,
+    in_plane_rotation,
+    matrix_to_euler,
+    matrix_to_yaw_pitch_roll,
+)
 from dhm_cli.inference.boxes import Box
 from dhm_cli.inference.detection import load_detector
 from dhm_cli.inference.engines import load_engine
@@ -25,6 +31,31 @@ _LARGEST_BOX = 10
 _BOX_HINT = "boxes are left,top,width,height in 0-based pixels of the upright photo"
 
 
+class Pose(NamedTuple):
+    """Head pose as people see it, degrees: R = R_y(yaw) R_x(pitch) R_z(roll); see `geometry.pose`.
+
+    Attributes:
+        yaw: -180 to 180; positive where the nose has turned to the left of the picture.
+        pitch: -90 to 90; positive where the face looks up.
+        roll: -180 to 180; positive where the head is tilted clockwise as seen, its top to the right.
+    """
+
+    yaw: float
+    pitch: float
+    roll: float
+
+
+class Pose300WLP(NamedTuple):
+    """Head pose in the convention of the 300W-LP files, degrees: R = R_x(pitch) R_y(yaw) R_z(roll).
+
+    For benchmarks. Near profile, a yaw of +-90, pitch and roll turn about one axis and say nothing one by one.
+    """
+
+    pitch: float
+    yaw: float
+    roll: float
+
+
 @dataclass(frozen=True, eq=False)
 class Face:
     """A face in a photo; 0-based photo pixels, x right, y down.
@@ -33,7 +64,9 @@ class Face:
         landmarks: (68, 3) float64; z toward the viewer in the same unit, zero mean over the landmarks.
         box: left, top, width, height, as detected or as given.
         score: the detector's confidence, 0 to 1; NaN where the box was given.
-        pose: pitch, yaw, roll in degrees, in the convention of the 300W-LP files.
+        rotation: (3, 3) float64, the head's pose: what lies at p in the head lies at R p in the picture, both with x
+            to the right of the picture, y up (unlike the pixels) and z toward the viewer; see `geometry.pose`. Its
+            columns are where the head's left-to-right, up and nose axes point; the identity looks at the viewer.
         confidence: chance that this is a face and its NME is below 6 %, 0 to 1; NaN, as the next two are None, from
             networks that do not tell it.
         sigma: (68,), pixels: the radius around each landmark that should hold 68 % of its errors in x,y; 1.79 times as
@@ -47,15 +80,14 @@ class Face:
         >>> nose_tip = face.landmarks[30]
         >>> nose_tip.round(-1).tolist()
         [160.0, 250.0, 40.0]
-        >>> pitch, yaw, roll = face.pose
-        >>> round(yaw, -1)  # the nose points to the left of the image
+        >>> round(face.pose.yaw, -1)  # the nose points to the left of the image
         40.0
     """
 
     landmarks: NDArray[np.float64]
     box: Box
     score: float
-    pose: tuple[float, float, float]
+    rotation: NDArray[np.float64]
     confidence: float = float("nan")
     sigma: NDArray[np.floating] | None = None
     visibility: NDArray[np.floating] | None = None
@@ -69,6 +101,18 @@ class Face:
     def doubtful(self) -> bool:
         """Whether the network doubts this face: its confidence is below `passes.BELIEVED`."""
         return self.confidence < BELIEVED
+
+    @property
+    def pose(self) -> Pose:
+        """Yaw, pitch and roll in degrees as people see them, good in profile too: R = R_y(yaw) R_x(pitch) R_z(roll)."""
+        yaw, pitch, roll = np.degrees(matrix_to_yaw_pitch_roll(self.rotation)).tolist()
+        return Pose(yaw, pitch, roll)
+
+    @property
+    def pose_300w_lp(self) -> Pose300WLP:
+        """Pitch, yaw and roll in degrees as the files of 300W-LP have them: R = R_x(pitch) R_y(yaw) R_z(roll)."""
+        pitch, yaw, roll = np.degrees(matrix_to_euler(self.rotation)).tolist()
+        return Pose300WLP(pitch, yaw, roll)
 
 
 class Aligner:
@@ -193,13 +237,13 @@ class Aligner:
         found = find_landmarks(self.first, self.engine, [image] * len(squares), squares, refine)
         landmarks = found.landmarks
         landmarks[..., 2] -= landmarks[..., 2].mean(axis=1, keepdims=True)
-        angles = np.degrees(estimate_pose(landmarks, self.engine.mean_shape))
+        rotations = estimate_rotation(landmarks, self.engine.mean_shape)
         return [
             Face(
                 landmarks[row],
                 box,
                 score,
-                (float(angles[row, 0]), float(angles[row, 1]), float(angles[row, 2])),
+                rotations[row],
                 float("nan") if found.confidence is None else float(found.confidence[row]),
                 None if found.sigma is None else found.sigma[row],
                 None if found.visibility is None else found.visibility[row],
@@ -210,10 +254,10 @@ class Aligner:
     def _turns(self, faces: list[Face]) -> set[int]:
         """Quarters by which to turn a photo for another look: those by which its faces are turned that the network
         believes, and all four where it believes none."""
-        believed = [face.landmarks for face in faces if not face.doubtful]
+        believed = [face.rotation for face in faces if not face.doubtful]
         if not believed:
             return {0, 1, 2, 3}
-        rolls = in_plane_rotation(estimate_rotation(np.array(believed), self.engine.mean_shape))
+        rolls = -in_plane_rotation(np.array(believed))  # `np.rot90` turns counterclockwise
         return set((np.round(rolls / (np.pi / 2)).astype(int) % 4).tolist()) - {0}
 
     def _faces_at_turns(self, image: NDArray[np.uint8], known: list[Face], turns: set[int]) -> list[Face]:

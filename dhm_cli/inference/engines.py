@@ -314,8 +314,8 @@ def upright_squares(engine: Engine, landmarks: NDArray[np.float64]) -> list[Turn
     Returns:
         B, centre, side and roll.
     """
-    turned = in_plane_rotation(estimate_rotation(landmarks, engine.mean_shape))
-    return [turned_square(points, -float(roll)) for points, roll in zip(landmarks, turned, strict=True)]
+    rolls = in_plane_rotation(estimate_rotation(landmarks, engine.mean_shape))
+    return [turned_square(points, float(roll)) for points, roll in zip(landmarks, rolls, strict=True)]
 
 
 def load_engine(

@@ -3,6 +3,8 @@
 Rows go to `<out>.partial`, one photo at a time, and the file takes its final name when all photos are done. A run that
 was cut off leaves the partial table, from which the next run can go on. Standard output, a pipe or a device gets the
 rows as they come.
+
+The header alone says of which order the angles of the head pose are, so no table mixes the two.
 """
 
 import csv
@@ -16,6 +18,7 @@ from typing import TextIO, cast
 
 from dhm_cli.errors import InputError
 from dhm_cli.geometry.landmarks import NUM_LANDMARKS
+from dhm_cli.geometry.pose import Angles
 from dhm_cli.inference.aligner import Face
 from dhm_cli.inference.results import DOUBTFUL, OK, PhotoResult, partial_path
 from dhm_cli.runtime.atomic import move_into_place
@@ -28,7 +31,8 @@ COLUMN_GROUPS: dict[str, tuple[str, ...]] = {
     "score": ("score",),
     "confidence": ("confidence",),
     "box": ("left", "top", "width", "height"),
-    "pose": ("pitch", "yaw", "roll"),
+    "pose": ("yaw", "pitch", "roll"),
+    "pose_300w_lp": ("pitch_300w_lp", "yaw_300w_lp", "roll_300w_lp"),
     "landmarks": tuple(f"{axis}_{k}" for axis in "xyz" for k in range(NUM_LANDMARKS)),
     "sigma": tuple(f"sigma_{k}" for k in range(NUM_LANDMARKS)),
     "visible": tuple(f"visible_{k}" for k in range(NUM_LANDMARKS)),
@@ -52,6 +56,12 @@ def check_columns(names: Sequence[str]) -> tuple[str, ...]:
     if len(set(names)) < len(names):
         raise InputError(f"--columns {','.join(names)}: a name is given twice", hint="give each once")
     return tuple(names)
+
+
+def chosen_columns(names: str | None, angles: Angles) -> tuple[str, ...]:
+    """Groups of columns from a list of names with commas, None for the default, with the head pose in some order."""
+    groups = DEFAULT_COLUMNS if names is None else [name.strip() for name in names.split(",")]
+    return tuple("pose_300w_lp" if name == "pose" and angles == "300w-lp" else name for name in groups)
 
 
 def header(groups: Sequence[str] = DEFAULT_COLUMNS) -> Row:
@@ -262,6 +272,7 @@ _VALUES: dict[str, Callable[[Face], Iterable[float] | None]] = {
     "confidence": lambda face: [face.confidence],
     "box": lambda face: face.box,
     "pose": lambda face: face.pose,
+    "pose_300w_lp": lambda face: face.pose_300w_lp,
     "landmarks": lambda face: face.landmarks.T.ravel().tolist(),
     "sigma": lambda face: face.sigma,
     "visible": lambda face: face.visible,

@@ -13,6 +13,7 @@ from dhm_cli.evaluation.ground_truth import GroundTruth, load_ground_truth
 from dhm_cli.evaluation.method import Method, Origin
 from dhm_cli.evaluation.numbers import Scoring
 from dhm_cli.evaluation.scores import score
+from dhm_cli.geometry.pose import euler_to_matrix, matrix_to_yaw_pitch_roll
 from dhm_cli.morphable.face_model import FaceModel
 
 
@@ -47,6 +48,19 @@ def test_a_pose_in_radians(truth: GroundTruth) -> None:
     assert notes(truth, truth.landmarks, pose) == []
     pose[0] = 0.5  # a frontal face may well have small angles
     assert notes(truth, truth.landmarks, pose) == []
+
+
+def test_a_pose_that_is_yaw_first(truth: GroundTruth) -> None:
+    """Angles as people see them, under the names and in the order of 300W-LP's."""
+    angles = truth.pose + np.array([25.0, 0.0, 20.0])
+    parameters = truth.faces.parameters.copy()
+    parameters[:, 1:4] = np.radians(angles)
+    tilted = replace(truth, faces=replace(truth.faces, parameters=parameters))
+    people = np.degrees(matrix_to_yaw_pitch_roll(euler_to_matrix(np.radians(angles))))
+    assert notes(tilted, truth.landmarks, people[:, [1, 0, 2]]) == [
+        "X: its pose seems to be yaw first, R = R_y R_x R_z; pitch, yaw, roll of R = R_x R_y R_z are expected"
+    ]
+    assert notes(tilted, truth.landmarks, angles) == []
 
 
 def test_faces_without_points(truth: GroundTruth) -> None:

@@ -158,7 +158,7 @@ def test_the_truth_as_predictions_of_every_kind(store: Path, landmarks: NDArray[
         (tmp_path / "d" / name).with_suffix(".pts").write_text(f"version: 1\nn_points: 68\n{{\n{text}\n}}\n")
     table = LandmarkTable(tmp_path / "e.csv")
     for name, points in zip(NAMES, landmarks, strict=True):
-        table.write(PhotoResult(f"photos/{name}", OK, 1), [Face(points, (0, 0, 1, 1), 0.9, (0, 0, 0))])
+        table.write(PhotoResult(f"photos/{name}", OK, 1), [Face(points, (0, 0, 1, 1), 0.9, np.eye(3))])
     table.finish()
     for kind in ("a.npy", "b.npz", "c.json", "d", "e.csv"):
         report = evaluate(options(store, predictions=tmp_path / kind))

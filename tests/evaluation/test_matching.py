@@ -205,7 +205,7 @@ def test_from_a_file_of_align(tmp_path: Path) -> None:
     path = tmp_path / "landmarks.csv"
     faces = np.concatenate([faces_at([10, 50]), np.zeros((2, 68, 1))], axis=-1)
     table = LandmarkTable(path)
-    table.write(PhotoResult("photos/AFW/caf\udce9.jpg", OK, 2), [Face(f, (1, 2, 3, 4), 1.0, (0, 0, 0)) for f in faces])
+    table.write(PhotoResult("photos/AFW/caf\udce9.jpg", OK, 2), [Face(f, (1, 2, 3, 4), 1.0, np.eye(3)) for f in faces])
     table.finish()
     # A store holds such bytes as escapes.
     found = match_predictions(read_predictions(path), ["AFW/caf\\xe9.jpg"], bounding_box(faces_at([49])), path)

@@ -62,7 +62,7 @@ def make_report() -> dict[str, Any]:
         **n.headline(),
         "difference": {"common": 1129, **nested({e.name: n.difference(verdict(e.name)) for e in HEADLINE})},
     }
-    pose = {key: n.next() for key in ("pitch", "yaw", "roll", "mean", "geodesic")}
+    pose = {key: n.next() for key in ("geodesic", "pitch", "yaw", "roll", "mean")}
     row = {
         "citation": "Some One, 2017",
         "cpu_fps": "<1",
@@ -129,7 +129,7 @@ def make_report() -> dict[str, Any]:
             "limit": 99.0,
             "excluded": ["turned away.jpg"],
             **pose,
-            "median": {key: n.next() for key in ("pitch", "yaw", "roll", "geodesic")},
+            "median": {key: n.next() for key in ("geodesic", "pitch", "yaw", "roll")},
         },
         "worst": [{"name": f"worst {k}.jpg", "yaw": -60.0 - k, "nme": n.next()} for k in range(3)],
         "against": [against],

@@ -14,6 +14,7 @@ import pytest
 
 from dhm_cli.errors import InputError
 from dhm_cli.evaluation.predictions import read_predictions
+from dhm_cli.geometry.pose import Angles, euler_to_matrix
 from dhm_cli.inference.aligner import Face
 from dhm_cli.inference.landmark_csv import LandmarkTable
 from dhm_cli.inference.results import BAD_BOX, NO_FACE, OK, UNREADABLE, PhotoResult
@@ -67,20 +68,48 @@ def refused(path: Path, reason: str, hint: str = "") -> None:
     assert hint in caught.value.hint
 
 
-def test_table_of_align(tmp_path: Path) -> None:
-    table = LandmarkTable(tmp_path / "landmarks.csv")
-    table.write(PhotoResult(NAMES[0], OK, 2), [Face(FACES[f], (1, 2, 3, 4), 0.5, (-1.5, 20.25, f)) for f in (0, 1)])
+POSES = np.array([[-1.5, 20.25, 0.0], [73.0, -77.0, -68.0], [1.0, 2.0, 3.0]])  # pitch, yaw, roll of 300W-LP
+
+
+@pytest.mark.parametrize("angles", ["yaw-pitch-roll", "300w-lp"])
+def test_table_of_align(tmp_path: Path, angles: Angles) -> None:
+    """Both orders of the table are the same poses to evaluate; one is a profile, whose angles differ by 60 degrees."""
+    rotations = euler_to_matrix(np.radians(POSES))
+    table = LandmarkTable(tmp_path / "landmarks.csv", angles=angles)
+    table.write(PhotoResult(NAMES[0], OK, 2), [Face(FACES[f], (1, 2, 3, 4), 0.5, rotations[f]) for f in (0, 1)])
     table.write(PhotoResult("none.jpg", NO_FACE), [])
     table.write(PhotoResult("bad.jpg", UNREADABLE, problems=("not an image",)), [])
     table.write(PhotoResult("box.jpg", BAD_BOX, problems=("it lies outside",)), [])
-    table.write(PhotoResult(NAMES[2], OK, 1), [Face(FACES[2], (1, 2, 3, 4), np.nan, (1, 2, 3))])
+    table.write(PhotoResult(NAMES[2], OK, 1), [Face(FACES[2], (1, 2, 3, 4), np.nan, rotations[2])])
     table.finish()
     found = read_predictions(tmp_path / "landmarks.csv")
     assert found.names == (NAMES[0], NAMES[0], NAMES[2])
     assert found.landmarks.dtype == np.float64
     np.testing.assert_array_equal(found.landmarks, FACES)
     assert found.pose is not None
-    np.testing.assert_array_equal(found.pose, [[-1.5, 20.25, 0], [-1.5, 20.25, 1], [1, 2, 3]])
+    np.testing.assert_allclose(found.pose, POSES, atol=0.01)  # the table has three digits after the point
+
+
+def test_a_pose_of_other_tables_is_of_300w_lp_in_any_order(tmp_path: Path) -> None:
+    """So is that of a table that an earlier `dhm align` wrote, which had pitch before yaw."""
+    for k, (before, names) in enumerate(
+        [([], ["pitch", "yaw", "roll"]), ([], ["yaw", "pitch", "roll"]), (["face", "status"], ["pitch", "yaw", "roll"])]
+    ):
+        cells = {"face": 0, "status": "ok", "pitch": 73, "yaw": -77, "roll": -68}
+        header = ["path", *before, *names, *header_of()[1:]]
+        row = ["a.jpg", *(cells[name] for name in (*before, *names)), *flat(0)]
+        found = read_predictions(write_csv(tmp_path / f"{k}.csv", header, [row]))
+        assert found.pose is not None
+        np.testing.assert_array_equal(found.pose, [[73, -77, -68]])
+
+
+def test_angles_of_align_that_are_none_are_refused(tmp_path: Path) -> None:
+    header = ["path", "face", "status", "yaw", "pitch", "roll", *header_of()[1:]]
+    rows = [["a.jpg", 0, "ok", "inf", 0, 0, *flat(0)], ["b.jpg", 0, "ok", "", "", "", *flat(0)]]
+    refused(write_csv(tmp_path / "a.csv", header, rows), "are no angles in degrees")
+    found = read_predictions(write_csv(tmp_path / "b.csv", header, [rows[1], ["c.jpg", 0, "ok", 9, 0, 0, *flat(0)]]))
+    assert found.pose is not None
+    np.testing.assert_allclose(found.pose, [[np.nan] * 3, [0, 9, 0]], atol=1e-9)
 
 
 @pytest.mark.parametrize("first", ["path", "name", "image", "file"])

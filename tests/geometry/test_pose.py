@@ -6,13 +6,18 @@ import torch
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from dhm_cli.geometry.crop import crop_matrix
 from dhm_cli.geometry.pose import (
     align_rotation,
     angle_difference,
     estimate_pose,
+    estimate_rotation,
     euler_to_matrix,
     geodesic_angle,
+    in_plane_rotation,
     matrix_to_euler,
+    matrix_to_yaw_pitch_roll,
+    yaw_pitch_roll_to_matrix,
 )
 from dhm_cli.morphable.rotation import euler_to_matrix as torch_euler_to_matrix
 from dhm_cli.morphable.toy import toy_face_model
@@ -168,3 +173,105 @@ def test_geodesic_angle_agrees_with_scipy_is_symmetric_and_broadcasts() -> None:
 )  # fmt: skip
 def test_angle_difference_goes_the_short_way(a: float, b: float, expected: float) -> None:
     assert angle_difference(np.array([a]), np.array([b])) == pytest.approx([expected], abs=1e-9)
+
+
+# Yaw, pitch and roll, degrees, and where the head's x, y (up) and z (nose) then point: x right, y up, z to the viewer.
+HAND_WORKED = [
+    ((0, 0, 0), [(1, 0, 0), (0, 1, 0), (0, 0, 1)]),
+    ((90, 0, 0), [(0, 0, 1), (0, 1, 0), (-1, 0, 0)]),  # the nose to the left of the picture
+    ((-90, 0, 0), [(0, 0, -1), (0, 1, 0), (1, 0, 0)]),
+    ((0, 30, 0), [(1, 0, 0), (0, 0.75**0.5, -0.5), (0, 0.5, 0.75**0.5)]),  # the nose up
+    ((0, 0, 90), [(0, -1, 0), (1, 0, 0), (0, 0, 1)]),  # the top of the head to the right
+    ((90, 30, 0), [(0, 0, 1), (0.5, 0.75**0.5, 0), (-(0.75**0.5), 0.5, 0)]),  # a profile that looks up
+    ((180, 0, 0), [(-1, 0, 0), (0, 1, 0), (0, 0, -1)]),  # the back of the head
+]
+
+
+@pytest.mark.parametrize(("degrees", "axes"), HAND_WORKED)
+def test_yaw_pitch_roll_turn_the_head_as_documented(
+    degrees: tuple[float, float, float], axes: list[tuple[float, float, float]]
+) -> None:
+    rotation = np.array(axes, dtype=np.float64).T
+    np.testing.assert_allclose(yaw_pitch_roll_to_matrix(np.radians(degrees)), rotation, atol=1e-12)
+    np.testing.assert_allclose(np.rad2deg(matrix_to_yaw_pitch_roll(rotation)), degrees, atol=1e-9)
+
+
+def yaw_first(degrees: NDArray[np.float64]) -> NDArray[np.float64]:
+    """R_y R_x R_z of yaw, pitch, roll; each factor is the inverse of scipy's."""
+    return Rotation.from_euler("YXZ", -degrees, degrees=True).as_matrix()
+
+
+def test_yaw_pitch_roll_agree_with_scipy_all_round_the_circle() -> None:
+    limits = np.array([180.0, 89.9, 180.0])
+    degrees = np.random.default_rng(9).uniform(-limits, limits, (4, 100, 3))
+    rotations = yaw_first(degrees.reshape(-1, 3)).reshape(4, 100, 3, 3)
+    np.testing.assert_allclose(yaw_pitch_roll_to_matrix(np.radians(degrees)), rotations, atol=1e-12)
+    np.testing.assert_allclose(np.rad2deg(matrix_to_yaw_pitch_roll(rotations)), degrees, atol=1e-6)
+
+
+def test_yaw_pitch_roll_of_any_rotation_give_it_back() -> None:
+    rotations = Rotation.random(500, np.random.default_rng(10)).as_matrix()
+    np.testing.assert_allclose(yaw_pitch_roll_to_matrix(matrix_to_yaw_pitch_roll(rotations)), rotations, atol=1e-7)
+
+
+def test_an_upright_profile_reads_upright() -> None:
+    """Of shared measurements: 300W-LP's angles of one upright head in profile, and the ones that a person sees."""
+    profile = euler_to_matrix(np.radians([73.0, -77.0, -68.0]))
+    np.testing.assert_allclose(np.rad2deg(matrix_to_yaw_pitch_roll(profile)), [-86, 12, 5], atol=1.0)
+
+
+@pytest.mark.parametrize("yaw", [-90.0, 90.0])
+def test_profile_is_no_lock_when_yaw_comes_first(yaw: float) -> None:
+    degrees = np.array([yaw, 20.0, -10.0])
+    np.testing.assert_allclose(np.rad2deg(matrix_to_yaw_pitch_roll(yaw_first(degrees))), degrees, atol=1e-9)
+
+
+@pytest.mark.parametrize("pitch", [90.0, -90.0])
+def test_looking_straight_up_or_down_keeps_the_rotation_and_sets_roll_to_zero(pitch: float) -> None:
+    rotation = yaw_first(np.array([25.0, pitch, 10.0]))
+    angles = matrix_to_yaw_pitch_roll(rotation)
+    assert angles[2] == 0
+    # R_y(25) R_x(+-90) R_z(10): a roll acts as a yaw of the same (90) or the opposite (-90) sign.
+    np.testing.assert_allclose(np.rad2deg(angles[:2]), [25.0 + np.sign(pitch) * 10.0, pitch], atol=1e-5)
+    np.testing.assert_allclose(yaw_pitch_roll_to_matrix(angles), rotation, atol=1e-7)
+    assert np.isfinite(matrix_to_yaw_pitch_roll(rotation * 1.0000001)).all()
+
+
+def test_estimate_pose_is_the_300w_lp_reading_of_estimate_rotation() -> None:
+    mean = toy_face_model().mean.numpy().astype(np.float64) * [1.0, -1.0, 1.0]
+    points = mean + np.random.default_rng(11).normal(0, 0.05 * mean.std(), (5, 68, 3))
+    rotation = estimate_rotation(points, mean)
+    assert rotation.shape == (5, 3, 3)
+    np.testing.assert_array_equal(estimate_pose(points, mean), matrix_to_euler(rotation))
+
+
+@pytest.mark.parametrize(
+    ("degrees", "expected"),
+    [
+        ((0, 0, 0), 0),
+        ((0, 0, 30), -30),  # its top has tilted to the right: back to the left
+        ((0, 0, -100), 100),
+        ((70, 0, 0), 0),
+        ((0, 60, 0), 0),  # frontal and looking up: upright as it is
+        ((90, 20, 0), -20),  # in profile to the left, looking up: its top lies to the right
+        ((-90, 20, 0), 20),
+        ((0, 90, 0), 0),  # the up axis points away from the viewer
+    ],
+)  # fmt: skip
+def test_in_plane_rotation_by_hand(degrees: tuple[float, float, float], expected: float) -> None:
+    found = in_plane_rotation(yaw_pitch_roll_to_matrix(np.radians(degrees)))
+    assert np.rad2deg(found) == pytest.approx(expected, abs=1e-9)
+
+
+def test_in_plane_rotation_as_the_roll_of_a_crop_sets_the_head_upright() -> None:
+    """A crop turned by it has the head's up axis straight up, and the rotation of the turned head agrees."""
+    rotations = Rotation.random(50, np.random.default_rng(12)).as_matrix()
+    rolls = in_plane_rotation(rotations)
+    assert rolls.shape == (50,)
+    for rotation, roll in zip(rotations, rolls, strict=True):
+        up = rotation[:2, 1] * [1.0, -1.0]  # in pixels, y down
+        seen = crop_matrix(np.zeros(2), 1.0, 1, roll=float(roll))[:, :2] @ up
+        assert seen[0] == pytest.approx(0.0, abs=1e-12)
+        assert seen[1] < 0
+        turned = euler_to_matrix(np.array([0.0, 0.0, roll])) @ rotation
+        assert in_plane_rotation(turned) == pytest.approx(0.0, abs=1e-9)

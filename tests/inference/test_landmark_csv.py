@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 
 from dhm_cli.errors import InputError
+from dhm_cli.geometry.pose import euler_to_matrix, yaw_pitch_roll_to_matrix
 from dhm_cli.inference.aligner import Face
-from dhm_cli.inference.landmark_csv import LandmarkTable, header
+from dhm_cli.inference.landmark_csv import LandmarkStream, LandmarkTable, chosen_columns, header
 from dhm_cli.inference.results import BAD_BOX, NO_FACE, OK, UNREADABLE, PhotoResult, partial_path
 
 COLUMNS = tuple(header())
 
 LANDMARKS = np.arange(68 * 3).reshape(68, 3) / 7
+ROTATION = yaw_pitch_roll_to_matrix(np.radians([5.0, 6.0, 7.0]))
 
 
 # Two faces, one, none, three; one name has a comma, a quote, a line break and a bad byte.
@@ -24,7 +26,7 @@ PHOTOS = [PhotoResult(path, OK if faces else NO_FACE, faces) for path, faces in 
 
 
 def face(k: int = 0) -> Face:
-    return Face(LANDMARKS + k, (1.0, 2.0, 3.0, 4.0 + k), 0.5, (5.0, 6.0, 7.0))
+    return Face(LANDMARKS + k, (1.0, 2.0, 3.0, 4.0 + k), 0.5, ROTATION)
 
 
 def write_all(out: Path, resume: bool = False, finish: bool = True) -> None:
@@ -50,20 +52,20 @@ def rows_of(tmp_path: Path, result: PhotoResult, faces: Sequence[Face] = ()) -> 
 
 
 def test_columns() -> None:
-    head = "path face status score confidence left top width height pitch yaw roll"
+    head = "path face status score confidence left top width height yaw pitch roll"
     assert " ".join(COLUMNS[:12]) == head
     assert list(COLUMNS[12:]) == [f"{axis}_{k}" for axis in "xyz" for k in range(68)]
 
 
 def test_rows_of_faces(tmp_path: Path) -> None:
-    sure = Face(LANDMARKS, (1.0, 2.5, 3.0, 4.0), 0.98765, (5.0, -6.0, 7.0))
-    given = Face(LANDMARKS, (1.0, 2.0, 3.0, 4.0), float("nan"), (5.0, 6.0, 7.0))
+    sure = Face(LANDMARKS, (1.0, 2.5, 3.0, 4.0), 0.98765, yaw_pitch_roll_to_matrix(np.radians([-86.0, 12.0, 5.0])))
+    given = Face(LANDMARKS, (1.0, 2.0, 3.0, 4.0), float("nan"), ROTATION)
     rows = rows_of(tmp_path, PhotoResult("a.jpg", OK, 5), [given, face(), face(), sure, face()])
     assert [row[1] for row in rows] == ["0", "1", "2", "3", "4"]
     row = dict(zip(COLUMNS, rows[3], strict=True))
     assert (row["path"], row["face"], row["status"], row["score"]) == ("a.jpg", "3", "ok", "0.988")
     assert (row["left"], row["top"], row["width"], row["height"]) == ("1.000", "2.500", "3.000", "4.000")
-    assert (row["pitch"], row["yaw"], row["roll"]) == ("5.000", "-6.000", "7.000")
+    assert (row["yaw"], row["pitch"], row["roll"]) == ("-86.000", "12.000", "5.000")
     # Landmark 1 is (3, 4, 5) / 7.
     assert (row["x_1"], row["y_1"], row["z_1"]) == ("0.429", "0.571", "0.714")
     assert (rows[0][3], rows[1][3]) == ("", "0.500")
@@ -229,3 +231,32 @@ def test_columns_are_chosen_and_a_run_with_others_does_not_go_on(tmp_path: Path)
         LandmarkTable(tmp_path / "new.csv", columns=["noses"])
     with pytest.raises(InputError, match="given twice"):
         LandmarkTable(tmp_path / "new.csv", columns=["box", "box"])
+
+
+def test_the_names_of_the_columns_tell_the_order_of_the_angles(tmp_path: Path) -> None:
+    """The same profile as people see it and as 300W-LP's files have it, under other names."""
+    profile = Face(LANDMARKS, (1.0, 2.0, 3.0, 4.0), 0.5, euler_to_matrix(np.radians([73.0, -77.0, -68.0])))
+    for angles, names, expected in (
+        ("yaw-pitch-roll", ["yaw", "pitch", "roll"], [-86, 12, 5]),
+        ("300w-lp", ["pitch_300w_lp", "yaw_300w_lp", "roll_300w_lp"], [73, -77, -68]),
+    ):
+        out, columns = tmp_path / f"{angles}.csv", chosen_columns(None, angles)
+        table = LandmarkTable(out, columns=columns)
+        table.write(PhotoResult("a.jpg", OK, 1), [profile])
+        table.finish()
+        stream = LandmarkStream(tmp_path / "stream.csv", columns=columns)
+        stream.write(PhotoResult("a.jpg", OK, 1), [profile])
+        stream.close()
+        assert (tmp_path / "stream.csv").read_bytes() == out.read_bytes()
+        head, row = read_rows(out)
+        assert head == header(columns)
+        at = head.index(names[0])
+        assert head[at : at + 3] == names
+        np.testing.assert_allclose([float(value) for value in row[at : at + 3]], expected, atol=0.5)
+
+
+def test_a_run_with_the_other_angles_does_not_go_on(tmp_path: Path) -> None:
+    out = tmp_path / "landmarks.csv"
+    write_all(out, finish=False)
+    with pytest.raises(InputError, match="other columns"):
+        LandmarkTable(out, resume=True, columns=chosen_columns(None, "300w-lp"))

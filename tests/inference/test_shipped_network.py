@@ -64,10 +64,10 @@ def test_the_features_are_where_one_sees_them(aligner: Aligner) -> None:
 )
 def test_yaw(aligner: Aligner, name: str, least: float, most: float) -> None:
     face = only_face(aligner, ASTRONAUT.with_name(name))
-    assert least < face.pose[1] < most
+    assert least < face.pose.yaw < most
     eyes = face.landmarks[EYES, 0].mean()
     if name != "astronaut.png":
-        assert np.sign(eyes - face.landmarks[NOSE_TIP_POINT, 0]) == np.sign(face.pose[1])
+        assert np.sign(eyes - face.landmarks[NOSE_TIP_POINT, 0]) == np.sign(face.pose.yaw)
 
 
 @pytest.mark.parametrize("name", ["astronaut.png", "astronaut_turned_left_45.jpg", "astronaut_turned_right_45.jpg"])
