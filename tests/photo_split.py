@@ -1,6 +1,6 @@
 """Split a table of faces by their photos: python tests/photo_split.py faces.csv table.csv
 
-Writes name and split, for `dhm prepare --table`. A photo, with all its faces, is held out where the SHA-256 of its name
+Writes name and split, for `dhm prepare --table`. A photo, with all its faces, is for test where the SHA-256 of its name
 says so, for 18 of 100, so that the split does not depend on what else is in the table.
 """
 
@@ -14,7 +14,7 @@ HELD_OUT = 18
 
 def split_of(photo: str) -> str:
     """Split of all faces of a photo."""
-    return "val" if int(hashlib.sha256(photo.encode()).hexdigest(), 16) % 100 < HELD_OUT else "train"
+    return "test" if int(hashlib.sha256(photo.encode()).hexdigest(), 16) % 100 < HELD_OUT else "train"
 
 
 if __name__ == "__main__":

@@ -204,7 +204,7 @@ class FaceModel:
                 rows = {name: torch.from_numpy(file[name][()]) for name in _ROWS}
                 surface = Mesh(**{name: file["mesh"][name][()] for name in _MESH}) if mesh and "mesh" in file else None
                 return cls(**rows, name=str(file.attrs["name"]), mesh=surface, origin=_read_origin(file.attrs))
-        except (OSError, KeyError, RuntimeError, ValueError, AttributeError) as error:
+        except (OSError, KeyError, RuntimeError, ValueError, AttributeError, TypeError) as error:
             raise FormatError(f"{path}: not a readable face model ({error})", hint) from error
 
 

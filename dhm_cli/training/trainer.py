@@ -176,11 +176,12 @@ class Trainer:
     @property
     def description(self) -> str:
         """One line about the run: sizes of the network, the data and the run."""
-        count, validated = self._count(), len(self._validation.yaw)
+        count, validated, world = self._count(), len(self._validation.yaw), self._processes.world
+        steps, processes = f"step{'s' * (self.steps != 1)}", f"process{'es' * (world != 1)}"
         return (
             f"{count['numbers']:,} parameters, {count['float32_bytes'] / 1e6:.1f} MB; {len(self._train_names):,} faces "
-            f"to train on and {validated:,} to validate on; {self.steps:,} steps of {self.config.batch}, "
-            f"{self.steps_per_epoch:,} an epoch; {self._processes.device}, {self._processes.world} process(es)"
+            f"to train on and {validated:,} to validate on; {self.steps:,} {steps} of {self.config.batch}, "
+            f"{self.steps_per_epoch:,} an epoch; {self._processes.device}, {world} {processes}"
         )
 
     @property
