@@ -177,3 +177,71 @@ def test_degradations_do_not_move_the_face(kind: str) -> None:
         changed[changed < 30] = 0  # ringing of JPEG
         centre = (changed * x).sum() / changed.sum(), (changed * y).sum() / changed.sum()
         assert centre == pytest.approx((47.5, 47.5), abs=0.2)
+
+
+def gradient(angle: int) -> NDArray[np.uint8]:
+    """A picture of one hue a quarter, so that a turn shows, and nothing that is black."""
+    picture = np.full((120, 120, 3), 60, np.uint8)
+    picture[:60, :60], picture[:60, 60:], picture[60:, :60] = (200, 60, 60), (60, 200, 60), (60, 60, 200)
+    return np.ascontiguousarray(np.rot90(picture, angle))
+
+
+def tight() -> NDArray[np.float64]:
+    """Landmarks whose crop is a whole picture of 120 pixels."""
+    points = np.tile([59.5 - 60 / 2**0.5, 59.5 - 60 / 2**0.5, 0.0], (68, 1))
+    points[1::2, :2] += 120 / 2**0.5
+    return points
+
+
+def test_a_turned_crop_has_no_black_corners_and_its_rim_tells_no_angle() -> None:
+    """A network read the angle off the corners; turned or not, the picture is a circle on another one."""
+    other = np.full((90, 90, 3), 250, np.uint8)
+    for config in (replace(NOTHING, any_rotation_share=1.0), replace(NOTHING, surround=1.0)):
+        angles = []
+        for seed in range(8):
+            crop, points, *_ = augmented_crop(
+                gradient(0), tight(), 120, replace(config, rotation=20.0), np.random.default_rng(seed), lambda: other
+            )
+            side = points[1, :2] - points[0, :2]
+            angles.append(np.degrees(np.arctan2(side[1], side[0])) - 45)
+            y, x = np.mgrid[:120, :120]
+            far = np.hypot(x - 59.5, y - 59.5)
+            assert (crop[far > 61] == 250).all()
+            assert (crop[far < 45] < 250).any(axis=-1).all()
+        assert (np.abs((np.array(angles) + 180) % 360 - 180).max() > 90) == bool(config.any_rotation_share)
+
+
+def test_a_crop_that_lies_within_its_picture_is_turned_whole() -> None:
+    small = (tight() - [59.5, 59.5, 0]) / 2 + [59.5, 59.5, 0]
+    config = replace(NOTHING, any_rotation_share=1.0)
+    crop = augmented_crop(gradient(0), small, 60, config, np.random.default_rng(0), lambda: pytest.fail("not needed"))[
+        0
+    ]
+    assert crop.min() >= 55
+
+
+def test_misplaced_crops_show_no_face_where_it_is_looked_for() -> None:
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        _, points, *_ = augmented_crop(gradient(0), tight(), 120, NOTHING, rng, lambda: gradient(1), misplaced=True)
+        low, high = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
+        apart = np.abs((low + high) / 2 - 59.5).max() / 120
+        scale = (high - low).max() * 2**0.5 / 120
+        side = points[1, :2] - points[0, :2]
+        turn = abs((np.degrees(np.arctan2(side[1], side[0])) - 45 + 180) % 360 - 180)
+        assert apart > 0.2 or not 0.5 < scale < 1.9 or turn > 59
+
+
+def test_what_lies_behind_a_cover_is_said() -> None:
+    photo, landmarks = spot_photo()
+    for config in (replace(NOTHING, cover=1.0), replace(NOTHING, occlusion=1.0)):
+        some = 0
+        for seed in range(6):
+            clean = augmented_crop(photo, landmarks, SIZE, NOTHING, np.random.default_rng(seed)).crop
+            made = augmented_crop(photo, landmarks, SIZE, config, np.random.default_rng(seed), lambda: gradient(2))
+            changed = (made.crop != clean).any(axis=-1)
+            x, y = np.round(made.landmarks[list(SEEN), :2]).astype(int).clip(0, SIZE - 1).T
+            np.testing.assert_array_equal(changed[y, x] | made.covered[list(SEEN)], made.covered[list(SEEN)])
+            some += made.covered.sum()
+        assert some > 20
+    assert not augmented_crop(photo, landmarks, SIZE, NOTHING, np.random.default_rng(0)).covered.any()

@@ -1,6 +1,7 @@
 """All numbers of a method against values worked out by hand."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from scored_faces import NAMES, YAW, make_labels, write_scored_store
 from dhm_cli.evaluation.ground_truth import GroundTruth, load_ground_truth
 from dhm_cli.evaluation.method import Method, Origin
 from dhm_cli.evaluation.numbers import Scoring
-from dhm_cli.evaluation.protocols import JITTERS
+from dhm_cli.evaluation.protocols import JITTERS, ROLLS
 from dhm_cli.evaluation.scores import difference, noise_floor, pose_errors, score
 from dhm_cli.geometry.landmarks import GROUPS, face_size
 from dhm_cli.geometry.occlusion import self_occluded
@@ -285,3 +286,65 @@ def test_a_method_that_found_nothing_has_no_numbers(truth: GroundTruth) -> None:
     assert (numbers["failure_rate"]["value"], numbers["auc"]["7"]) == (100.0, 0.0)
     assert numbers["worst"] == []
     assert numbers["pose"]["n"] == 0
+
+
+def told(truth: GroundTruth, percent: NDArray[np.float64], **more: Any) -> Method:
+    """A method that tells sigma, visibility and confidence."""
+    sigma = np.ones((8, 68)) * face_size(truth.landmarks)[:, None] * 0.05
+    given = {"sigma": sigma, "visibility": np.full((8, 68, 3), 1 / 3), "confidence": np.full(8, 0.9), **more}
+    return method(shifted(truth, percent), **given)
+
+
+def test_sigma_by_yaw(truth: GroundTruth) -> None:
+    """Sigma is 5 % everywhere; faces off by 1, 2, 3 and 4 are within one, 7.5 within 1.79 and 9 within two."""
+    doubts = score(told(truth, ERRORS), truth, QUICK).numbers.doubts
+    assert doubts is not None
+    assert doubts.sigma["0-30"].within_one == 100
+    assert (doubts.sigma["30-60"].within_one, doubts.sigma["30-60"].within_wide) == (50, 100)
+    assert [round(value, 1) for value in (doubts.sigma["all"].within_one, doubts.sigma["all"].within_two)] == [50, 87.5]
+    assert score(method(truth.landmarks), truth, QUICK).numbers.doubts is None
+
+
+def test_confidence_against_failures_and_pictures_without_a_face(truth: GroundTruth) -> None:
+    """Three faces fail at 6 %: those of 7.5, 9 and 12."""
+    claims = np.array([0.9, 0.8, 0.95, 0.4, 0.85, 0.7, 0.2, 0.1])
+    pictures = np.array([0.05, 0.3, 0.75])
+    doubts = score(told(truth, ERRORS, confidence=claims, not_faces=pictures), truth, QUICK).numbers.doubts
+    assert doubts is not None
+    found = doubts.confidence
+    right, wrong = claims[ERRORS < 6], claims[ERRORS > 6]
+    assert found.failure_auc == pytest.approx((right[:, None] > wrong).mean())
+    assert found.not_face_auc == pytest.approx((claims[:, None] > pictures).mean())
+    assert found.doubted == pytest.approx(20)  # one of five
+    assert found.believed == pytest.approx(100 / 3)
+    assert sum(row["claims"] for row in found.reliability) == 11
+    assert (found.kept[0]["percent"], found.kept[0]["failure_rate"]) == (100, 37.5)
+    # Six percent are six percent, whatever the report's own threshold.
+    other = score(told(truth, ERRORS, confidence=claims), truth, Scoring(threshold=1.0, replicates=100)).numbers.doubts
+    assert other is not None
+    assert other.confidence.failure_auc == found.failure_auc
+
+
+def test_visibility_against_marks(truth: GroundTruth) -> None:
+    codes = np.zeros((8, 68), np.uint8)
+    codes[:, :30], codes[:, 30:40], codes[:, 40:50] = 1, 2, 3  # the rest has no mark
+    marked = GroundTruth(truth.store, truth.split, truth.label_set, truth.rows, replace(truth.faces, visibility=codes))
+    visibility = np.full((8, 68, 3), [0.8, 0.15, 0.05])
+    visibility[:, 30:35], visibility[:, 40:48] = [0.3, 0.6, 0.1], [0.1, 0.1, 0.8]
+    doubts = score(told(marked, ERRORS, visibility=visibility), marked, QUICK).numbers.doubts
+    assert doubts is not None
+    assert doubts.visibility is not None
+    assert doubts.visibility.self_occluded_balanced == pytest.approx(90)  # eight of ten, and all others
+    assert doubts.visibility.occluded_auc == pytest.approx(0.75)  # half above all visible ones, half level with them
+    assert doubts.visibility.shares == pytest.approx({"visible": 60, "occluded": 20, "self_occluded": 20})
+    unmarked = score(told(truth, ERRORS), truth, QUICK).numbers.doubts
+    assert unmarked is not None
+    assert unmarked.visibility is None
+
+
+def test_rolls_have_a_row_each(truth: GroundTruth) -> None:
+    variants = np.stack([shifted(truth, np.full(8, 1 + roll / 90)) for roll in ROLLS])
+    rows = score(method(variants[0], variants=variants), truth, QUICK).numbers.rolls
+    assert rows is not None
+    assert [row.roll for row in rows] == list(range(0, 360, 15))
+    assert [row.mean_of_images for row in rows] == pytest.approx([1 + roll / 90 for roll in ROLLS])

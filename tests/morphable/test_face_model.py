@@ -237,6 +237,18 @@ def test_foreign_and_truncated_files_are_refused(tmp_path: Path) -> None:
             FaceModel.load(path)
 
 
+@pytest.mark.parametrize("name", ["mean", "identity_std"])
+def test_text_in_place_of_numbers_is_refused(tmp_path: Path, name: str) -> None:
+    """It was a traceback."""
+    path = tmp_path / "face_model.h5"
+    toy_face_model().save(path)
+    with h5py.File(path, "r+") as file:
+        del file[name]
+        file[name] = "numbers"
+    with pytest.raises(FormatError, match=r"face_model\.h5: not a readable face model"):
+        FaceModel.load(path)
+
+
 def test_project_is_landmarks_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(face_model, "_CHUNK", 2)
     model, rng = toy_face_model(), np.random.default_rng(0)

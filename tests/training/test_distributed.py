@@ -199,7 +199,7 @@ def test_torchrun_and_sigterm(face_store: Path, small_settings: Path, tmp_path: 
         os.kill(process.pid, signal.SIGTERM)
         code, output, errors = process.result()
     assert code
-    assert output.count(" processes") == 1, errors
+    assert output.count("processes") == 1, errors
     assert errors.count("continue with") == 1, errors
     assert errors.count("\ninterrupted") == 1, errors
     _, metadata = read_tensors(RunFolder(out).state)

@@ -24,6 +24,7 @@ from dhm_cli.data.store import FaceStore, write_store
 from dhm_cli.errors import DhmError, FormatError, InputError
 from dhm_cli.metrics.landmark_error import nme_by_yaw, normalised_mean_error
 from dhm_cli.models.checkpoint import load_checkpoint, read_tensors, save_checkpoint, write_tensors
+from dhm_cli.models.folded import LastStep
 from dhm_cli.models.registry import build_model
 from dhm_cli.morphable.face_model import FaceModel
 from dhm_cli.training import run_folder, validation
@@ -845,3 +846,36 @@ def test_distillation(
     assert not any(
         key.startswith(("teacher", "model.teacher")) for key in read_tensors(tmp_path / "run/last.safetensors")[0]
     )
+
+
+UNCERTAIN = replace(FAST, network=replace(SMALL_FAST, uncertainty=True))
+
+
+def test_learning_doubts_alone_leaves_the_landmarks_as_they_are(
+    straight: Callable[[str], Path], start: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    """From a network that told none; its weights and batch norms stay to the bit, and only the new layers move."""
+    initial = RunFolder(straight("fast")).best
+    training = replace(TRAINING, learned="doubts", not_face_share=0.3)
+    start(tmp_path / "run", replace(UNCERTAIN, training=training), initial=initial).run()
+    before, after = read_tensors(initial)[0], read_tensors(RunFolder(tmp_path / "run").best)[0]
+    new = {name for name in after if name.startswith("doubts.")}
+    assert set(after) - new == set(before)
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+    assert after["doubts.scale.weight"].abs().sum() > 0
+    assert after["doubts.confidence.weight"].abs().sum() > 0
+    assert after["doubts.sigma_of_scale"] != 2.36  # measured on the validation faces
+    # The landmarks of the last checkpoint are those of the first, so the last is kept as the best.
+    assert read_tensors(RunFolder(tmp_path / "run").best)[1]["training"]["step"] == 6
+
+
+def test_sigma_holds_its_share_of_the_validation_errors(
+    start: Callable[..., Trainer], tmp_path: Path, face_store: Path
+) -> None:
+    trainer = start(tmp_path / "run", replace(UNCERTAIN, training=replace(TRAINING, loss="likelihood")))
+    trainer.run()
+    network, _ = load_checkpoint(RunFolder(tmp_path / "run").last)
+    found = trainer._validation
+    landmarks, sigma, *_ = LastStep(network)(torch.from_numpy(found.crops))
+    distance = (landmarks.double()[..., :2] - torch.from_numpy(found.truth)[..., :2]).norm(dim=-1)
+    assert (distance <= sigma).double().mean().item() == pytest.approx(0.6827, abs=0.01)
