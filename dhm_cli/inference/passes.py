@@ -1,4 +1,4 @@
-"""From squares around faces to landmarks: a quick first look at any roll, then the network on upright crops."""
+"""From squares around faces to landmarks: passes of the network over upright crops, and what to do where it doubts."""
 
 import math
 from collections.abc import Sequence
@@ -12,9 +12,11 @@ from dhm_cli.inference.engines import Answer, Engine, answers_in_squares, uprigh
 
 # Below this confidence a face is doubtful: more likely than not it is no face, or its NME is above 6 %.
 BELIEVED = 0.5
+# Below this confidence a face is looked at in other turns: one of fifty upright faces, and nearly all others.
+SURE = 0.95
 # A crop that is off by more than this from the one that its own landmarks call for is not the last: radians, share of
 # its side, logarithm of the side.
-_MOST_TURNED, _MOST_MOVED, _MOST_SCALED = math.radians(8), 0.08, 0.12
+_MOST_TURNED, _MOST_MOVED, _MOST_SCALED = math.radians(8), 0.06, 0.1
 
 
 def find_landmarks(
@@ -24,45 +26,57 @@ def find_landmarks(
     squares: Sequence[Square | TurnedSquare],
     refine: int,
 ) -> Answer:
-    """The landmarks of faces in squares of photos.
+    """The landmarks of faces in squares of photos, at any roll.
 
     Args:
-        first: a quick network that knows faces of any roll. It says where the next crop lies and which way is up.
-        engine: the network whose landmarks count; it sees upright crops.
+        first: a quick network that knows faces of any roll.
+        engine: the network whose landmarks count. After a first look at the squares it sees upright crops.
         photos: B, each (H, W, 3) uint8 RGB, the same object for several faces of one photo.
         squares: B, where the faces are.
-        refine: passes of `engine` over upright crops, the first after that of `first`; with 0 it looks at the squares
-            themselves, once.
+        refine: passes of `engine` over upright crops; with 0 it looks at the squares themselves, once.
 
     Returns:
-        The last pass's answer in photo pixels. Where it tells a confidence and that is below `BELIEVED`, the face was
-        looked at in three more turns of its square, and the turn with the highest confidence counts.
+        The last pass's answer in photo pixels. Where the network has less confidence than `SURE`, `first` looks at
+        the square in four turns and says where the upright crops lie, and of the five answers the one with the highest
+        confidence counts. For a network that tells no confidence, `first` says which way is up from the start.
 
     Raises:
         DhmError: a network answered something that is no number.
     """
     if not refine:
         return _look(engine, photos, squares)
-    found = _upright(first, engine, photos, squares, refine)
-    if found.confidence is None or (found.confidence >= BELIEVED).all():
+    if not engine.doubts:
+        return _upright(engine, photos, _roughly_upright(first, photos, squares), refine)
+    found = _upright(engine, photos, squares, refine)
+    assert found.confidence is not None
+    doubted = np.flatnonzero(found.confidence < SURE)
+    if not len(doubted):
         return found
-    doubted = np.flatnonzero(found.confidence < BELIEVED)
     again = [photos[row] for row in doubted.tolist()]
-    for quarter in (1, 2, 3):
+    for quarter in range(4):
         turned = [_turned(squares[row], quarter * math.pi / 2) for row in doubted.tolist()]
-        found = _better(found, doubted, _upright(first, engine, again, turned, refine))
+        upright = upright_squares(first, _look(first, again, turned).landmarks)
+        found = _better(found, doubted, _last(engine, again, upright, refine))
     return found
 
 
-def _upright(
-    first: Engine,
-    engine: Engine,
-    photos: Sequence[NDArray[np.uint8]],
-    squares: Sequence[Square | TurnedSquare],
-    refine: int,
-) -> Answer:
-    """The answer of `engine` after some passes over upright crops, one more where its crop was not quite that."""
+def _roughly_upright(
+    first: Engine, photos: Sequence[NDArray[np.uint8]], squares: Sequence[Square | TurnedSquare]
+) -> list[Square | TurnedSquare]:
+    """The squares, those of heads that are turned by more than 45 degrees replaced by upright ones."""
     upright = upright_squares(first, _look(first, photos, squares).landmarks)
+    return [new if abs(_turn(old, new)) > math.pi / 4 else old for old, new in zip(squares, upright, strict=True)]
+
+
+def _upright(
+    engine: Engine, photos: Sequence[NDArray[np.uint8]], squares: Sequence[Square | TurnedSquare], refine: int
+) -> Answer:
+    """The answer of a network after a look at the squares and some passes over upright crops."""
+    return _last(engine, photos, upright_squares(engine, _look(engine, photos, squares).landmarks), refine)
+
+
+def _last(engine: Engine, photos: Sequence[NDArray[np.uint8]], upright: Sequence[TurnedSquare], refine: int) -> Answer:
+    """The answer after passes over upright crops, one more where the last crop was not quite that."""
     answer = _look(engine, photos, upright)
     for _ in range(refine - 1):
         upright = upright_squares(engine, answer.landmarks)
@@ -85,13 +99,14 @@ def _look(engine: Engine, photos: Sequence[NDArray[np.uint8]], squares: Sequence
 
 def _is_off(seen: TurnedSquare, found: TurnedSquare) -> bool:
     """Whether a crop lay far from the one that its own landmarks call for."""
-    turn = (found[2] - seen[2] + math.pi) % (2 * math.pi) - math.pi
-    moved = math.dist(found[0], seen[0]) / max(seen[1], 1.0)
-    return (
-        abs(turn) > _MOST_TURNED
-        or moved > _MOST_MOVED
-        or abs(math.log(max(found[1], 1.0) / max(seen[1], 1.0))) > _MOST_SCALED
-    )
+    side = max(seen[1], 1.0)
+    moved, scaled = math.dist(found[0], seen[0]) / side, abs(math.log(max(found[1], 1.0) / side))
+    return abs(_turn(seen, found)) > _MOST_TURNED or moved > _MOST_MOVED or scaled > _MOST_SCALED
+
+
+def _turn(seen: Square | TurnedSquare, found: TurnedSquare) -> float:
+    """By how much the second square is turned against the first, radians in [-pi, pi]."""
+    return math.remainder(found[2] - (seen[2] if len(seen) == 3 else 0.0), 2 * math.pi)
 
 
 def _turned(square: Square | TurnedSquare, roll: float) -> TurnedSquare:
