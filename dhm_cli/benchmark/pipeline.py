@@ -103,12 +103,12 @@ def photo_call(aligner: "Aligner", scene: Scene) -> Callable[[], object]:
 
 
 def photo_parts(aligner: "Aligner", scene: Scene) -> dict[str, Callable[[], object]]:
-    """The parts of `photo_call`, each on its own; the first look and the network's pass include their crops."""
+    """The parts of `photo_call`, each on its own; the network's two passes include their crops."""
     squares = [crop_square_from_box(face) for face in scene.faces]
     photos = [scene.image] * len(squares)
 
     def passes() -> object:
-        return find_landmarks(aligner.first, aligner.engine, photos, squares, 1).landmarks
+        return find_landmarks(aligner.scout, aligner.engine, photos, squares, 1).landmarks
 
     return {
         "read": lambda: read_image(scene.file),

@@ -77,8 +77,8 @@ def align(
         int | None,
         typer.Option(
             min=0,
-            help="Passes over upright crops. With 1 or more a small network looks first and says which way is up; with "
-            "0 the network looks at the box itself, once. Default: 1, with --boxes 0.",
+            help="More passes, over upright crops around the points found so far; where the network is not sure of "
+            "them, a small network that knows any roll says which way is up. Default: 1, with --boxes 0.",
             show_default=False,
         ),
     ] = None,

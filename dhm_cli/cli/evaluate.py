@@ -103,8 +103,8 @@ def evaluate(
         int | None,
         typer.Option(
             min=0,
-            help="Passes over upright crops, after a first look of a small network; with 0 the network looks at the "
-            "box itself, once. Default: 0, with detector and roll 1, as in dhm align.",
+            help="More passes, over upright crops around the points found; with 0 the network looks at the box once. "
+            "Default: 0, with detector and roll 1, as in dhm align.",
             show_default=False,
             rich_help_panel=_TRUTH,
         ),

@@ -42,7 +42,8 @@ def definitions(label_set: str, protocol: str, refine: int | None, scoring: Scor
         scoring: how methods are scored.
     """
     passes = (
-        f"; a small network looked first, then the network {refine} times at upright crops around the points found"
+        f"; then {refine} more passes over upright crops around the points found, and where the network was not sure a "
+        "small one that knows any roll said which way is up"
         if refine
         else ""
     )
@@ -79,8 +80,8 @@ def definitions(label_set: str, protocol: str, refine: int | None, scoring: Scor
         "robustness": "mean of bins and failure rate where boxes are off, by kind and level, percent of their side",
         "rolls": "the same numbers for the photo turned by every 15 degrees, over the faces whose photo reaches far "
         "enough around them; what a crop shows beyond the photo is mirrored, for a black corner would tell the angle",
-        "upright": "nme and failure rate after a small network's first look and one pass over an upright crop, beside "
-        "the one pass over the true box",
+        "upright": "nme and failure rate after one more pass, over an upright crop around the points found, as in dhm "
+        "align",
         "sigma": "the radius around a landmark that should hold 68.27 % of its errors in x and y; 1.79 times as far 95 "
         "%, twice as far 97.2; likelihood: mean of -ln p of the errors in percent of the face size, p(d) = "
         f"C exp(-(d / s)^{SHAPE:g}) in the plane with s = sigma / {SCALES_OF_SIGMA:g}",

@@ -25,7 +25,7 @@ from dhm_cli.geometry.landmarks import bounding_box
 from dhm_cli.geometry.pose import estimate_pose
 from dhm_cli.inference.engines import Engine, load_engine
 from dhm_cli.inference.passes import find_landmarks
-from dhm_cli.inference.weights import FIRST_LOOK, embedded_name
+from dhm_cli.inference.weights import SCOUT, embedded_name
 from dhm_cli.runtime.hashing import short_hash
 from dhm_cli.runtime.progress import Progress, silent
 from dhm_cli.runtime.threads import available_cores
@@ -207,7 +207,7 @@ def _network(
 ) -> Method:
     """Run a network over the faces; what is done is kept in the file `unfinished`."""
     engine = load_engine(options.device, source.file, face_model=options.face_model)
-    first = load_engine(options.device, FIRST_LOOK)
+    scout = load_engine(options.device, SCOUT)
     embedded = embedded_name(source.file)
     protocol_name, refine = options.protocol or "paper", _refine(options)
     origin = Origin(
@@ -223,15 +223,15 @@ def _network(
     protocol = make_protocol(protocol_name, truth.faces.landmarks, truth.faces.names)
     images = str(truth.store.attributes.get("images_hash"))
     faces = {"split": truth.split, "faces": truth.store.fingerprint(), "images": images, "number": len(truth)}
-    key = {"network": origin.to_json(), "refine": refine, "first": first.weights_hash, **faces}
+    key = {"network": origin.to_json(), "refine": refine, "scout": scout.weights_hash, **faces}
     kept = Unfinished(unfinished, key)
     threads = options.threads or available_cores()
-    found = predict_faces(first, engine, truth, protocol, refine, threads, kept, progress, name)
+    found = predict_faces(scout, engine, truth, protocol, refine, threads, kept, progress, name)
     row = JITTER_HEADLINE if protocol_name == "jitter" else 0
     landmarks = found.landmarks[row].astype(np.float64)
     not_faces = None
     if options.not_faces is not None and engine.doubts:
-        not_faces = _confidence_without_a_face(first, engine, options.not_faces, refine[-1])
+        not_faces = _confidence_without_a_face(scout, engine, options.not_faces, refine[-1])
     return Method(
         name,
         origin,
@@ -246,7 +246,7 @@ def _network(
     )
 
 
-def _confidence_without_a_face(first: Engine, engine: Engine, folder: Path, refine: int) -> NDArray[np.floating]:
+def _confidence_without_a_face(scout: Engine, engine: Engine, folder: Path, refine: int) -> NDArray[np.floating]:
     """The network's confidence in the held-out pictures of a folder, (M,)."""
     pictures = read_not_faces(folder, "val")
     claims = []
@@ -254,7 +254,7 @@ def _confidence_without_a_face(first: Engine, engine: Engine, folder: Path, refi
         image = pictures.image(row)
         height, width = image.shape[:2]
         square = np.array([(width - 1) / 2, (height - 1) / 2]), float(min(width, height))
-        found = find_landmarks(first, engine, [image], [square], refine).confidence
+        found = find_landmarks(scout, engine, [image], [square], refine).confidence
         assert found is not None
         claims.append(found[0])
     return np.array(claims)

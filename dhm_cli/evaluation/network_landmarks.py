@@ -42,7 +42,7 @@ class Predicted(NamedTuple):
 
 
 def predict_faces(
-    first: Engine,
+    scout: Engine,
     engine: Engine,
     truth: GroundTruth,
     protocol: Protocol,
@@ -55,7 +55,7 @@ def predict_faces(
     """Run a network over every face.
 
     Args:
-        first: the network of the first look, see `passes.find_landmarks`.
+        scout: the small network that knows any roll, see `passes.find_landmarks`.
         engine: the network.
         truth: N faces.
         protocol: where to look; P variants.
@@ -79,7 +79,7 @@ def predict_faces(
     progress(stage, int(done.sum()), count)
 
     def work(piece: range) -> NDArray[np.float32]:
-        return _predict_piece(first, engine, truth, protocol, refine, piece)
+        return _predict_piece(scout, engine, truth, protocol, refine, piece)
 
     try:
         with closing(in_order(work, to_do, threads)) as results:
@@ -94,7 +94,7 @@ def predict_faces(
 
 
 def _predict_piece(
-    first: Engine, engine: Engine, truth: GroundTruth, protocol: Protocol, refine: Sequence[int], faces: range
+    scout: Engine, engine: Engine, truth: GroundTruth, protocol: Protocol, refine: Sequence[int], faces: range
 ) -> NDArray[np.float32]:
     """The numbers of some faces, (V, n, numbers), image pixels."""
     images = truth.store.images(truth.rows[faces.start : faces.stop])
@@ -112,7 +112,7 @@ def _predict_piece(
     result = np.full((len(refine), len(flat), _ALL if engine.doubts else _LANDMARKS), np.nan, np.float32)
     for place, passes in zip(result, refine, strict=True):
         if squares:
-            answer = find_landmarks(first, engine, photos, squares, passes)
+            answer = find_landmarks(scout, engine, photos, squares, passes)
             answer.landmarks[..., :2] -= beyond[:, None, None]
             place[[square is not None for _, _, square in flat]] = _packed(answer)
     # (R, n P, numbers) -> (R P, n, numbers)

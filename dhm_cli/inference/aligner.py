@@ -24,7 +24,7 @@ from dhm_cli.inference.engines import load_engine
 from dhm_cli.inference.face_box import KEEN_SCORE, MIN_SCORE, Detector, crop_square_from_box
 from dhm_cli.inference.passes import BELIEVED, find_landmarks
 from dhm_cli.inference.turned_photo import detect_turned
-from dhm_cli.inference.weights import FIRST_LOOK
+from dhm_cli.inference.weights import SCOUT
 
 # A given box with a longer side, in units of the photo's longer side, cannot be meant.
 _LARGEST_BOX = 10
@@ -122,9 +122,10 @@ class Aligner:
         device: "auto", "cpu" or "cuda"; see `load_engine`.
         threads: CPU threads of the network; None for one.
         min_score: least score of a detected face, 0 to 1; not used by a `detector` of your own.
-        refine: passes on upright crops. With 1 or more a small network looks first and says where the face is and
-            which way is up, so that boxes may sit badly and heads may be turned by any angle; with 0 the network looks
-            at the box itself, once. None for 1 after detection and 0 in a given box.
+        refine: more passes, over upright crops around the landmarks found so far, so that boxes may sit badly. Where
+            the network is not sure of them, a small one that knows any roll says which way is up
+            (`passes.find_landmarks`). With 0 the network looks at the box once. None for 1 after detection and 0 in a
+            given box.
         model: a network: a file written by dhm, or "fast" or "fast-x2", which come with the package; None for "fast".
         face_model: file of the face model, as `dhm prepare` wrote it; read for networks that regress its parameters
             and for no others.
@@ -167,7 +168,7 @@ class Aligner:
         self.refine = refine
         self._settings = (device, threads, min_score, refine, model, face_model, detector)
         self.engine = load_engine(device, model, threads, face_model)
-        self.first = load_engine(device, FIRST_LOOK, threads)
+        self.scout = load_engine(device, SCOUT, threads)
         self.detector = load_detector(min_score=min_score) if detector is None else detector
         keen = min(min_score, KEEN_SCORE) if min_score <= MIN_SCORE else min_score
         self._keen_detector = load_detector(min_score=keen) if detector is None else detector
@@ -234,7 +235,7 @@ class Aligner:
         """The faces of some boxes, each with its score, in squares of a photo."""
         if not squares:
             return []
-        found = find_landmarks(self.first, self.engine, [image] * len(squares), squares, refine)
+        found = find_landmarks(self.scout, self.engine, [image] * len(squares), squares, refine)
         landmarks = found.landmarks
         landmarks[..., 2] -= landmarks[..., 2].mean(axis=1, keepdims=True)
         rotations = estimate_rotation(landmarks, self.engine.mean_shape)

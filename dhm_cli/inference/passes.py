@@ -20,7 +20,7 @@ _MOST_TURNED, _MOST_MOVED, _MOST_SCALED = math.radians(8), 0.06, 0.1
 
 
 def find_landmarks(
-    first: Engine,
+    scout: Engine,
     engine: Engine,
     photos: Sequence[NDArray[np.uint8]],
     squares: Sequence[Square | TurnedSquare],
@@ -29,16 +29,16 @@ def find_landmarks(
     """The landmarks of faces in squares of photos, at any roll.
 
     Args:
-        first: a quick network that knows faces of any roll.
+        scout: a quick network that knows faces of any roll.
         engine: the network whose landmarks count. After a first look at the squares it sees upright crops.
         photos: B, each (H, W, 3) uint8 RGB, the same object for several faces of one photo.
         squares: B, where the faces are.
         refine: passes of `engine` over upright crops; with 0 it looks at the squares themselves, once.
 
     Returns:
-        The last pass's answer in photo pixels. Where the network has less confidence than `SURE`, `first` looks at
+        The last pass's answer in photo pixels. Where the network has less confidence than `SURE`, `scout` looks at
         the square in four turns and says where the upright crops lie, and of the five answers the one with the highest
-        confidence counts. For a network that tells no confidence, `first` says which way is up from the start.
+        confidence counts. For a network that tells no confidence, `scout` says which way is up from the start.
 
     Raises:
         DhmError: a network answered something that is no number.
@@ -46,7 +46,7 @@ def find_landmarks(
     if not refine:
         return _look(engine, photos, squares)
     if not engine.doubts:
-        return _upright(engine, photos, _roughly_upright(first, photos, squares), refine)
+        return _upright(engine, photos, _roughly_upright(scout, photos, squares), refine)
     found = _upright(engine, photos, squares, refine)
     assert found.confidence is not None
     doubted = np.flatnonzero(found.confidence < SURE)
@@ -55,16 +55,16 @@ def find_landmarks(
     again = [photos[row] for row in doubted.tolist()]
     for quarter in range(4):
         turned = [_turned(squares[row], quarter * math.pi / 2) for row in doubted.tolist()]
-        upright = upright_squares(first, _look(first, again, turned).landmarks)
+        upright = upright_squares(scout, _look(scout, again, turned).landmarks)
         found = _better(found, doubted, _last(engine, again, upright, refine))
     return found
 
 
 def _roughly_upright(
-    first: Engine, photos: Sequence[NDArray[np.uint8]], squares: Sequence[Square | TurnedSquare]
+    scout: Engine, photos: Sequence[NDArray[np.uint8]], squares: Sequence[Square | TurnedSquare]
 ) -> list[Square | TurnedSquare]:
     """The squares, those of heads that are turned by more than 45 degrees replaced by upright ones."""
-    upright = upright_squares(first, _look(first, photos, squares).landmarks)
+    upright = upright_squares(scout, _look(scout, photos, squares).landmarks)
     return [new if abs(_turn(old, new)) > math.pi / 4 else old for old, new in zip(squares, upright, strict=True)]
 
 

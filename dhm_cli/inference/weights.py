@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 # The networks that come with the package, the default first; files may be asked for by these names.
 EMBEDDED = ("fast", "fast-x2")
-# The network of the first look (`passes`), which comes with the package too.
-FIRST_LOOK = "tiny"
+# The small network that knows heads at any roll (`passes`), which comes with the package too.
+SCOUT = "tiny"
 
 # An exported file describes itself in its ONNX metadata: JSON under this key, of this version.
 METADATA_KEY = "dhm"
@@ -36,7 +36,7 @@ EXPORT_AGAIN = "write the file again with `dhm export`, by this version of dhm"
 def embedded_name(weights: str | os.PathLike[str] | None) -> str | None:
     """The network of `EMBEDDED` that is asked for, by name or by None; None for a file."""
     name = EMBEDDED[0] if weights is None else os.fspath(weights)
-    return name if name in (*EMBEDDED, FIRST_LOOK) else None
+    return name if name in (*EMBEDDED, SCOUT) else None
 
 
 def packaged(name: str) -> "Traversable":

@@ -43,7 +43,7 @@ def test_a_given_box_is_squared_and_enlarged(aligner: Aligner) -> None:
 
 def test_refining_crops_around_the_landmarks(dummy_network: Path) -> None:
     aligner = Aligner("cpu", model=dummy_network, refine=1)
-    aligner.first = aligner.engine  # so that it is known what the first look says
+    aligner.scout = aligner.engine  # so that it is known what is said of the roll
     expected = answer_in_black(np.array([140.0, 110.0]), 120 * math.sqrt(2))
     for _ in range(2):  # one that was asked for, and one because the crop before was far larger than the face in it
         low, high = expected[:, :2].min(axis=0), expected[:, :2].max(axis=0)
