@@ -21,6 +21,7 @@ import dhm_cli
 from dhm_cli.cli.align import align
 from dhm_cli.cli.main import Commands, app
 from dhm_cli.errors import DhmError
+from dhm_cli.geometry.pose import euler_to_matrix, yaw_pitch_roll_to_matrix
 from dhm_cli.inference.face_box import MIN_SCORE
 from dhm_cli.models.checkpoint import save_checkpoint
 from dhm_cli.morphable.location import DEFAULT_FACE_MODEL, FACE_MODEL
@@ -257,3 +258,30 @@ def test_the_frame_loads_nothing_heavy() -> None:
 
 def test_the_default_score_is_the_detectors() -> None:
     assert inspect.signature(align).parameters["min_score"].default == MIN_SCORE
+
+
+def test_angles_of_300w_lp_by_option_and_never_in_one_table_with_others(here: Path) -> None:
+    """Columns of other names, the same pose; an interrupted run of the one order is not gone on with in the other."""
+    rows = []
+    for name, options in (("people.csv", []), ("benchmark.csv", ["--angles", "300w-lp"])):
+        assert dhm("align", "photos", "--out", name, "--device", "cpu", *options).exit_code == 0
+        with open(name, newline="") as file:
+            rows += list(csv.DictReader(file))
+    people, benchmark = rows
+    assert "pitch" not in benchmark
+    assert "pitch_300w_lp" not in people
+    rotations = [
+        yaw_pitch_roll_to_matrix(np.radians([float(people[name]) for name in ("yaw", "pitch", "roll")])),
+        euler_to_matrix(np.radians([float(benchmark[f"{name}_300w_lp"]) for name in ("pitch", "yaw", "roll")])),
+    ]
+    np.testing.assert_allclose(rotations[0], rotations[1], atol=1e-4)
+    partial = Path("benchmark.csv.partial")
+    Path("benchmark.csv").rename(partial)
+    with partial.open("a") as file:  # a later photo: the last one of a partial table may be torn and is done again
+        file.write("photos/later.png,,no_face" + "," * 212 + "\n")
+    refused = dhm("align", "photos", "--out", "benchmark.csv", "--device", "cpu", "--resume")
+    assert refused.exit_code == 1
+    said = " ".join(refused.stderr.split())
+    assert "one table cannot hold both" in said
+    assert "--angles 300w-lp" in said
+    assert partial.exists()

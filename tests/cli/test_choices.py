@@ -6,10 +6,12 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
+from dhm_cli.cli.align import align
 from dhm_cli.cli.evaluate import evaluate
 from dhm_cli.data.store import SPLITS
 from dhm_cli.evaluation.ground_truth import LABEL_SETS
 from dhm_cli.evaluation.protocols import PROTOCOLS
+from dhm_cli.geometry.pose import ANGLES
 from dhm_cli.metrics.landmark_error import NORMALISERS
 
 
@@ -22,6 +24,7 @@ def choices(command: Callable[..., Any], option: str) -> list[str]:
 @pytest.mark.parametrize(
     ("command", "option", "known"),
     [
+        (align, "angles", ANGLES),
         (evaluate, "labels", LABEL_SETS),
         (evaluate, "split", (*SPLITS, "all")),
         (evaluate, "protocol", PROTOCOLS),

@@ -215,6 +215,9 @@ def test_pose_of_the_method(truth: GroundTruth) -> None:
     assert found["median"]["yaw"] == pytest.approx(4.0)
     angles = np.arccos([(np.trace(a.T @ b) - 1) / 2 for a, b in zip(*map(matrices, (pose, truth.pose)), strict=True)])
     assert found["geodesic"] == pytest.approx(np.degrees(angles).mean())
+    # The number that no order of the angles distorts comes first.
+    assert list(found)[4:] == ["geodesic", "pitch", "yaw", "roll", "mean", "median"]
+    assert list(found["median"]) == ["geodesic", "pitch", "yaw", "roll"]
 
 
 def matrices(degrees: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 import dhm_cli
 from dhm_cli.errors import InputError
-from dhm_cli.inference.aligner import Aligner
+from dhm_cli.geometry.pose import euler_to_matrix, yaw_pitch_roll_to_matrix
+from dhm_cli.inference.aligner import Aligner, Face
 from dhm_cli.inference.face_box import FaceBox, crop_square_from_box
 from dhm_cli.inference.photos import align_files
 from dhm_cli.models.checkpoint import save_checkpoint
@@ -39,6 +40,8 @@ def test_a_given_box_is_squared_and_enlarged(aligner: Aligner) -> None:
         assert face.landmarks.dtype == np.float64
         np.testing.assert_allclose(face.landmarks, expected, atol=1e-3)
         np.testing.assert_allclose(face.pose, 0.0, atol=1e-3)
+        np.testing.assert_allclose(face.pose_300w_lp, 0.0, atol=1e-3)
+        np.testing.assert_allclose(face.rotation, np.eye(3), atol=1e-4)
 
 
 def test_refining_crops_around_the_landmarks(dummy_network: Path) -> None:
@@ -190,3 +193,19 @@ def test_the_old_name_of_the_network_is_refused(dummy_network: Path) -> None:
     with pytest.raises(InputError, match="weights") as caught:
         Aligner("cpu", weights=dummy_network)
     assert "model=" in caught.value.hint
+
+
+def test_a_face_has_its_pose_as_a_matrix_and_in_both_orders() -> None:
+    """An upright head in profile: upright to people, 73 and -68 degrees of pitch and roll in the files of 300W-LP."""
+    rotation = euler_to_matrix(np.radians([73.0, -77.0, -68.0]))
+    face = Face(np.zeros((68, 3)), (0.0, 0.0, 1.0, 1.0), 1.0, rotation)
+    np.testing.assert_allclose(face.pose_300w_lp, [73, -77, -68], atol=1e-9)
+    assert face.pose_300w_lp.pitch == pytest.approx(73)
+    assert face.pose == pytest.approx((-86, 12, 5), abs=1.0)
+    assert (face.pose.yaw, face.pose.pitch, face.pose.roll) == face.pose
+    np.testing.assert_allclose(yaw_pitch_roll_to_matrix(np.radians(face.pose)), face.rotation, atol=1e-12)
+
+
+def test_angles_that_there_are_not_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--angles: expected yaw-pitch-roll or 300w-lp, found 'people'"):
+        align_files([tmp_path], tmp_path / "out.csv", angles="people")
