@@ -117,7 +117,7 @@ def align(
     from tqdm import tqdm
 
     from dhm_cli.errors import InputError
-    from dhm_cli.inference.landmark_csv import chosen_columns
+    from dhm_cli.inference.landmark_csv import DEFAULT_COLUMNS
     from dhm_cli.inference.photos import align_files
     from dhm_cli.inference.results import BAD_BOX, UNREADABLE, partial_path
     from dhm_cli.runtime.outputs import is_stream
@@ -146,7 +146,8 @@ def align(
                 face_model=face_model or existing_face_model(),
                 most_pixels=max_pixels,
                 min_confidence=min_confidence,
-                columns=chosen_columns(columns, angles),
+                columns=DEFAULT_COLUMNS if columns is None else [name.strip() for name in columns.split(",")],
+                angles=angles,
                 resume=resume,
                 force=force,
                 progress=show,

@@ -18,7 +18,7 @@ from typing import TextIO, cast
 
 from dhm_cli.errors import InputError
 from dhm_cli.geometry.landmarks import NUM_LANDMARKS
-from dhm_cli.geometry.pose import Angles
+from dhm_cli.geometry.pose import ANGLES, Angles
 from dhm_cli.inference.aligner import Face
 from dhm_cli.inference.results import DOUBTFUL, OK, PhotoResult, partial_path
 from dhm_cli.runtime.atomic import move_into_place
@@ -58,10 +58,15 @@ def check_columns(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def chosen_columns(names: str | None, angles: Angles) -> tuple[str, ...]:
-    """Groups of columns from a list of names with commas, None for the default, with the head pose in some order."""
-    groups = DEFAULT_COLUMNS if names is None else [name.strip() for name in names.split(",")]
-    return tuple("pose_300w_lp" if name == "pose" and angles == "300w-lp" else name for name in groups)
+def with_angles(columns: Sequence[str], angles: Angles) -> tuple[str, ...]:
+    """Groups of columns with the head pose in an order of angles.
+
+    Raises:
+        InputError: an unknown order.
+    """
+    if angles not in ANGLES:
+        raise InputError(f"--angles: expected {' or '.join(ANGLES)}, found {angles!r}")
+    return tuple("pose_300w_lp" if name == "pose" and angles == "300w-lp" else name for name in columns)
 
 
 def header(groups: Sequence[str] = DEFAULT_COLUMNS) -> Row:
@@ -164,7 +169,7 @@ class LandmarkTable:
                 if head != self._head and next(reader, None) is not None:  # else a crash cut off the header
                     raise InputError(
                         f"{self._partial}: of an interrupted run with other columns",
-                        hint="give the same --columns as that run, or delete that file to start anew",
+                        hint="give the same --columns and --angles as that run, or delete that file to start anew",
                     )
                 for row in reader:
                     if photo and row[:1] != photo[0][:1]:

@@ -11,10 +11,11 @@ import cv2
 import numpy as np
 
 from dhm_cli.errors import DhmError, InputError
+from dhm_cli.geometry.pose import Angles
 from dhm_cli.inference.aligner import Aligner, Face, check_number, usable_boxes
 from dhm_cli.inference.boxes import Box, match_boxes, read_boxes
 from dhm_cli.inference.face_box import MIN_SCORE
-from dhm_cli.inference.landmark_csv import DEFAULT_COLUMNS, check_columns
+from dhm_cli.inference.landmark_csv import DEFAULT_COLUMNS, check_columns, with_angles
 from dhm_cli.inference.overlays import overlay_paths, save_overlay
 from dhm_cli.inference.results import BAD_BOX, NO_FACE, OK, UNREADABLE, AlignmentReport, PhotoResult, reason_of
 from dhm_cli.inference.writers import open_writer
@@ -41,6 +42,7 @@ def align_files(
     most_pixels: int = MOST_PIXELS,
     min_confidence: float = 0.0,
     columns: Sequence[str] = DEFAULT_COLUMNS,
+    angles: Angles = "yaw-pitch-roll",
     resume: bool = False,
     force: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -63,6 +65,7 @@ def align_files(
         min_confidence: faces in which the network has less confidence are left out, 0 to 1; those of networks that tell
             none stay.
         columns: groups of columns of the table, names of `landmark_csv.COLUMN_GROUPS`.
+        angles: of the group "pose", as people see them (`Face.pose`) or those of 300W-LP (`Face.pose_300w_lp`).
         resume: go on with an interrupted run that had the same arguments.
         force: replace files that dhm did not write.
         progress: called as (photos done, photos in all) in the calling thread, first with the number kept.
@@ -79,7 +82,7 @@ def align_files(
     check_number("--min-confidence", min_confidence, float)
     if not 0.0 <= min_confidence <= 1.0:
         raise InputError(f"--min-confidence: expected a number from 0 to 1, found {min_confidence}")
-    check_columns(columns)
+    columns = check_columns(with_angles(columns, angles))
     found = find_photos(paths)
     photos = found.photos
     boxes, unused = (None, []) if boxes_csv is None else _boxes_of(photos, boxes_csv)

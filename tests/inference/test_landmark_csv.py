@@ -11,7 +11,7 @@ import pytest
 from dhm_cli.errors import InputError
 from dhm_cli.geometry.pose import euler_to_matrix, yaw_pitch_roll_to_matrix
 from dhm_cli.inference.aligner import Face
-from dhm_cli.inference.landmark_csv import LandmarkStream, LandmarkTable, chosen_columns, header
+from dhm_cli.inference.landmark_csv import DEFAULT_COLUMNS, LandmarkStream, LandmarkTable, header, with_angles
 from dhm_cli.inference.results import BAD_BOX, NO_FACE, OK, UNREADABLE, PhotoResult, partial_path
 
 COLUMNS = tuple(header())
@@ -240,7 +240,7 @@ def test_the_names_of_the_columns_tell_the_order_of_the_angles(tmp_path: Path) -
         ("yaw-pitch-roll", ["yaw", "pitch", "roll"], [-86, 12, 5]),
         ("300w-lp", ["pitch_300w_lp", "yaw_300w_lp", "roll_300w_lp"], [73, -77, -68]),
     ):
-        out, columns = tmp_path / f"{angles}.csv", chosen_columns(None, angles)
+        out, columns = tmp_path / f"{angles}.csv", with_angles(DEFAULT_COLUMNS, angles)
         table = LandmarkTable(out, columns=columns)
         table.write(PhotoResult("a.jpg", OK, 1), [profile])
         table.finish()
@@ -259,4 +259,4 @@ def test_a_run_with_the_other_angles_does_not_go_on(tmp_path: Path) -> None:
     out = tmp_path / "landmarks.csv"
     write_all(out, finish=False)
     with pytest.raises(InputError, match="other columns"):
-        LandmarkTable(out, resume=True, columns=chosen_columns(None, "300w-lp"))
+        LandmarkTable(out, resume=True, columns=with_angles(DEFAULT_COLUMNS, "300w-lp"))
