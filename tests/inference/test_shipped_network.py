@@ -106,3 +106,43 @@ def test_the_kind_of_file_does_not_matter(aligner: Aligner, tmp_path: Path, astr
         (tmp_path / name).write_bytes(data)
         found = only_face(aligner, tmp_path / name).landmarks
         assert distances(found, plain).max() < tolerance, name
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_a_photo_may_lie_on_its_side_or_upside_down(quarters: int) -> None:
+    """They came back ok, with a score of up to 0.90 and not one face right."""
+    photo, aligner = read_image(ASTRONAUT), Aligner("cpu")
+    (upright,), found = aligner.align(photo), aligner.align(np.ascontiguousarray(np.rot90(photo, quarters)))
+    side = len(photo) - 1
+    assert photo.shape[0] == photo.shape[1]
+    (face,) = (face for face in found if not face.doubtful)
+    points = face.landmarks[:, :2]
+    for _ in range(quarters):  # a quarter counterclockwise takes (x, y) to (y, side - x)
+        points = np.column_stack([side - points[:, 1], points[:, 0]])
+    off = np.linalg.norm(points - upright.landmarks[:, :2], axis=1).mean() / face_size(upright.landmarks)
+    assert off < 0.03
+    assert abs((face.pose.roll + 90 * quarters + 180) % 360 - 180) < 20  # the head lies as the photo does
+
+
+def test_it_knows_a_face_from_none() -> None:
+    photo, aligner = read_image(ASTRONAUT), Aligner("cpu", refine=1)
+    (face,) = aligner.align(photo)
+    assert face.confidence > 0.95
+    assert face.sigma is not None
+    assert face.visible is not None
+    assert 0.005 < face.sigma.mean() / face_size(face.landmarks) < 0.06
+    assert face.visible.mean() > 0.8
+    flag = aligner.align(photo, [(0.0, 300.0, 120.0, 150.0), (300.0, 20.0, 60.0, 80.0)])  # cloth, and a piece of wall
+    assert all(other.doubtful for other in flag)
+
+
+def test_what_is_far_from_a_face_is_told_apart_by_sigma() -> None:
+    """A photo that is blurred away leaves the landmarks less sure."""
+    photo, aligner = read_image(ASTRONAUT), Aligner("cpu")
+    (face,) = aligner.align(photo)
+    box = (face.landmarks[:, 0].min(), face.landmarks[:, 1].min(), *np.ptp(face.landmarks[:, :2], axis=0))
+    blurred = cv2.GaussianBlur(photo, (0, 0), 12)
+    sharp, soft = (aligner.align(image, [box])[0].sigma for image in (photo, blurred))
+    assert sharp is not None
+    assert soft is not None
+    assert soft.mean() > 1.5 * sharp.mean()

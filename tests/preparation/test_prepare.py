@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from model_files import write_face_model_mat
+from places import SAMPLE_DATA
 from synthetic_faces import HIDDEN, OCCLUDED, VISIBLE, SyntheticFaces, write_pts
 
 from dhm_cli.data.store import SPLITS, FaceStore
 from dhm_cli.errors import InputError
 from dhm_cli.geometry.landmarks import face_size
 from dhm_cli.morphable.face_model import FaceModel
+from dhm_cli.morphable.toy import toy_face_model
 from dhm_cli.preparation import shards
 from dhm_cli.preparation.options import PrepareOptions
 from dhm_cli.preparation.prepare import prepare_face_model, prepare_folder
@@ -339,3 +341,19 @@ def test_a_disk_that_fills_is_an_error_and_a_later_run_gives_the_same_bytes(
     for name in ("face_model.h5", "faces.h5", "faces-worst.png"):
         assert (small_disk / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
     assert not list((small_disk / "out").glob(".*"))
+
+
+def test_points_without_a_position_may_mean_self_occluded(tmp_path: Path) -> None:
+    """As in MERL-RAV: the mark is kept for networks to learn, and the fit is the same."""
+    stores = []
+    for self_occlusion in (False, True):
+        options = PrepareOptions(table=SAMPLE_DATA / "faces.csv", self_occlusion=self_occlusion)
+        report = prepare_folder(SAMPLE_DATA / "faces", toy_face_model(), tmp_path / str(self_occlusion), options)
+        stores.append(FaceStore(report.store))
+        assert not [finding for finding in report.findings if finding.severity == "error"]
+    plain, marked = (store.labels for store in stores)
+    assert (plain.visibility == 0).any()
+    np.testing.assert_array_equal(marked.visibility, np.where(plain.visibility == 0, 3, plain.visibility))
+    np.testing.assert_array_equal(marked.landmarks, plain.landmarks)
+    assert "--self-occlusion" in str(stores[1].attributes["command"])
+    assert "--self-occlusion" not in str(stores[0].attributes["command"])
