@@ -1,6 +1,8 @@
 """The landmarks of the faces in one photo: detector, crops, network, refining pass, head pose."""
 
+import math
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -28,6 +30,9 @@ from dhm_cli.inference.weights import SCOUT
 
 # A given box with a longer side, in units of the photo's longer side, cannot be meant.
 _LARGEST_BOX = 10
+# A face that is tilted by more than this calls for a look at the photo turned with it, in such steps, radians; and most
+# looks at a photo.
+_TILTED, _STEP, _MOST_LOOKS = math.radians(25), math.radians(30), 6
 _BOX_HINT = "boxes are left,top,width,height in 0-based pixels of the upright photo"
 
 
@@ -188,9 +193,9 @@ class Aligner:
 
         Returns:
             The faces, those of the given boxes in their order, else the largest first and doubtful ones last; empty
-            when there is no face. Where the network believes none of the detector's boxes, the photo is looked at in
-            four turns, and where faces are turned by 45 degrees or more it is turned with them; of what is found then
-            those faces are taken that the network believes.
+            when there is no face. Where the network believes at most half of the detector's boxes, the photo is looked
+            at in four turns, and where faces are tilted by more than 25 degrees it is turned with them; of what is
+            found then those faces are taken that the network believes.
 
         Raises:
             InputError: wrong shape or type of the image; a box that is empty, lies outside the photo or is more than
@@ -221,8 +226,13 @@ class Aligner:
         faces = self._faces(image, given, squares, (1 if boxes is None else 0) if self.refine is None else self.refine)
         if boxes is not None:
             return faces
-        if self.engine.doubts and (turns := self._turns(faces)):
-            faces = self._faces_at_turns(image, faces, turns)
+        looked: list[float] = []
+        while self.engine.doubts and len(looked) < _MOST_LOOKS:
+            rolls = [roll for roll in self._rolls(faces) if roll not in looked][: _MOST_LOOKS - len(looked)]
+            if not rolls:
+                break
+            faces = self._faces_at_rolls(image, faces, rolls)
+            looked += rolls
         return sorted(faces, key=lambda face: face.doubtful)
 
     def _faces(
@@ -252,18 +262,19 @@ class Aligner:
             for row, (box, score) in enumerate(given)
         ]
 
-    def _turns(self, faces: list[Face]) -> set[int]:
-        """Quarters by which to turn a photo for another look: those by which its faces are turned that the network
-        believes, and all four where it believes none."""
+    def _rolls(self, faces: list[Face]) -> list[float]:
+        """By how much to turn a photo for another look, radians: as its faces are turned, in steps of 30 degrees, or by
+        every quarter where the network believes at most half of them."""
         believed = [face.rotation for face in faces if not face.doubtful]
-        if not believed:
-            return {0, 1, 2, 3}
-        rolls = -in_plane_rotation(np.array(believed))  # `np.rot90` turns counterclockwise
-        return set((np.round(rolls / (np.pi / 2)).astype(int) % 4).tolist()) - {0}
+        if 2 * len(believed) <= len(faces):
+            return [3 * quarter * _STEP for quarter in range(4)]
+        rolls = in_plane_rotation(np.array(believed))
+        steps = np.round(rolls[np.abs(rolls) > _TILTED] / _STEP).astype(int) % round(2 * math.pi / _STEP)
+        return [step * _STEP for step, _ in Counter(steps.tolist()).most_common()]
 
-    def _faces_at_turns(self, image: NDArray[np.uint8], known: list[Face], turns: set[int]) -> list[Face]:
-        """Known faces, and those that the network believes in a photo turned by some quarters, the largest first."""
-        found = list(detect_turned(self._keen_detector, image, sorted(turns)))
+    def _faces_at_rolls(self, image: NDArray[np.uint8], known: list[Face], rolls: list[float]) -> list[Face]:
+        """Known faces, and those that the network believes in a photo that is turned, the largest first."""
+        found = list(detect_turned(self._keen_detector, image, rolls))
         given = [((box.left, box.top, box.width, box.height), box.score) for box, _ in found]
         faces = self._faces(image, given, [square for _, square in found], max(1, self.refine or 1))
         faces = [face for face in (*faces, *known) if not face.doubtful]

@@ -1,47 +1,48 @@
-"""Looking for faces in a photo that is turned by quarters, for those that a detector finds upright only."""
+"""Looking for faces in a photo that is turned, for those that a detector finds upright only."""
 
 import math
 from collections.abc import Iterable, Iterator
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dhm_cli.geometry.crop import TurnedSquare
+from dhm_cli.geometry.crop import TurnedSquare, crop_matrix, invert_matrix, transform_landmarks
 from dhm_cli.inference.face_box import Detector, FaceBox, crop_square_from_box
+
+# Longest side of the copy that is turned, pixels: a detector sees no more of it.
+_LONGEST = 1280
 
 
 def detect_turned(
-    detector: Detector, image: NDArray[np.uint8], turns: Iterable[int]
+    detector: Detector, image: NDArray[np.uint8], rolls: Iterable[float]
 ) -> Iterator[tuple[FaceBox, TurnedSquare]]:
-    """Find faces in a photo that is turned.
+    """Find faces in turned copies of a photo.
 
     Args:
         detector: finds them.
         image: (H, W, 3) uint8 RGB.
-        turns: by how many quarters, counterclockwise as seen, 0 to 3 each.
+        rolls: by how much to turn the photo for each look, radians, positive clockwise as seen.
 
     Yields:
-        Each box, in pixels of the photo as it is, and the square in which its face is upright.
+        For each face the smallest upright box around its box in the turned copy, in pixels of the photo, and the square
+        that shows it as the copy does.
     """
     height, width = image.shape[:2]
-    for quarters in turns:
-        turned = np.ascontiguousarray(np.rot90(image, quarters))
-        for box in detector.detect(turned):
+    scale = min(1.0, _LONGEST / max(height, width))
+    centre = np.array([(width - 1) / 2, (height - 1) / 2])
+    for roll in rolls:
+        cos, sin = abs(math.cos(roll)), abs(math.sin(roll))
+        columns, rows = (math.ceil(scale * (a * cos + b * sin) - 1e-6) for a, b in ((width, height), (height, width)))
+        matrix = crop_matrix(centre, 1 / scale, 1, roll)  # the photo's middle to 0
+        matrix[:, 2] += [(columns - 1) / 2, (rows - 1) / 2]
+        flags = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        back = invert_matrix(matrix)
+        for box in detector.detect(cv2.warpAffine(image, matrix, (columns, rows), flags=flags)):
             (x, y), side = crop_square_from_box(box)
-            corner = (box.left + box.width / 2, box.top + box.height / 2)
-            across, down = (box.width, box.height) if quarters % 2 == 0 else (box.height, box.width)
-            middle = _turned_back(*corner, quarters, width, height)
-            upright = FaceBox(middle[0] - across / 2, middle[1] - down / 2, across, down, box.score)
-            # `np.rot90` turns counterclockwise, a crop's roll clockwise.
-            yield upright, (np.array(_turned_back(x, y, quarters, width, height)), side, -quarters * math.pi / 2)
-
-
-def _turned_back(x: float, y: float, quarters: int, width: int, height: int) -> tuple[float, float]:
-    """Where a pixel of `np.rot90(image, quarters)` lies in the image of that width and height."""
-    if quarters == 0:
-        return x, y
-    if quarters == 1:
-        return width - 1 - y, x
-    if quarters == 2:
-        return width - 1 - x, height - 1 - y
-    return y, height - 1 - x
+            right, bottom = box.left + box.width, box.top + box.height
+            corners = np.array([[box.left, box.top], [right, box.top], [right, bottom], [box.left, bottom], [x, y]])
+            *outline, middle = transform_landmarks(corners, back)
+            low, high = np.min(outline, axis=0), np.max(outline, axis=0)
+            (left, top), (across, down) = low.tolist(), (high - low).tolist()
+            yield FaceBox(left, top, across, down, box.score), (middle, side / scale, roll)

@@ -127,7 +127,7 @@ class Doubts(nn.Module):
         self.visibility = nn.Linear(rank, landmarks * STATES)
         self.confidence = nn.Linear(rank, 1)
         for layer in (self.scale, self.visibility, self.confidence):
-            nn.init.zeros_(layer.weight)
+            nn.init.normal_(layer.weight, std=0.01)  # start from nearly the same for all crops
             nn.init.zeros_(layer.bias)
         nn.init.constant_(self.scale.bias, math.log(first_scale))
         # Of Laplace's density; `training.validation` measures it anew.

@@ -145,7 +145,7 @@ STORE = "data/faces.h5"
         ((f"{STORE}=net.onnx",), ("net.onnx: not a readable .npz file",)),
         ((STORE, STORE), ("faces: two stores of this name", "once")),
         ((f"{STORE}=",), ("data/faces.h5=: no file of prior points", "data/faces.h5=POINTS.npz")),
-        ((STORE, "--out", "data"), ("data/faces.h5: would be overwritten", "--out")),
+        ((STORE, "--out", "data"), ("data/faces.h5: is read by this command too", "--out")),
         ((STORE, "--follow-prior", "jaw"), ("--follow-prior needs a prior of the first store", "=POINTS.npz")),
         ((f"{STORE}=points.npz", "--follow-prior", "ears"), ("--follow-prior ears", "jaw, brows, nose, eyes, mouth")),
         ((STORE, "--trust", "more=0.5"), ("--trust more: no such store", "faces")),

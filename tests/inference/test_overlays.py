@@ -29,7 +29,7 @@ def test_overlays_mirror_the_folders(album: Path, dummy_network: Path, tmp_path:
     assert sorted(str(path.relative_to(drawn)) for path in drawn.rglob("*.jpg")) == sorted(names)
     photo, overlay = read_image(album / "a.png").astype(int), read_image(drawn / "a.jpg").astype(int)
     difference = np.abs(photo - overlay).max(axis=2)
-    assert (difference[60:190, 160:300] > 60).sum() > 300
+    assert (difference[60:190, 160:300] > 60).sum() > 100
     assert difference[250:].mean() < 6
     np.testing.assert_allclose(read_image(drawn / "b.jpg"), 128, atol=2)
 

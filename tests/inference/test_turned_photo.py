@@ -37,14 +37,30 @@ class Boxes:
 @pytest.mark.parametrize("quarters", range(4))
 def test_boxes_and_crops_come_back(quarters: int) -> None:
     image, detector = photo(), Boxes()
-    ((box, square),) = detect_turned(detector, image, [quarters])
-    assert (box.left, box.top, box.width, box.height, box.score) == (29.5, 19.5, 20.0, 40.0, 0.7)
+    ((box, square),) = detect_turned(detector, image, [quarters * math.pi / 2])
+    assert (box.left, box.top, box.width, box.height, box.score) == (
+        *(pytest.approx(value, abs=1e-6) for value in (29.5, 19.5, 20.0, 40.0)),
+        0.7,
+    )
+    np.testing.assert_array_equal(detector.seen[0], np.rot90(image, -quarters))  # clockwise as seen
     # The crop of the photo is the crop of the turned photo.
     crop = extract_crop(image, crop_matrix(square[0], square[1], 60, square[2]), 60)
     (found,) = detector.detect(detector.seen[0])
     side = 1.31 * found.mean_side
     middle = np.array([found.left + found.width / 2, found.top + found.height / 2 + 0.1 * found.mean_side])
-    there = extract_crop(np.ascontiguousarray(np.rot90(image, quarters)), crop_matrix(middle, side, 60), 60)
+    there = extract_crop(np.ascontiguousarray(detector.seen[0]), crop_matrix(middle, side, 60), 60)
     assert square[1] == pytest.approx(side)
-    assert math.remainder(square[2] + quarters * math.pi / 2, 2 * math.pi) == pytest.approx(0)
     assert np.abs(crop.astype(int) - there).max() <= 2
+
+
+@pytest.mark.parametrize("times", [1, 20])
+def test_any_angle_and_large_photos(times: int) -> None:
+    """The whole photo is in the turned copy, which is no larger than a detector needs."""
+    image, detector = cv2.resize(photo(), None, fx=times, fy=times, interpolation=cv2.INTER_NEAREST), Boxes()
+    roll = math.radians(30)
+    ((box, square),) = detect_turned(detector, image, [roll])
+    (seen,) = detector.seen
+    assert max(seen.shape) <= 1280 * 1.42
+    middle = np.array([box.left + box.width / 2, box.top + box.height / 2])
+    np.testing.assert_allclose(middle, (np.array([39.5, 39.5]) + 0.5) * times - 0.5, atol=1.5 * times)
+    assert square[2] == roll
