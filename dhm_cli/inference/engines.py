@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 
 from dhm_cli.errors import DhmError, FormatError, InputError
 from dhm_cli.geometry.crop import (
+    CROP_MARGIN,
     Square,
     TurnedSquare,
     crop_matrix,
     extract_crop,
     invert_matrix,
     transform_landmarks,
-    turned_square,
 )
 from dhm_cli.geometry.landmarks import NUM_LANDMARKS
 from dhm_cli.geometry.occlusion import STATES
-from dhm_cli.geometry.pose import estimate_rotation, in_plane_rotation
+from dhm_cli.geometry.pose import in_plane_rotation
 from dhm_cli.inference.onnx_session import onnx_session, run_session
 from dhm_cli.inference.weights import (
     EXPORT_AGAIN,
@@ -63,12 +63,14 @@ class Answer(NamedTuple):
         visibility: (B, 68, 3) float32, probabilities of the states VISIBLE, OCCLUDED and SELF_OCCLUDED of
             `geometry.occlusion`.
         confidence: (B,) float32, the chance that there is a face and the landmarks' NME is below 6 %.
+        rotation: (B, 3, 3), of the heads in the photo, where it was needed on the way (`passes`).
     """
 
     landmarks: NDArray[Any]
-    sigma: NDArray[np.float32] | None = None
-    visibility: NDArray[np.float32] | None = None
-    confidence: NDArray[np.float32] | None = None
+    sigma: NDArray[Any] | None = None
+    visibility: NDArray[Any] | None = None
+    confidence: NDArray[Any] | None = None
+    rotation: NDArray[Any] | None = None
 
     @staticmethod
     def join(parts: "Sequence[Answer]") -> "Answer":
@@ -302,20 +304,34 @@ def landmarks_in_squares(
     return answers_in_squares(engine, photos, squares).landmarks
 
 
-def upright_squares(engine: Engine, landmarks: NDArray[np.float64]) -> list[TurnedSquare]:
-    """The squares in which heads stand upright, for the next pass.
+def upright_squares(landmarks: NDArray[np.float64], rotations: NDArray[np.float64]) -> list[TurnedSquare]:
+    """The squares in which heads stand upright, for the next pass: `crop.turned_square` of all at once.
 
     The roll comes from all 3D landmarks, since a line through the eyes means nothing in profile.
 
     Args:
-        engine: the network that gave the landmarks; its mean shape is the upright head.
         landmarks: (B, 68, 3), photo pixels.
+        rotations: (B, 3, 3), of the heads (`pose.estimate_rotation`).
 
     Returns:
         B, centre, side and roll.
     """
-    rolls = in_plane_rotation(estimate_rotation(landmarks, engine.mean_shape))
-    return [turned_square(points, float(roll)) for points, roll in zip(landmarks, rolls, strict=True)]
+    rolls = in_plane_rotation(rotations)
+    centres, sides = boxes_at(landmarks, rolls)
+    return [(centre, side, roll) for centre, side, roll in zip(centres, sides.tolist(), rolls.tolist(), strict=True)]
+
+
+def boxes_at(
+    landmarks: NDArray[np.float64], rolls: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Centres (B, 2) and sides (B,) of the squares around landmarks (B, 68, 3) in photos turned by rolls (B,)."""
+    cos, sin = np.cos(rolls)[:, None], np.sin(rolls)[:, None]
+    x, y = landmarks[..., 0], landmarks[..., 1]
+    turned = np.stack([cos * x - sin * y, sin * x + cos * y])
+    low, high = turned.min(axis=2), turned.max(axis=2)
+    u, v = (low + high) / 2
+    centres = np.stack([cos[:, 0] * u + sin[:, 0] * v, cos[:, 0] * v - sin[:, 0] * u], axis=1)
+    return centres, (high - low).max(axis=0) * CROP_MARGIN
 
 
 def load_engine(

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from dhm_cli.errors import DhmError
 from dhm_cli.geometry.crop import Square, TurnedSquare
-from dhm_cli.inference.engines import Answer, Engine, answers_in_squares, upright_squares
+from dhm_cli.geometry.pose import estimate_rotation, in_plane_rotation
+from dhm_cli.inference.engines import Answer, Engine, answers_in_squares, boxes_at, upright_squares
 
 # Below this confidence a face is doubtful: more likely than not it is no face, or its NME is above 6 %.
 BELIEVED = 0.5
@@ -55,7 +56,7 @@ def find_landmarks(
     again = [photos[row] for row in doubted.tolist()]
     for quarter in range(4):
         turned = [_turned(squares[row], quarter * math.pi / 2) for row in doubted.tolist()]
-        upright = upright_squares(scout, _look(scout, again, turned).landmarks)
+        upright = _squares(scout, _look(scout, again, turned).landmarks)
         found = _better(found, doubted, _last(engine, again, upright, refine))
     return found
 
@@ -64,7 +65,7 @@ def _roughly_upright(
     scout: Engine, photos: Sequence[NDArray[np.uint8]], squares: Sequence[Square | TurnedSquare]
 ) -> list[Square | TurnedSquare]:
     """The squares, those of heads that are turned by more than 45 degrees replaced by upright ones."""
-    upright = upright_squares(scout, _look(scout, photos, squares).landmarks)
+    upright = _squares(scout, _look(scout, photos, squares).landmarks)
     return [new if abs(_turn(old, new)) > math.pi / 4 else old for old, new in zip(squares, upright, strict=True)]
 
 
@@ -72,21 +73,34 @@ def _upright(
     engine: Engine, photos: Sequence[NDArray[np.uint8]], squares: Sequence[Square | TurnedSquare], refine: int
 ) -> Answer:
     """The answer of a network after a look at the squares and some passes over upright crops."""
-    return _last(engine, photos, upright_squares(engine, _look(engine, photos, squares).landmarks), refine)
+    return _last(engine, photos, _squares(engine, _look(engine, photos, squares).landmarks), refine)
 
 
 def _last(engine: Engine, photos: Sequence[NDArray[np.uint8]], upright: Sequence[TurnedSquare], refine: int) -> Answer:
     """The answer after passes over upright crops, one more where the last crop was not quite that."""
     answer = _look(engine, photos, upright)
     for _ in range(refine - 1):
-        upright = upright_squares(engine, answer.landmarks)
+        upright = _squares(engine, answer.landmarks)
         answer = _look(engine, photos, upright)
-    better = upright_squares(engine, answer.landmarks)
-    rows = np.array([row for row, pair in enumerate(zip(upright, better, strict=True)) if _is_off(*pair)], np.int64)
+    answer = _with_rotation(engine, answer)
+    rows = np.flatnonzero(_is_off(answer, upright))
     if not len(rows):
         return answer
-    again = _look(engine, [photos[row] for row in rows.tolist()], [better[row] for row in rows.tolist()])
-    return _replaced(answer, rows, again)
+    some = answer.take(rows)
+    assert some.rotation is not None
+    better = upright_squares(some.landmarks, some.rotation)
+    return _replaced(
+        answer, rows, _with_rotation(engine, _look(engine, [photos[row] for row in rows.tolist()], better))
+    )
+
+
+def _squares(engine: Engine, landmarks: NDArray[np.float64]) -> list[TurnedSquare]:
+    """The upright squares of a network's landmarks."""
+    return upright_squares(landmarks, estimate_rotation(landmarks, engine.mean_shape))
+
+
+def _with_rotation(engine: Engine, answer: Answer) -> Answer:
+    return answer._replace(rotation=estimate_rotation(answer.landmarks, engine.mean_shape))
 
 
 def _look(engine: Engine, photos: Sequence[NDArray[np.uint8]], squares: Sequence[Square | TurnedSquare]) -> Answer:
@@ -97,11 +111,16 @@ def _look(engine: Engine, photos: Sequence[NDArray[np.uint8]], squares: Sequence
     return answer
 
 
-def _is_off(seen: TurnedSquare, found: TurnedSquare) -> bool:
-    """Whether a crop lay far from the one that its own landmarks call for."""
-    side = max(seen[1], 1.0)
-    moved, scaled = math.dist(found[0], seen[0]) / side, abs(math.log(max(found[1], 1.0) / side))
-    return abs(_turn(seen, found)) > _MOST_TURNED or moved > _MOST_MOVED or scaled > _MOST_SCALED
+def _is_off(answer: Answer, seen: Sequence[TurnedSquare]) -> NDArray[np.bool_]:
+    """Which of the crops lay far from those that their own landmarks call for, (B,)."""
+    assert answer.rotation is not None
+    centres, sides = np.array([square[0] for square in seen]), np.array([max(square[1], 1.0) for square in seen])
+    rolls = np.array([square[2] for square in seen])
+    found, found_sides = boxes_at(answer.landmarks, rolls)
+    turns = (in_plane_rotation(answer.rotation) - rolls + math.pi) % (2 * math.pi) - math.pi
+    moved = np.abs(found - centres).max(axis=1) / sides
+    scaled = np.abs(np.log(np.maximum(found_sides, 1.0) / sides))
+    return (np.abs(turns) > _MOST_TURNED) | (moved > _MOST_MOVED) | (scaled > _MOST_SCALED)
 
 
 def _turn(seen: Square | TurnedSquare, found: TurnedSquare) -> float:

@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from dhm_cli.geometry.crop import crop_matrix, transform_landmarks, turned_square
+from dhm_cli.geometry.pose import estimate_rotation
 from dhm_cli.inference.engines import Answer, upright_squares
 from dhm_cli.inference.passes import find_landmarks
 
@@ -127,7 +128,10 @@ def test_a_crop_that_was_not_upright_is_followed_by_one_that_is() -> None:
 def test_upright_squares_turn_the_head_up(roll: float) -> None:
     matrix = crop_matrix(np.array([3.0, 4.0]), 50.0, 50, math.radians(roll))
     turned = transform_landmarks(MEAN * 40, matrix)
-    (square,) = upright_squares(Seer(MEAN), turned[None])
+    (square,) = upright_squares(turned[None], estimate_rotation(turned[None], MEAN))
+    centre, side, angle = turned_square(turned, square[2])
+    np.testing.assert_allclose(square[0], centre, atol=1e-9)
+    assert square[1:] == (pytest.approx(side), angle)
     again = transform_landmarks(turned, crop_matrix(square[0], square[1], SIZE, square[2]))
     upright, flat = (points[:, :2] - points[:, :2].mean(axis=0) for points in (MEAN, again))
     np.testing.assert_allclose(flat / flat.std(), upright / upright.std(), atol=1e-6)
