@@ -38,8 +38,8 @@ def find_landmarks(
 
     Returns:
         The last pass's answer in photo pixels. Where the network has less confidence than `SURE`, `scout` looks at
-        the square in four turns and says where the upright crops lie, and of the five answers the one with the highest
-        confidence counts. For a network that tells no confidence, `scout` says which way is up from the start.
+        the square in up to four turns and says where the upright crop lies, and the answer with the highest confidence
+        counts. For a network that tells no confidence, `scout` says which way is up from the start.
 
     Raises:
         DhmError: a network answered something that is no number.
@@ -49,15 +49,15 @@ def find_landmarks(
     if not engine.doubts:
         return _upright(engine, photos, _roughly_upright(scout, photos, squares), refine)
     found = _upright(engine, photos, squares, refine)
-    assert found.confidence is not None
-    doubted = np.flatnonzero(found.confidence < SURE)
-    if not len(doubted):
-        return found
-    again = [photos[row] for row in doubted.tolist()]
     for quarter in range(4):
-        turned = [_turned(squares[row], quarter * math.pi / 2) for row in doubted.tolist()]
+        assert found.confidence is not None
+        rows = np.flatnonzero(found.confidence < SURE)
+        if not len(rows):
+            break
+        again = [photos[row] for row in rows.tolist()]
+        turned = [_turned(squares[row], quarter * math.pi / 2) for row in rows.tolist()]
         upright = _squares(scout, _look(scout, again, turned).landmarks)
-        found = _better(found, doubted, _last(engine, again, upright, refine))
+        found = _better(found, rows, _last(engine, again, upright, refine))
     return found
 
 

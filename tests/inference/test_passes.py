@@ -103,7 +103,7 @@ def test_a_doubted_face_is_looked_at_in_four_turns() -> None:
     found = find_landmarks(scout, engine, [photo] * 3, squares, 1)
     np.testing.assert_allclose(found.landmarks, np.broadcast_to(truth, (3, 68, 3)), atol=0.7)
     np.testing.assert_allclose(found.confidence, 0.96)
-    assert len(scout.turns) == 8  # of the two that were doubted
+    assert 4 <= len(scout.turns) <= 8  # of the two that were doubted, each until it is sure
 
 
 def test_a_crop_that_was_not_upright_is_followed_by_one_that_is() -> None:
