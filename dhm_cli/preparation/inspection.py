@@ -164,7 +164,8 @@ def _show_store(path: Path, force: bool) -> Description:
 def _sheet(store: FaceStore) -> NDArray[np.uint8]:
     """Faces from all yaws with their landmarks and heat maps."""
     labels = store.labels
-    drawable = np.flatnonzero((np.abs(labels.landmarks) < FARTHEST).all(axis=(1, 2)) & (labels.box[:, 2:] >= 1).all(1))
+    near = (np.abs(labels.landmarks.astype(np.float64)) < FARTHEST).all(axis=(1, 2))
+    drawable = np.flatnonzero(near & (labels.box[:, 2:] >= 1).all(1))
     if not len(drawable):
         raise FormatError(f"{store.path}: no face whose landmarks can be drawn", "prepare it again")
     chosen = drawable[spread_over(labels.yaw[drawable])]
