@@ -127,8 +127,7 @@ def _framed(image: NDArray[np.uint8], margin: int) -> NDArray[np.uint8]:
 
 def _packed(answer: Answer) -> NDArray[np.float32]:
     """(B, ...) numbers in a row each."""
-    told = (answer.landmarks, answer.sigma, answer.visibility, answer.confidence)
-    parts = [part.reshape(len(part), -1) for part in told if part is not None]
+    parts = [part.reshape(len(part), -1) for part in answer if part is not None]
     return np.concatenate(parts, axis=1).astype(np.float32)
 
 

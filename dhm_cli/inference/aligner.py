@@ -248,9 +248,7 @@ class Aligner:
         found = find_landmarks(self.scout, self.engine, [image] * len(squares), squares, refine)
         landmarks = found.landmarks
         landmarks[..., 2] -= landmarks[..., 2].mean(axis=1, keepdims=True)
-        rotations = found.rotation
-        if rotations is None:
-            rotations = estimate_rotation(landmarks, self.engine.mean_shape)
+        rotations = estimate_rotation(landmarks, self.engine.mean_shape)
         return [
             Face(
                 landmarks[row],

@@ -26,7 +26,6 @@ from dhm_cli.geometry.crop import (
 )
 from dhm_cli.geometry.landmarks import NUM_LANDMARKS
 from dhm_cli.geometry.occlusion import STATES
-from dhm_cli.geometry.pose import in_plane_rotation
 from dhm_cli.inference.onnx_session import onnx_session, run_session
 from dhm_cli.inference.weights import (
     EXPORT_AGAIN,
@@ -63,14 +62,12 @@ class Answer(NamedTuple):
         visibility: (B, 68, 3) float32, probabilities of the states VISIBLE, OCCLUDED and SELF_OCCLUDED of
             `geometry.occlusion`.
         confidence: (B,) float32, the chance that there is a face and the landmarks' NME is below 6 %.
-        rotation: (B, 3, 3), of the heads in the photo, where it was needed on the way (`passes`).
     """
 
     landmarks: NDArray[Any]
     sigma: NDArray[Any] | None = None
     visibility: NDArray[Any] | None = None
     confidence: NDArray[Any] | None = None
-    rotation: NDArray[Any] | None = None
 
     @staticmethod
     def join(parts: "Sequence[Answer]") -> "Answer":
@@ -304,21 +301,39 @@ def landmarks_in_squares(
     return answers_in_squares(engine, photos, squares).landmarks
 
 
-def upright_squares(landmarks: NDArray[np.float64], rotations: NDArray[np.float64]) -> list[TurnedSquare]:
+def upright_squares(landmarks: NDArray[np.float64], mean_shape: NDArray[np.float64]) -> list[TurnedSquare]:
     """The squares in which heads stand upright, for the next pass: `crop.turned_square` of all at once.
-
-    The roll comes from all 3D landmarks, since a line through the eyes means nothing in profile.
 
     Args:
         landmarks: (B, 68, 3), photo pixels.
-        rotations: (B, 3, 3), of the heads (`pose.estimate_rotation`).
+        mean_shape: (68, 3), the upright head (`Engine.mean_shape`).
 
     Returns:
         B, centre, side and roll.
     """
-    rolls = in_plane_rotation(rotations)
+    rolls = upright_rolls(landmarks, mean_shape)
     centres, sides = boxes_at(landmarks, rolls)
-    return [(centre, side, roll) for centre, side, roll in zip(centres, sides.tolist(), rolls.tolist(), strict=True)]
+    return list(zip(centres, sides.tolist(), rolls.tolist(), strict=True))
+
+
+def upright_rolls(landmarks: NDArray[np.float64], mean_shape: NDArray[np.float64]) -> NDArray[np.float64]:
+    """By how much photos must be turned for their heads to stand upright.
+
+    What all landmarks say of the head's down axis in the image, by least squares, since a line through the eyes means
+    nothing in profile. It is `pose.in_plane_rotation` without the rotation, in a tenth of its time.
+
+    Args:
+        landmarks: (B, 68, 3), photo pixels.
+        mean_shape: (68, 3), the upright head, y down.
+
+    Returns:
+        (B,), radians, the roll of `crop.crop_matrix`.
+    """
+    head = mean_shape - mean_shape.mean(axis=0)
+    # landmarks' x, y = their mean + head @ axes
+    axes = np.linalg.solve(head.T @ head + 1e-12 * np.eye(3), head.T @ landmarks[..., :2])
+    rolls: NDArray[np.float64] = np.arctan2(axes[:, 1, 0], axes[:, 1, 1])
+    return rolls
 
 
 def boxes_at(

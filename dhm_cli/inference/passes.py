@@ -8,8 +8,14 @@ from numpy.typing import NDArray
 
 from dhm_cli.errors import DhmError
 from dhm_cli.geometry.crop import Square, TurnedSquare
-from dhm_cli.geometry.pose import estimate_rotation, in_plane_rotation
-from dhm_cli.inference.engines import Answer, Engine, answers_in_squares, boxes_at, upright_squares
+from dhm_cli.inference.engines import (
+    Answer,
+    Engine,
+    answers_in_squares,
+    boxes_at,
+    upright_rolls,
+    upright_squares,
+)
 
 # Below this confidence a face is doubtful: more likely than not it is no face, or its NME is above 6 %.
 BELIEVED = 0.5
@@ -82,25 +88,16 @@ def _last(engine: Engine, photos: Sequence[NDArray[np.uint8]], upright: Sequence
     for _ in range(refine - 1):
         upright = _squares(engine, answer.landmarks)
         answer = _look(engine, photos, upright)
-    answer = _with_rotation(engine, answer)
-    rows = np.flatnonzero(_is_off(answer, upright))
+    rows = np.flatnonzero(_is_off(engine, answer, upright))
     if not len(rows):
         return answer
-    some = answer.take(rows)
-    assert some.rotation is not None
-    better = upright_squares(some.landmarks, some.rotation)
-    return _replaced(
-        answer, rows, _with_rotation(engine, _look(engine, [photos[row] for row in rows.tolist()], better))
-    )
+    better = _squares(engine, answer.landmarks[rows])
+    return _replaced(answer, rows, _look(engine, [photos[row] for row in rows.tolist()], better))
 
 
 def _squares(engine: Engine, landmarks: NDArray[np.float64]) -> list[TurnedSquare]:
     """The upright squares of a network's landmarks."""
-    return upright_squares(landmarks, estimate_rotation(landmarks, engine.mean_shape))
-
-
-def _with_rotation(engine: Engine, answer: Answer) -> Answer:
-    return answer._replace(rotation=estimate_rotation(answer.landmarks, engine.mean_shape))
+    return upright_squares(landmarks, engine.mean_shape)
 
 
 def _look(engine: Engine, photos: Sequence[NDArray[np.uint8]], squares: Sequence[Square | TurnedSquare]) -> Answer:
@@ -111,13 +108,12 @@ def _look(engine: Engine, photos: Sequence[NDArray[np.uint8]], squares: Sequence
     return answer
 
 
-def _is_off(answer: Answer, seen: Sequence[TurnedSquare]) -> NDArray[np.bool_]:
+def _is_off(engine: Engine, answer: Answer, seen: Sequence[TurnedSquare]) -> NDArray[np.bool_]:
     """Which of the crops lay far from those that their own landmarks call for, (B,)."""
-    assert answer.rotation is not None
     centres, sides = np.array([square[0] for square in seen]), np.array([max(square[1], 1.0) for square in seen])
     rolls = np.array([square[2] for square in seen])
     found, found_sides = boxes_at(answer.landmarks, rolls)
-    turns = (in_plane_rotation(answer.rotation) - rolls + math.pi) % (2 * math.pi) - math.pi
+    turns = (upright_rolls(answer.landmarks, engine.mean_shape) - rolls + math.pi) % (2 * math.pi) - math.pi
     moved = np.abs(found - centres).max(axis=1) / sides
     scaled = np.abs(np.log(np.maximum(found_sides, 1.0) / sides))
     return (np.abs(turns) > _MOST_TURNED) | (moved > _MOST_MOVED) | (scaled > _MOST_SCALED)

@@ -249,7 +249,7 @@ def test_uncertainty_stays_in_the_checkpoint(
     crops = random_crops(5, 48)
     assert largest_difference(stored_checkpoint, uncertain_export, crops) < 1e-5
     told, expected = OnnxEngine(uncertain_export).answer(crops), TorchEngine(stored_checkpoint, "cpu").answer(crops)
-    for ours, theirs in zip(told[:4], expected[:4], strict=True):
+    for ours, theirs in zip(told, expected, strict=True):
         assert ours is not None
         assert theirs is not None
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
