@@ -171,7 +171,8 @@ def _sheet(store: FaceStore) -> NDArray[np.uint8]:
     chosen = drawable[spread_over(labels.yaw[drawable])]
     tiles = []
     for row, image, heatmap in zip(chosen, store.images(chosen), _heatmaps(labels.take(chosen)), strict=True):
-        caption = f"{labels.yaw[row]:+.0f} deg  {SPLITS[labels.split[row]]}  {labels.names[row].rpartition('/')[2]}"
+        split = dict(enumerate(SPLITS)).get(int(labels.split[row]), "no split")  # --check says more of it
+        caption = f"{labels.yaw[row]:+.0f} deg  {split}  {labels.names[row].rpartition('/')[2]}"
         tiles.append(face_tile(image, labels.landmarks[row], caption, heatmap=heatmap))
     return contact_sheet(tiles, columns=4)
 

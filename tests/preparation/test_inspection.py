@@ -120,6 +120,14 @@ def test_show_a_store(store: Path) -> None:
     assert heat.max() > 200
 
 
+def test_show_a_store_with_a_split_that_there_is_not(store: Path, tmp_path: Path) -> None:
+    """It was a traceback."""
+    shutil.copy(store, tmp_path / "odd.h5")
+    with h5py.File(tmp_path / "odd.h5", "r+") as file:
+        file["split"][...] = 200
+    assert show(tmp_path / "odd.h5").picture is not None
+
+
 def test_show_a_face_model(store: Path) -> None:
     shown = show(store.with_name("face_model.h5"))
     assert "face model" in shown.title
