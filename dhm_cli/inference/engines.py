@@ -24,7 +24,7 @@ from dhm_cli.geometry.crop import (
     invert_matrix,
     transform_landmarks,
 )
-from dhm_cli.geometry.landmarks import NUM_LANDMARKS
+from dhm_cli.geometry.landmarks import NUM_LANDMARKS, face_size
 from dhm_cli.geometry.occlusion import STATES
 from dhm_cli.inference.onnx_session import onnx_session, run_session
 from dhm_cli.inference.weights import (
@@ -162,7 +162,7 @@ class OnnxEngine:
         return _in_batches(self._run, crops, MAX_BATCH["cpu"])
 
     def _run(self, crops: NDArray[np.uint8]) -> Answer:
-        return Answer(*run_session(self._session, self._outputs, crops=crops))
+        return _in_pixels(Answer(*run_session(self._session, self._outputs, crops=crops)))
 
 
 class TorchEngine:
@@ -216,7 +216,8 @@ class TorchEngine:
 
         with torch.inference_mode():
             found = self._network(torch.from_numpy(crops).to(self._device))
-        return Answer(*(part.float().cpu().numpy() for part in (found if isinstance(found, tuple) else (found,))))
+        parts = found if isinstance(found, tuple) else (found,)
+        return _in_pixels(Answer(*(part.float().cpu().numpy() for part in parts)))
 
 
 class BatchingEngine:
@@ -265,6 +266,13 @@ class BatchingEngine:
         ends = np.cumsum([len(crops) for crops, _ in taken])
         for end, (crops, answer) in zip(ends, taken, strict=True):
             answer.set_result(found.take(slice(end - len(crops), end)))
+
+
+def _in_pixels(answer: Answer) -> Answer:
+    """A network's answer, whose sigma is a share of the face size, with sigma in crop pixels."""
+    if answer.sigma is None:
+        return answer
+    return answer._replace(sigma=answer.sigma * face_size(answer.landmarks).astype(np.float32)[:, None])
 
 
 def answers_in_squares(

@@ -10,7 +10,7 @@ from dhm_cli.geometry.landmarks import NUM_LANDMARKS
 from dhm_cli.geometry.occlusion import STATES
 from dhm_cli.models.fast_dhm import FastDhm
 from dhm_cli.models.interface import Network, image_tensor
-from dhm_cli.models.layers import SeparableBlock
+from dhm_cli.models.layers import Doubts, SeparableBlock
 
 
 def _outputs(uncertainty: bool) -> tuple[str, ...]:
@@ -22,9 +22,7 @@ def _answers(
     landmarks: Tensor, log_scale: Tensor, sigma_of_scale: Tensor, visibility: Tensor, confidence: Tensor
 ) -> tuple[Tensor, ...]:
     """What `_outputs` names; see `LastStep.forward`."""
-    extent = landmarks[..., :2].amax(1) - landmarks[..., :2].amin(1)
-    sigma = torch.exp(log_scale) * (sigma_of_scale * extent.prod(-1).clamp_min(1e-6).sqrt())[:, None]
-    return landmarks, sigma, visibility.softmax(-1), confidence.sigmoid()
+    return landmarks, torch.exp(log_scale) * sigma_of_scale, visibility.softmax(-1), confidence.sigmoid()
 
 
 class LastStep(nn.Module):
@@ -46,7 +44,8 @@ class LastStep(nn.Module):
             crops: (B, S, S, 3) uint8 RGB.
 
         Returns:
-            Landmarks (B, 68, 3), crop pixels. From networks with uncertainty besides: sigma (B, 68), crop pixels, the
+            Landmarks (B, 68, 3), crop pixels. From networks with uncertainty besides: sigma (B, 68), a share of the
+            landmarks' face size (`geometry.landmarks.face_size`; `engines` gives pixels), the
             radius around each landmark that should hold 68 % of its errors; visibility (B, 68, 3),
             probabilities of the states of `geometry.occlusion`; confidence (B,), 0 to 1.
         """
@@ -95,6 +94,7 @@ class FoldedFastDhm(nn.Module):
             self.wide.weight = nn.Parameter(wide.weight * size)
             self.wide.bias = nn.Parameter(wide.bias * size + model.initial_landmarks.flatten())
             self.doubts, self.earlier = model.doubts, model.earlier
+            self.told = None if model.doubts is None else _one_layer(model.doubts)
         self.outputs = _outputs(model.config.uncertainty)
 
     def forward(self, crops: Tensor) -> Tensor | tuple[Tensor, ...]:
@@ -105,13 +105,22 @@ class FoldedFastDhm(nn.Module):
             -1, self.narrow.in_features
         )
         landmarks: Tensor = self.wide(self.narrow(features)).reshape(-1, NUM_LANDMARKS, 3)
-        if self.doubts is None:
+        if self.doubts is None or self.told is None:
             return landmarks
-        inner = self.doubts(features, earlier)
-        visibility = self.doubts.visibility(inner).reshape(-1, NUM_LANDMARKS, STATES)
-        doubts = self.doubts
-        confidence = doubts.confidence(inner).reshape(-1)
-        return _answers(landmarks, doubts.scale(inner), doubts.sigma_of_scale, visibility, confidence)
+        told = self.told(self.doubts(features, earlier))
+        log_sigma, visibility, confidence = torch.split(told, [NUM_LANDMARKS, STATES * NUM_LANDMARKS, 1], dim=1)
+        states = visibility.reshape(-1, NUM_LANDMARKS, STATES).softmax(-1)
+        return landmarks, log_sigma.exp(), states, confidence.reshape(-1).sigmoid()
+
+
+def _one_layer(doubts: Doubts) -> nn.Linear:
+    """The layers of scale, visibility and confidence as one, the factor from scale to sigma in its biases."""
+    parts = (doubts.scale, doubts.visibility, doubts.confidence)
+    layer = nn.Linear(doubts.scale.in_features, sum(part.out_features for part in parts))
+    layer.weight = nn.Parameter(torch.cat([part.weight for part in parts]))
+    scale, *others = (part.bias for part in parts)
+    layer.bias = nn.Parameter(torch.cat([scale + torch.log(doubts.sigma_of_scale), *others]))
+    return layer
 
 
 def _folded(block: nn.Module) -> SeparableBlock:
