@@ -879,5 +879,5 @@ def test_sigma_holds_its_share_of_the_validation_errors(
     found = trainer._validation
     landmarks, sigma, *_ = LastStep(network)(torch.from_numpy(found.crops))
     distance = (landmarks.double()[..., :2] - torch.from_numpy(found.truth)[..., :2]).norm(dim=-1)
-    sigma = sigma * torch.from_numpy(face_size(landmarks.numpy()))[:, None]  # pixels
+    sigma = sigma * torch.from_numpy(face_size(landmarks.detach().numpy()))[:, None]  # pixels
     assert (distance <= sigma).double().mean().item() == pytest.approx(0.6827, abs=0.01)
