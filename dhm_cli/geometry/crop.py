@@ -6,6 +6,7 @@ x_crop = (x - centre_x) * size / side + (size - 1) / 2, which is the resize rule
 """
 
 import math
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -51,6 +52,61 @@ def turned_square(points: NDArray[np.floating], roll: float, margin: float = CRO
     about_origin = crop_matrix(np.zeros(2), 1.0, 1, roll)
     centre, side = landmark_crop_square(transform_landmarks(points, about_origin), margin)
     return about_origin[:, :2].T @ centre, side, roll
+
+
+def upright_squares(landmarks: NDArray[np.float64], mean_shape: NDArray[np.float64]) -> list[TurnedSquare]:
+    """The squares in which heads stand upright, for a network's next pass: `turned_square` of all at once.
+
+    Args:
+        landmarks: (B, 68, 3), pixels.
+        mean_shape: (68, 3), the upright head, x right, y down, z toward the viewer, any unit.
+
+    Returns:
+        B, centre, side and roll.
+    """
+    rolls = upright_rolls(landmarks, mean_shape)
+    centres, sides = boxes_at(landmarks, rolls)
+    return list(zip(centres, sides.tolist(), rolls.tolist(), strict=True))
+
+
+def upright_rolls(landmarks: NDArray[np.float64], mean_shape: NDArray[np.float64]) -> NDArray[np.float64]:
+    """By how much images must be turned for their heads to stand upright.
+
+    What all landmarks say of the head's down axis in the image, by least squares, since a line through the eyes means
+    nothing in profile. It is `pose.in_plane_rotation` without the rotation, in a fraction of its time.
+
+    Args:
+        landmarks: (B, 68, 3), pixels.
+        mean_shape: (68, 3), as for `upright_squares`.
+
+    Returns:
+        (B,), radians, the roll of `crop_matrix`.
+    """
+    down = _down_weights(mean_shape.tobytes())
+    rolls: NDArray[np.float64] = np.arctan2(landmarks[..., 0] @ down, landmarks[..., 1] @ down)
+    return rolls
+
+
+@lru_cache(maxsize=16)  # of a few networks
+def _down_weights(mean_shape: bytes) -> NDArray[np.float64]:
+    """How much each landmark says of the head's down axis, (68,): the least-squares solution's row."""
+    head = np.frombuffer(mean_shape, np.float64).reshape(-1, 3)
+    head = head - head.mean(axis=0)
+    # landmarks' x, y = their mean + head @ axes
+    weights: NDArray[np.float64] = np.linalg.solve(head.T @ head + 1e-12 * np.eye(3), head.T)[1]
+    return weights
+
+
+def boxes_at(
+    landmarks: NDArray[np.float64], rolls: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Centres (B, 2) and sides (B,) of the squares around landmarks (B, 68, 3) in images turned by rolls (B,)."""
+    cos, sin = np.cos(rolls), np.sin(rolls)
+    turns = np.array([[cos, -sin], [sin, cos]]).transpose(2, 0, 1)
+    turned = landmarks[..., :2] @ turns.transpose(0, 2, 1)
+    low, high = turned.min(axis=1), turned.max(axis=1)
+    centres = ((low + high) / 2)[:, None] @ turns
+    return centres[:, 0], (high - low).max(axis=1) * CROP_MARGIN
 
 
 def crop_matrix(

@@ -5,6 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -175,8 +176,13 @@ class Aligner:
         self.engine = load_engine(device, model, threads, face_model)
         self.scout = load_engine(device, SCOUT, threads)
         self.detector = load_detector(min_score=min_score) if detector is None else detector
+
+    @cached_property
+    def _keen_detector(self) -> Detector:
+        """The detector for turned photos, where the network decides what is a face."""
+        _, _, min_score, *_, detector = self._settings
         keen = min(min_score, KEEN_SCORE) if min_score <= MIN_SCORE else min_score
-        self._keen_detector = load_detector(min_score=keen) if detector is None else detector
+        return load_detector(min_score=keen) if detector is None else detector
 
     def __reduce__(self) -> tuple[type["Aligner"], tuple[object, ...]]:
         """To another process it goes as its settings, and is loaded again there."""

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from dhm_cli.errors import DhmError, FormatError, InputError
 from dhm_cli.geometry.crop import (
-    CROP_MARGIN,
     Square,
     TurnedSquare,
     crop_matrix,
@@ -307,54 +306,6 @@ def landmarks_in_squares(
 ) -> NDArray[np.float64]:
     """The landmarks of `answers_in_squares`, (B, 68, 3), photo pixels; z in the same unit toward the viewer."""
     return answers_in_squares(engine, photos, squares).landmarks
-
-
-def upright_squares(landmarks: NDArray[np.float64], mean_shape: NDArray[np.float64]) -> list[TurnedSquare]:
-    """The squares in which heads stand upright, for the next pass: `crop.turned_square` of all at once.
-
-    Args:
-        landmarks: (B, 68, 3), photo pixels.
-        mean_shape: (68, 3), the upright head (`Engine.mean_shape`).
-
-    Returns:
-        B, centre, side and roll.
-    """
-    rolls = upright_rolls(landmarks, mean_shape)
-    centres, sides = boxes_at(landmarks, rolls)
-    return list(zip(centres, sides.tolist(), rolls.tolist(), strict=True))
-
-
-def upright_rolls(landmarks: NDArray[np.float64], mean_shape: NDArray[np.float64]) -> NDArray[np.float64]:
-    """By how much photos must be turned for their heads to stand upright.
-
-    What all landmarks say of the head's down axis in the image, by least squares, since a line through the eyes means
-    nothing in profile. It is `pose.in_plane_rotation` without the rotation, in a tenth of its time.
-
-    Args:
-        landmarks: (B, 68, 3), photo pixels.
-        mean_shape: (68, 3), the upright head, y down.
-
-    Returns:
-        (B,), radians, the roll of `crop.crop_matrix`.
-    """
-    head = mean_shape - mean_shape.mean(axis=0)
-    # landmarks' x, y = their mean + head @ axes
-    axes = np.linalg.solve(head.T @ head + 1e-12 * np.eye(3), head.T @ landmarks[..., :2])
-    rolls: NDArray[np.float64] = np.arctan2(axes[:, 1, 0], axes[:, 1, 1])
-    return rolls
-
-
-def boxes_at(
-    landmarks: NDArray[np.float64], rolls: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Centres (B, 2) and sides (B,) of the squares around landmarks (B, 68, 3) in photos turned by rolls (B,)."""
-    cos, sin = np.cos(rolls)[:, None], np.sin(rolls)[:, None]
-    x, y = landmarks[..., 0], landmarks[..., 1]
-    turned = np.stack([cos * x - sin * y, sin * x + cos * y])
-    low, high = turned.min(axis=2), turned.max(axis=2)
-    u, v = (low + high) / 2
-    centres = np.stack([cos[:, 0] * u + sin[:, 0] * v, cos[:, 0] * v - sin[:, 0] * u], axis=1)
-    return centres, (high - low).max(axis=0) * CROP_MARGIN
 
 
 def load_engine(

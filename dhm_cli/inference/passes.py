@@ -7,15 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dhm_cli.errors import DhmError
-from dhm_cli.geometry.crop import Square, TurnedSquare
-from dhm_cli.inference.engines import (
-    Answer,
-    Engine,
-    answers_in_squares,
-    boxes_at,
-    upright_rolls,
-    upright_squares,
-)
+from dhm_cli.geometry.crop import Square, TurnedSquare, boxes_at, upright_rolls, upright_squares
+from dhm_cli.inference.engines import Answer, Engine, answers_in_squares
 
 # Below this confidence a face is doubtful: more likely than not it is no face, or its NME is above 6 %.
 BELIEVED = 0.5

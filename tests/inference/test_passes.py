@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from dhm_cli.geometry.crop import crop_matrix, transform_landmarks, turned_square
+from dhm_cli.geometry.crop import crop_matrix, transform_landmarks, turned_square, upright_rolls, upright_squares
 from dhm_cli.geometry.pose import estimate_rotation, in_plane_rotation, yaw_pitch_roll_to_matrix
-from dhm_cli.inference.engines import Answer, upright_rolls, upright_squares
+from dhm_cli.inference.engines import Answer
 from dhm_cli.inference.passes import find_landmarks
 
 SIZE = 64
