@@ -41,6 +41,13 @@ def relabel(
             show_default=False,
         ),
     ] = None,
+    follow_human: Annotated[
+        bool,
+        typer.Option(
+            "--follow-human/--fit-only",
+            help="Labels are the fit and what the human points deviate from it, or the fit alone.",
+        ),
+    ] = True,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the new stores.")] = Path("relabelled"),
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where the network runs.")] = "auto",
     force: Annotated[
@@ -51,8 +58,10 @@ def relabel(
 
     Example: dhm relabel data/faces.h5=teacher.npz --model runs/fast/best.safetensors --follow-prior jaw
 
-    Brings the sources to one convention, fits the face model to their weighted mean, and flags training faces on which
-    they disagree. Validation faces are fitted without the network and never flagged; test faces are not touched.
+    Brings the sources to one convention, fits the face model to their weighted mean, flags training faces on which
+    they disagree, and adds to the fit what the human points deviate from it: a stiff fit lies 2 % of the face from
+    them, and neighbours deviate alike. Validation faces are fitted without the network and never flagged; test faces
+    are not touched.
     """
     from tqdm import tqdm
 
@@ -74,7 +83,9 @@ def relabel(
     engine = load_engine(device, model, face_model=face_model_beside(jobs[0].store))
     with tqdm(unit="face", smoothing=0.1, disable=None) as bar:
         try:
-            reports = relabel_stores(jobs, engine, out, follow_prior or [], shown_on(bar), Path(model).stem)
+            reports = relabel_stores(
+                jobs, engine, out, follow_prior or [], follow_human, shown_on(bar), Path(model).stem
+            )
         except KeyboardInterrupt:
             bar.close()
             say("stopped; the same command goes on from here", err=True)

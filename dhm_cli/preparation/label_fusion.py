@@ -8,8 +8,9 @@ and in noise, which is not. Conventions are brought together first, each measure
   photo's pixels were counted wrongly somewhere: MERL-RAV's points by 0.6 % of the face size, half a pixel of its crops.
 - Where on a face a landmark is put, as a smooth function of |yaw|: people draw the jaw elsewhere than a 3D model fit.
 
-Then one point per landmark, the mean of what is left weighted by trust, is fitted with the 3DMM, and faces on which the
-sources do not agree are left out of training (`flagged`). A validation face gets no say of the network that will be
+Then one point per landmark, the mean of what is left weighted by trust, is fitted with the 3DMM, faces on which the
+sources do not agree are left out of training (`flagged`), and what the human points deviate from the fit is added to it
+(`deviations`). A validation face gets no say of the network that will be
 measured on it, and is never left out; test faces stay as they are.
 """
 
@@ -26,6 +27,7 @@ from dhm_cli.geometry.pose import euler_to_matrix
 from dhm_cli.io.pts import VISIBLE
 from dhm_cli.morphable.face_model import FaceModel
 from dhm_cli.morphable.fitting import OCCLUDED_WEIGHT, PRIOR_JAW_WEIGHT, PRIOR_WEIGHT, far_side_jaw, fit_parameters
+from dhm_cli.preparation.deviations import Deviations
 from dhm_cli.runtime.progress import Progress, silent
 
 Array = NDArray[np.float64]
@@ -94,6 +96,10 @@ class FaceFrame:
         x, y = np.moveaxis(self._mirrored(offsets), -1, 0) * self.size[:, None]
         return np.stack([x * self._cosine - y * self._sine, y * self._cosine + x * self._sine], axis=-1)
 
+    def order(self, values: Array) -> Array:
+        """Numbers of landmarks (N, 68), in the image's order <-> in that of the frame."""
+        return np.where(self._negative[:, None], values[:, MIRROR], values)
+
     def _mirrored(self, offsets: Array) -> Array:
         mirrored = offsets[:, MIRROR] * [-1.0, 1.0]
         return np.where(self._negative[:, None, None], mirrored, offsets)
@@ -145,12 +151,14 @@ class Relabelled:
         bias: how far the human points lay to the right of the network, percent of the face size.
         moved: (N,), mean distance of new landmarks to old, percent of the face size.
         disagreement: by what is compared, (N,), means over a face's landmarks, percent of the face size.
+        deviations: of human points from fits, as measured or as given.
     """
 
     labels: FaceLabels
     bias: float
     moved: Array
     disagreement: dict[str, Array]
+    deviations: Deviations | None
 
     @property
     def reasons(self) -> dict[str, int]:
@@ -174,6 +182,8 @@ def relabel(
     wanted: Convention,
     moved: Mask,
     trust: float = 1.0,
+    follow: bool = True,
+    deviations: Deviations | None = None,
     progress: Progress = silent,
 ) -> Relabelled:
     """Fit the labels of a store again.
@@ -185,6 +195,8 @@ def relabel(
         wanted: the convention that the labels shall have, seen from the network's.
         moved: (68,), which of the human points to bring to it; the others are taken to be in it already.
         trust: in the human points, 1 for careful ones.
+        follow: add to the fit what the human points deviate from it.
+        deviations: their distribution; None to measure it on the training faces of this store.
         progress: of the fit, called with "fit", the faces done and the total.
 
     Returns:
@@ -201,10 +213,14 @@ def relabel(
     before, after = (x.landmarks[..., :2].astype(np.float64) for x in (labels, fitted))
     disagreement = _disagreement(frame, labels.visibility, points, weights[0], after, sources.spread)
     bad = np.any([disagreement[name] > limit for name, limit in _LIMITS.items()], axis=0) & train
+    if follow:
+        deviations = deviations or _deviations(fitted, human, weights[0], train & ~bad)
+        fitted = _followed(fitted, human, weights[0], deviations)
+        after = fitted.landmarks[..., :2].astype(np.float64)
     moved_by = _apart(frame, after, before, np.ones(labels.visibility.shape, bool))
     kept = test | ~weights.any(axis=(0, 2))  # of the latter nothing is said
     new = _unless(kept, labels, replace(fitted, flagged=bad.astype(np.uint8)))
-    return Relabelled(new, 100 * bias, np.where(kept, 0.0, moved_by), disagreement)
+    return Relabelled(new, 100 * bias, np.where(kept, 0.0, moved_by), disagreement, deviations)
 
 
 def _human_points(labels: FaceLabels, frame: FaceFrame, network: Array, moved: Mask) -> tuple[Array, float]:
@@ -257,6 +273,22 @@ def _fit(model: FaceModel, labels: FaceLabels, points: Array, weights: Array, pr
         yaw=np.rad2deg(parameters[:, 2]),
         residual=fit.residual.numpy(),
     )
+
+
+def _deviations(fitted: FaceLabels, human: Array, trust: Array, rows: Mask) -> Deviations:
+    """How human points (N, 68, 2), those with trust (N, 68), lie around the fits of some rows (N,)."""
+    known = np.where((trust > 0)[..., None], human, np.nan)
+    offsets = FaceFrame(fitted).enter(known - fitted.landmarks[..., :2])
+    return Deviations.measure(offsets[rows])
+
+
+def _followed(fitted: FaceLabels, human: Array, trust: Array, deviations: Deviations) -> FaceLabels:
+    """The labels, their landmarks moved by the expected deviation of human points (N, 68, 2) with trust (N, 68)."""
+    frame = FaceFrame(fitted)
+    offsets = frame.enter(human - fitted.landmarks[..., :2])
+    landmarks = fitted.landmarks.copy()
+    landmarks[..., :2] += frame.leave(deviations.expected(offsets, frame.order(trust)))
+    return replace(fitted, landmarks=landmarks, box=bounding_box(landmarks).astype(np.float32))
 
 
 def _disagreement(

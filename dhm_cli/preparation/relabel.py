@@ -81,6 +81,7 @@ def relabel_stores(
     model: Engine,
     out: Path,
     follow: Sequence[str] = (),
+    follow_human: bool = True,
     progress: Progress = silent,
     model_name: str = "a network",
 ) -> list[RelabelReport]:
@@ -95,6 +96,7 @@ def relabel_stores(
         out: folder of the new stores, not that of the old ones.
         follow: parts of the face (`landmarks.GROUPS`) in which labels follow the first prior's convention instead of
             the first store's human points.
+        follow_human: labels are the fit and what the human points deviate from it, not the fit alone.
         progress: called with a stage, the faces done and the total. Each store has three, `<name>: network`, which all
             stores go through first, `<name>: fit` and `<name>: writing`.
         model_name: what the network is called, for the record.
@@ -118,6 +120,7 @@ def relabel_stores(
         "name": model_name,
         "date": datetime.now(timezone.utc).date().isoformat(),
         "follow": sorted(follow),
+        "follow_human": follow_human,
     }
     priors = [_prior_points(job.prior, store.labels) for job, store in zip(jobs, stores, strict=True)]
     sources = [
@@ -133,10 +136,15 @@ def relabel_stores(
     ):
         shutil.copyfileobj(source, target)
     reports = []
+    deviations = None  # those of the first store's human points
     for number, (job, store, said) in enumerate(zip(jobs, stores, sources, strict=True)):
         everything = np.ones(NUM_LANDMARKS, bool)
         of_store = _of_store(store, progress)
-        result = relabel(basis, store.labels, said, wanted, everything if number else followed, job.trust, of_store)
+        moved = everything if number else followed
+        result = relabel(
+            basis, store.labels, said, wanted, moved, job.trust, follow_human, deviations, progress=of_store
+        )
+        deviations = result.deviations
         reports.append(_write(out / store.path.name, store, result, {**record, "trust": job.trust}, of_store))
     for file in kept:
         file.unlink(missing_ok=True)

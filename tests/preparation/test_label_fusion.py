@@ -144,16 +144,16 @@ def test_a_convention_of_some_landmarks_only() -> None:
 # --- relabelling ---
 
 
-def agreed(model: FaceModel, faces: FaceLabels, **changes: Any) -> Relabelled:
+def agreed(model: FaceModel, faces: FaceLabels, follow: bool = True, **changes: Any) -> Relabelled:
     """New labels where prior and network tell the truth of `faces`."""
-    labels = replace(faces, **changes)
-    return relabel(model, labels, shown(xy(faces), xy(faces)), Convention(np.zeros((20, 68, 2))), NOWHERE)
+    labels, sources = replace(faces, **changes), shown(xy(faces), xy(faces))
+    return relabel(model, labels, sources, Convention(np.zeros((20, 68, 2))), NOWHERE, follow=follow)
 
 
 def test_labels_come_back_to_the_truth_on_which_all_agree(faces: FaceLabels, toy_model: FaceModel) -> None:
     wrong = faces.landmarks.copy()
     wrong[..., :2] += noise(faces, 0.03, 5, points=1)
-    result = agreed(toy_model, faces, landmarks=wrong, residual=np.full(COUNT, 9, np.float32))
+    result = agreed(toy_model, faces, follow=False, landmarks=wrong, residual=np.full(COUNT, 9, np.float32))
     new, train = result.labels, faces.split != TEST
     assert error(new, faces)[train].max() < 0.5
     assert result.bias == pytest.approx(0, abs=1e-4)
@@ -197,6 +197,30 @@ def test_labels_are_better_than_people_alone(faces: FaceLabels, toy_model: FaceM
         toy_model, with_points(faces, human), shown(prior, network), Convention(np.zeros((20, 68, 2))), NOWHERE
     )
     assert error(result.labels, faces)[train].mean() < 0.9 * people
+
+
+def test_what_people_see_and_the_face_model_cannot_show_is_followed(faces: FaceLabels, toy_model: FaceModel) -> None:
+    """Mouths that each face has elsewhere; a point of the mouth that nobody saw goes with the others."""
+    many = faces.take(np.tile(np.arange(COUNT), 20))
+    offsets = np.zeros((len(many), 68, 2))
+    offsets[:, MOUTH] = np.random.default_rng(3).normal(0, 0.02, (len(many), 1, 2))
+    seen = xy(many) + FaceFrame(many).leave(offsets)
+    labels = with_points(many, seen)
+    visibility = labels.visibility.copy()
+    visibility[:20, 50] = 0
+    labels = replace(labels, visibility=visibility)
+    nothing, sources = Convention(np.zeros((20, 68, 2))), shown(xy(many), xy(many))
+    fit, followed = (
+        relabel(toy_model, labels, sources, nothing, NOWHERE, follow=follow).labels for follow in (False, True)
+    )
+    far, near = (np.linalg.norm(xy(new) - seen, axis=-1) / face_size(xy(many))[:, None] for new in (fit, followed))
+    train = many.split == TRAIN
+    assert near[train][:, MOUTH].mean() < 0.3 * far[train][:, MOUTH].mean()
+    unseen = np.flatnonzero(train[:20])
+    assert near[unseen, 50].mean() < 0.4 * far[unseen, 50].mean()
+    np.testing.assert_array_equal(followed.parameters, fit.parameters)
+    np.testing.assert_allclose(followed.box, bounding_box(followed.landmarks), atol=1e-4)
+    np.testing.assert_array_equal(xy(followed)[many.split == TEST], xy(many)[many.split == TEST])
 
 
 def test_photos_counted_from_another_pixel_are_found(faces: FaceLabels, toy_model: FaceModel) -> None:
@@ -314,7 +338,8 @@ def test_no_validation_label_hears_the_network_that_will_be_measured_on_it(
         network = xy(faces) + noise(faces, 0.01, 8)
         if changed is not None:
             network[changed, :, 1] += 0.04 * face_size(xy(faces))[changed]
-        sources = Sources(xy(faces), network, np.full(COUNT, 9.0 if changed == row else 0.1))
+        spread = np.where(np.arange(COUNT) == changed, 9.0, 0.1)
+        sources = Sources(xy(faces), network, spread)
         wanted = convention_of_prior(labels, sources, part("jaw"))
         return relabel(toy_model, labels, sources, wanted, part("jaw")).labels
 

@@ -139,15 +139,19 @@ def relabelled(prepared: Path, truth: FaceLabels, tmp_path_factory: pytest.TempP
     """Both stores relabelled: the folder, the reports, and what was said of the progress."""
     out, said = tmp_path_factory.mktemp("relabelled") / "new", []
     jobs = [RelabelJob(prepared / "faces.h5", prepared / "prior.npz"), RelabelJob(prepared / "more.h5", trust=0.5)]
-    engine, fits = SeeingEngine(truth.landmarks), []
+    engine, fits, found = SeeingEngine(truth.landmarks), [], []
 
-    def fit(*arguments: Any) -> Relabelled:
+    def fit(*arguments: Any, **named: Any) -> Relabelled:
         fits.append(arguments[4:6])
-        return relabel(*arguments)
+        result = relabel(*arguments, **named)
+        # All stores deviate as the first one does.
+        assert arguments[7] is (found[0] if found else None)
+        found.append(result.deviations)
+        return result
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(workflow, "relabel", fit)
-        reports = relabel_stores(jobs, engine, out, ["jaw"], lambda *args: said.append(args))
+        reports = relabel_stores(jobs, engine, out, ["jaw"], progress=lambda *args: said.append(args))
     # In the first store people are brought to the prior's convention where it is followed, in the other one everywhere.
     assert [trust for _, trust in fits] == [1.0, 0.5]
     np.testing.assert_array_equal([moved for moved, _ in fits], [part("jaw"), ~NOWHERE])
@@ -175,6 +179,7 @@ def test_stores_are_written_with_new_labels_and_the_old_images(
         assert record == {
             "name": "a network", "store": old.path.name,
             "network": SeeingEngine.weights_hash, "follow": ["jaw"], "trust": trust, "from": old.fingerprint(),
+            "follow_human": True,
         }  # fmt: skip
         assert (new.labels.names == old.labels.names).all()
         assert (new.labels.split == old.labels.split).all()
