@@ -8,7 +8,7 @@ What the other points do not foretell of a point, on average over the faces, is 
 independently of each other in every point, nothing is followed, and along the jaw less than inside the face.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +58,10 @@ class Deviations:
         moments = _positive(moments, _FINEST**2)
         unforetold = (1 / np.linalg.inv(moments).diagonal()).reshape(NUM_LANDMARKS, 2).mean(axis=1)
         return cls(_positive(moments - np.diag(unforetold.repeat(2)), 0.0), np.sqrt(unforetold))
+
+    def with_noise(self, other: "Deviations") -> "Deviations":
+        """These deviations of points as noisy as those of another dataset, where these are noisier."""
+        return replace(self, noise=np.maximum(self.noise, other.noise))
 
     def expected(self, offsets: Array, trust: Array) -> Array:
         """The deviation of every point, given those that are known.

@@ -151,7 +151,7 @@ class Relabelled:
         bias: how far the human points lay to the right of the network, percent of the face size.
         moved: (N,), mean distance of new landmarks to old, percent of the face size.
         disagreement: by what is compared, (N,), means over a face's landmarks, percent of the face size.
-        deviations: of human points from fits, as measured or as given.
+        deviations: of human points from fits.
     """
 
     labels: FaceLabels
@@ -196,7 +196,8 @@ def relabel(
         moved: (68,), which of the human points to bring to it; the others are taken to be in it already.
         trust: in the human points, 1 for careful ones.
         follow: add to the fit what the human points deviate from it.
-        deviations: their distribution; None to measure it on the training faces of this store.
+        deviations: their distribution, of another store; None to measure it on the training faces of this one. The
+            noise is that of this store's points where it is larger.
         progress: of the fit, called with "fit", the faces done and the total.
 
     Returns:
@@ -214,7 +215,8 @@ def relabel(
     disagreement = _disagreement(frame, labels.visibility, points, weights[0], after, sources.spread)
     bad = np.any([disagreement[name] > limit for name, limit in _LIMITS.items()], axis=0) & train
     if follow:
-        deviations = deviations or _deviations(fitted, human, weights[0], train & ~bad)
+        own = _deviations(fitted, human, weights[0], train & ~bad)
+        deviations = own if deviations is None else deviations.with_noise(own)
         fitted = _followed(fitted, human, weights[0], deviations)
         after = fitted.landmarks[..., :2].astype(np.float64)
     moved_by = _apart(frame, after, before, np.ones(labels.visibility.shape, bool))

@@ -144,7 +144,7 @@ def relabel_stores(
         result = relabel(
             basis, store.labels, said, wanted, moved, job.trust, follow_human, deviations, progress=of_store
         )
-        deviations = result.deviations
+        deviations = deviations or result.deviations
         reports.append(_write(out / store.path.name, store, result, {**record, "trust": job.trust}, of_store))
     for file in kept:
         file.unlink(missing_ok=True)

@@ -71,3 +71,15 @@ def test_mirror_images_deviate_alike(measured: Deviations) -> None:
 def test_silence_is_no_deviation() -> None:
     silent = Deviations.measure(np.full((10, 68, 2), np.nan))
     assert not silent.expected(np.full((3, 68, 2), 0.05), np.ones((3, 68))).any()
+
+
+def test_careless_people_are_followed_less(measured: Deviations) -> None:
+    noise = np.random.default_rng(7).normal(0, 0.03, (5000, 68, 2))
+    careless = measured.with_noise(Deviations.measure(organs(5000, 8) + noise))
+    assert careless.noise.min() > 0.02
+    alone, trust = np.zeros((1, 68, 2)), np.zeros((1, 68))
+    alone[0, 50], trust[0, 50] = 0.01, 1
+    far, near = (x.expected(alone, trust)[0, 50, 0] for x in (careless, measured))
+    assert far < 0.2 * near
+    np.testing.assert_array_equal(careless.covariance, measured.covariance)
+    np.testing.assert_array_equal(careless.with_noise(measured).noise, careless.noise)
