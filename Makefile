@@ -45,11 +45,12 @@ resumed = $$(test ! -e $(WORK)/$(1)/state.safetensors || echo --resume)
 # run folder, architecture, steps, folder of labels, options
 train = $(BIN)/dhm train --arch $(2) --steps $(3) --validate-every 1000 --out $(WORK)/$(1) $(5) \
 	--data $(WORK)/$(4)/merl.h5 --data $(WORK)/$(4)/extra.h5=0.8 --data $(WORK)/$(4)/cfp.h5=0.6 \
-	--data $(WORK)/$(4)/lfw.h5=0.3 --data $(WORK)/$(4)/ytf.h5=0.35 $(call resumed,$(1))
+	--data $(WORK)/$(4)/lfw.h5=0.3 --data $(WORK)/$(4)/ytf.h5=0.35 --data $(WORK)/$(4)/w300.h5=0.6 $(call resumed,$(1))
 relabel = $(BIN)/dhm relabel --model $(WORK)/$(1)/best.safetensors --out $(WORK)/$(2) --follow-prior jaw --follow-prior nose \
 	--trust ytf=0.5 $(WORK)/prepared/merl.h5=$(DATA)/aflw_merl68/teacher68.npz \
 	$(WORK)/prepared/extra.h5=$(DATA)/aflw_extra/teacher68.npz $(WORK)/prepared/cfp.h5=$(DATA)/cfp/teacher68.npz \
 	$(WORK)/prepared/lfw.h5=$(DATA)/lfw_extra/teacher68.npz $(WORK)/prepared/ytf.h5 $(WORK)/prepared/w300.h5
+likelihood = printf '[network]\nuncertainty = true\n[training]\nloss = "likelihood"\n' > $(WORK)/likelihood.toml
 doubts = printf '[network]\nuncertainty = true\n[training]\nlearned = "doubts"\nnot_face_share = 0.25\n\
 [training.augmentation]\nsurround = 0.1\ncover = 0.1\n' > $(WORK)/doubts.toml
 export = $(BIN)/dhm export --model $(WORK)/$(1)/best.safetensors --precision float16 --out $(WORK)/$(1).safetensors && \
@@ -69,14 +70,16 @@ train-default: $(VENV)/.installed ## Train the shipped networks: make train-defa
 	$(call relabel,round1,labels1)
 	$(call train,round2,fast-x2,$(ROUND_STEPS),labels1,--init $(WORK)/round1/best.safetensors)
 	$(call relabel,round2,labels2)
-	$(call train,fast,fast,$(FINAL_STEPS),labels2)
-	$(call train,fast-x2,fast-x2,$(FINAL_STEPS),labels2,--init $(WORK)/round2/best.safetensors)
-	$(call train,tiny,tiny,$(TINY_STEPS),labels2,--data $(WORK)/labels2/w300.h5=0.8)
+	$(likelihood)
+	$(call train,fast,fast,$(FINAL_STEPS),labels2,--config $(WORK)/likelihood.toml)
+	$(call train,fast-x2,fast-x2,$(FINAL_STEPS),labels2,--config $(WORK)/likelihood.toml \
+		--init $(WORK)/round2/best.safetensors)
+	$(call train,tiny,tiny,$(TINY_STEPS),labels2)
 	$(doubts)
 	$(call train,fast-doubts,fast,$(DOUBTS_STEPS),labels2,--init $(WORK)/fast/best.safetensors \
-		--config $(WORK)/doubts.toml --not-faces $(DATA)/not_faces --data $(WORK)/labels2/w300.h5=0.4)
+		--config $(WORK)/doubts.toml --not-faces $(DATA)/not_faces)
 	$(call train,fast-x2-doubts,fast-x2,$(DOUBTS_STEPS),labels2,--init $(WORK)/fast-x2/best.safetensors \
-		--config $(WORK)/doubts.toml --not-faces $(DATA)/not_faces --data $(WORK)/labels2/w300.h5=0.4)
+		--config $(WORK)/doubts.toml --not-faces $(DATA)/not_faces)
 	$(call export,tiny,labels2)
 	$(call export,fast-doubts,labels2)
 	$(call export,fast-x2-doubts,labels2)
