@@ -21,6 +21,7 @@ from dhm_cli.morphable.face_model import FaceModel
 from dhm_cli.morphable.location import FACE_MODEL, face_model_beside
 from dhm_cli.preparation.label_fusion import Relabelled, Sources, convention_of_prior, relabel
 from dhm_cli.runtime.atomic import written_atomically
+from dhm_cli.runtime.lock import claimed
 from dhm_cli.runtime.progress import Progress, silent
 from dhm_cli.runtime.unfinished import Unfinished
 from dhm_cli.version import __version__
@@ -102,7 +103,7 @@ def relabel_stores(
         model_name: what the network is called, for the record.
 
     Raises:
-        InputError: a store or prior is unusable, or would be overwritten.
+        InputError: a store or prior is unusable, or would be overwritten, or another process writes there.
         FormatError: a store is damaged.
     """
     stores = [FaceStore(job.store) for job in jobs]
@@ -111,44 +112,45 @@ def relabel_stores(
     face_model = face_model_beside(stores[0].path)
     basis = _face_model(face_model, stores)
     _check(jobs, out, follow)
-    followed = np.zeros(NUM_LANDMARKS, bool)
-    for part in follow:
-        followed[GROUPS[part]] = True
-    kept = [out / f".{store.path.stem}-network.npz" for store in stores]
-    record = {
-        "network": model.weights_hash,
-        "name": model_name,
-        "date": datetime.now(timezone.utc).date().isoformat(),
-        "follow": sorted(follow),
-        "follow_human": follow_human,
-    }
     priors = [_prior_points(job.prior, store.labels) for job, store in zip(jobs, stores, strict=True)]
-    sources = [
-        Sources(prior, *_ask_network(model, store, file, _of_store(store, progress)))
-        for store, prior, file in zip(stores, priors, kept, strict=True)
-    ]
-    wanted = convention_of_prior(stores[0].labels, sources[0], followed)
-    # With its surface, which `basis` may leave out. Not `shutil.copyfile`, whose errors name the source.
-    with (
-        written_atomically(out / FACE_MODEL) as partial,
-        face_model.open("rb") as source,
-        partial.open("wb") as target,
-    ):
-        shutil.copyfileobj(source, target)
-    reports = []
-    deviations = None  # those of the first store's human points
-    for number, (job, store, said) in enumerate(zip(jobs, stores, sources, strict=True)):
-        everything = np.ones(NUM_LANDMARKS, bool)
-        of_store = _of_store(store, progress)
-        moved = everything if number else followed
-        result = relabel(
-            basis, store.labels, said, wanted, moved, job.trust, follow_human, deviations, progress=of_store
-        )
-        deviations = deviations or result.deviations
-        reports.append(_write(out / store.path.name, store, result, {**record, "trust": job.trust}, of_store))
-    for file in kept:
-        file.unlink(missing_ok=True)
-    return reports
+    with claimed(out / ".relabel.lock", f"{out}: another dhm relabel writes there", "wait, or choose another --out"):
+        followed = np.zeros(NUM_LANDMARKS, bool)
+        for part in follow:
+            followed[GROUPS[part]] = True
+        kept = [out / f".{store.path.stem}-network.npz" for store in stores]
+        record = {
+            "network": model.weights_hash,
+            "name": model_name,
+            "date": datetime.now(timezone.utc).date().isoformat(),
+            "follow": sorted(follow),
+            "follow_human": follow_human,
+        }
+        sources = [
+            Sources(prior, *_ask_network(model, store, file, _of_store(store, progress)))
+            for store, prior, file in zip(stores, priors, kept, strict=True)
+        ]
+        wanted = convention_of_prior(stores[0].labels, sources[0], followed)
+        # With its surface, which `basis` may leave out. Not `shutil.copyfile`, whose errors name the source.
+        with (
+            written_atomically(out / FACE_MODEL) as partial,
+            face_model.open("rb") as source,
+            partial.open("wb") as target,
+        ):
+            shutil.copyfileobj(source, target)
+        reports = []
+        deviations = None  # those of the first store's human points
+        for number, (job, store, said) in enumerate(zip(jobs, stores, sources, strict=True)):
+            everything = np.ones(NUM_LANDMARKS, bool)
+            of_store = _of_store(store, progress)
+            moved = everything if number else followed
+            result = relabel(
+                basis, store.labels, said, wanted, moved, job.trust, follow_human, deviations, progress=of_store
+            )
+            deviations = deviations or result.deviations
+            reports.append(_write(out / store.path.name, store, result, {**record, "trust": job.trust}, of_store))
+        for file in kept:
+            file.unlink(missing_ok=True)
+        return reports
 
 
 def _of_store(store: FaceStore, progress: Progress) -> Progress:

@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -37,6 +39,16 @@ def claim(file: Path, problem: str, hint: str) -> IO[str]:
         lock.close()  # another process has released and removed it since it was opened
         return claim(file, problem, hint)
     return lock
+
+
+@contextmanager
+def claimed(file: Path, problem: str, hint: str) -> Iterator[None]:
+    """What `claim` keeps others from, for the length of a block; the lock file goes with it."""
+    lock = claim(file, problem, hint)
+    try:
+        yield
+    finally:
+        release(lock)
 
 
 def release(lock: IO[str]) -> None:

@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import groupby
@@ -243,6 +245,26 @@ def in_batches(monkeypatch: pytest.MonkeyPatch) -> int:
     """Faces.h5 in three batches, more.h5 in one; the calls of each."""
     monkeypatch.setattr(workflow, "_BATCH", 8)
     return 2 * len(workflow._CROP_SCALES)
+
+
+def test_two_runs_into_one_folder(prepared: Path, truth: FaceLabels, tmp_path: Path) -> None:
+    """The second is refused, by another process as locks are of processes, and the folder is as the first left it."""
+    job = RelabelJob(prepared / "faces.h5")
+    code = (
+        "import sys; from pathlib import Path; from dhm_cli.runtime.lock import claim; "
+        "lock = claim(Path(sys.argv[1]), '', ''); print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / ".relabel.lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline().strip() == b"held"
+        with pytest.raises(InputError, match="another dhm relabel writes there"):
+            relabel_stores([job], SeeingEngine(truth.landmarks), tmp_path)
+        other.communicate(b"")
+    assert not list(tmp_path.glob("*.h5"))
+    relabel_stores([job], SeeingEngine(truth.landmarks), tmp_path)
+    assert not (tmp_path / ".relabel.lock").exists()
 
 
 def test_a_stopped_run_goes_on(
