@@ -52,6 +52,7 @@ relabel = $(BIN)/dhm relabel --model $(WORK)/$(1)/best.safetensors --out $(WORK)
 	$(WORK)/prepared/lfw.h5=$(DATA)/lfw_extra/teacher68.npz $(WORK)/prepared/ytf.h5 $(WORK)/prepared/w300.h5
 likelihood = printf '[network]\nuncertainty = true\n[training]\nloss = "likelihood"\n' > $(WORK)/likelihood.toml
 doubts = printf '[network]\nuncertainty = true\n[training]\nlearned = "doubts"\nnot_face_share = 0.25\n\
+optimiser = "adamw"\n\
 [training.augmentation]\nsurround = 0.1\ncover = 0.1\n' > $(WORK)/doubts.toml
 export = $(BIN)/dhm export --model $(WORK)/$(1)/best.safetensors --precision float16 --out $(WORK)/$(1).safetensors && \
 	$(BIN)/dhm export --model $(WORK)/$(1).safetensors --precision float16 --out $(WORK)/$(1).onnx --data $(WORK)/$(2)/merl.h5
