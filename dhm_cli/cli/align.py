@@ -117,7 +117,7 @@ def align(
     from tqdm import tqdm
 
     from dhm_cli.errors import InputError
-    from dhm_cli.inference.landmark_csv import DEFAULT_COLUMNS
+    from dhm_cli.inference.columns import DEFAULT_COLUMNS
     from dhm_cli.inference.photos import align_files
     from dhm_cli.inference.results import BAD_BOX, UNREADABLE, partial_path
     from dhm_cli.runtime.outputs import is_stream

@@ -20,7 +20,7 @@ from dhm_cli.datasets.folders import readable, split_suffix, survey, walk
 from dhm_cli.errors import InputError
 from dhm_cli.geometry.landmarks import NUM_LANDMARKS
 from dhm_cli.geometry.pose import matrix_to_euler, yaw_pitch_roll_to_matrix
-from dhm_cli.inference.landmark_csv import COLUMN_GROUPS
+from dhm_cli.inference.columns import COLUMN_GROUPS
 from dhm_cli.inference.results import BAD_BOX, NO_FACE, UNREADABLE
 from dhm_cli.io.images import read_bytes
 from dhm_cli.io.pts import FARTHEST, read_pts
@@ -167,7 +167,7 @@ def _read_csv(path: Path, content: bytes) -> _Faces:
     axes = "xyz" if any(re.fullmatch(r"z_\d+", cell) for cell in header) else "xy"
     name = next((key for key in _NAME_KEYS if key in header), "path")
     points = [f"{axis}_{k}" for axis in axes for k in range(NUM_LANDMARKS)]
-    columns = (COLUMN_GROUPS["pose_300w_lp"], _POSE)
+    columns = (COLUMN_GROUPS["pose_300w_lp"].columns, _POSE)
     pose = list(next((names for names in columns if set(names) <= set(header)), ()))
     _check_header(path, header, [name, *points, *pose])
     name_at, status_at = header.index(name), header.index("status") if "status" in header else None

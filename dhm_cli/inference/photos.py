@@ -14,11 +14,11 @@ from dhm_cli.errors import DhmError, InputError
 from dhm_cli.geometry.pose import Angles
 from dhm_cli.inference.aligner import Aligner, Face, check_number, usable_boxes
 from dhm_cli.inference.boxes import Box, match_boxes, read_boxes
+from dhm_cli.inference.columns import DEFAULT_COLUMNS, Layout, with_angles
 from dhm_cli.inference.face_box import MIN_SCORE
-from dhm_cli.inference.landmark_csv import DEFAULT_COLUMNS, check_columns, with_angles
 from dhm_cli.inference.overlays import overlay_paths, save_overlay
 from dhm_cli.inference.results import BAD_BOX, NO_FACE, OK, UNREADABLE, AlignmentReport, PhotoResult, reason_of
-from dhm_cli.inference.writers import open_writer
+from dhm_cli.inference.writers import Outputs
 from dhm_cli.io.images import MOST_PIXELS, read_image
 from dhm_cli.io.photo_search import find_photos, video_hint
 from dhm_cli.runtime.threads import available_cores, in_order
@@ -29,7 +29,7 @@ _KEPT = "see the interrupted run"
 
 def align_files(
     paths: Iterable[str | os.PathLike[str]],
-    out: str | os.PathLike[str],
+    out: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     boxes_csv: str | os.PathLike[str] | None = None,
     overlay_dir: str | os.PathLike[str] | None = None,
@@ -47,7 +47,7 @@ def align_files(
     force: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> AlignmentReport:
-    """Align the faces of many photos and write them to one output (`dhm_cli.inference.writers`).
+    """Align the faces of many photos and write them to outputs (`dhm_cli.inference.writers`).
 
     Each photo is read, searched and aligned by one worker thread; a few photos are in the making at any time, so memory
     does not grow with their number. The output follows the order of the photos whatever the workers' order. An
@@ -55,7 +55,7 @@ def align_files(
 
     Args:
         paths: photos and folders of photos; see `find_photos`.
-        out: the output; replaced at the very end.
+        out: the output, or several; replaced at the very end.
         boxes_csv: boxes to use instead of detection; see `read_boxes`, `match_boxes` and `Aligner.align`.
         overlay_dir: where to save a copy of each photo with its landmarks, in the photos' folder structure.
         device: "auto", "cpu" or "cuda".
@@ -64,7 +64,7 @@ def align_files(
         most_pixels: photos that declare more are not read.
         min_confidence: faces in which the network has less confidence are left out, 0 to 1; those of networks that tell
             none stay.
-        columns: groups of columns of the table, names of `landmark_csv.COLUMN_GROUPS`.
+        columns: groups of columns of the table, names of `columns.COLUMN_GROUPS`.
         angles: of the group "pose", as people see them (`Face.pose`) or those of 300W-LP (`Face.pose_300w_lp`).
         resume: go on with an interrupted run that had the same arguments.
         force: replace files that dhm did not write.
@@ -82,7 +82,7 @@ def align_files(
     check_number("--min-confidence", min_confidence, float)
     if not 0.0 <= min_confidence <= 1.0:
         raise InputError(f"--min-confidence: expected a number from 0 to 1, found {min_confidence}")
-    columns = check_columns(with_angles(columns, angles))
+    layout = Layout(with_angles(columns, angles))
     found = find_photos(paths)
     photos = found.photos
     boxes, unused = (None, []) if boxes_csv is None else _boxes_of(photos, boxes_csv)
@@ -94,9 +94,10 @@ def align_files(
         return _align_photo(aligner, photo, its_boxes, overlays.get(photo), most_pixels, min_confidence, force)
 
     inputs = [*photos, *(Path(file) for file in (boxes_csv, model, face_model) if file is not None)]
-    writer = open_writer(Path(out), resume, inputs, force, columns)
-    kept = [replace(writer.finished[p], problems=(_KEPT,)) for p in map(str, photos) if p in writer.finished]
-    to_do = [photo for photo in photos if str(photo) not in writer.finished]
+    outs = [out] if isinstance(out, str | os.PathLike) else out
+    writer = Outputs([Path(out) for out in outs], layout, resume, inputs, force)
+    kept = [replace(writer.finished[p,], problems=(_KEPT,)) for p in map(str, photos) if (p,) in writer.finished]
+    to_do = [photo for photo in photos if (str(photo),) not in writer.finished]
     results = list(kept)
     start = time.perf_counter()
     with closing(writer), closing(in_order(work, to_do, threads or available_cores())) as stream:

@@ -1,26 +1,36 @@
 """What `dhm align` can write. A new kind of output is a file with a `Writer`, and a line of `WRITERS`."""
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from dhm_cli.errors import InputError
 from dhm_cli.inference.aligner import Face
-from dhm_cli.inference.landmark_csv import DEFAULT_COLUMNS, LandmarkStream, LandmarkTable, is_table
-from dhm_cli.inference.results import PhotoResult
+from dhm_cli.inference.columns import Identity, Layout
+from dhm_cli.inference.json_lines import JsonLines
+from dhm_cli.inference.landmark_csv import Csv
+from dhm_cli.inference.results import PhotoResult, partial_path
+from dhm_cli.inference.row_files import Encoding, RowFile, RowStream
 from dhm_cli.runtime.outputs import check_output, is_stream
 
 
 class Writer(Protocol):
-    """An output being written, photo by photo; opened with its path and with whether an interrupted run goes on.
+    """An output being written, photo by photo; opened with its path, its layout and whether an interrupted run goes on.
 
     Until `finish`, what is written lies in `results.partial_path`, where the next run finds it. Opening refuses,
     with an InputError, a path that cannot be written, and an interrupted run that is not to go on and would be lost.
     """
 
     @property
-    def finished(self) -> Mapping[str, PhotoResult]:
-        """What became of the photos that are kept from an interrupted run, by path."""
+    def finished(self) -> Mapping[Identity, PhotoResult]:
+        """What became of the photos that are kept from an interrupted run, in their order."""
+        ...
+
+    def keep(self, count: int) -> None:
+        """Keep only the first so many of the `finished` photos."""
         ...
 
     def write(self, result: PhotoResult, faces: Sequence[Face]) -> None:
@@ -29,6 +39,14 @@ class Writer(Protocol):
         Args:
             result: what became of it.
             faces: its faces, in order; `result.faces` of them.
+
+        Raises:
+            InputError: the output cannot be written.
+        """
+        ...
+
+    def complete(self) -> None:
+        """Do all that is left but `finish`, which then cannot take long.
 
         Raises:
             InputError: the output cannot be written.
@@ -48,43 +66,52 @@ class Writer(Protocol):
         ...
 
 
-class Kind(NamedTuple):
-    """One kind of output: how it is opened as a file and as a stream, and whether an existing file is of it.
+Opener = Callable[[Path, Layout, bool], Writer]
 
-    Both are opened with the path, whether to go on with an interrupted run, and the groups of columns.
+
+class Kind(NamedTuple):
+    """One kind of output: how it is opened as a file and, where it can be one, as a stream, with the path, the layout
+    and whether to go on with an interrupted run; and whether an existing file is of it.
     """
 
-    open: Callable[[Path, bool, Sequence[str]], Writer]
-    stream: Callable[[Path, bool, Sequence[str]], Writer]
+    open: Opener
+    stream: Opener | None
     is_ours: Callable[[Path], bool]
 
 
-# By the ending of the output's name, in lower case. The first is what streams get.
-WRITERS: dict[str, Kind] = {".csv": Kind(LandmarkTable, LandmarkStream, is_table)}
+def _rows(encoding: Encoding) -> Kind:
+    return Kind(partial(RowFile, encoding=encoding), partial(RowStream, encoding=encoding), encoding.is_ours)
+
+
+# By the ending of the output's name, in lower case. The first is what streams get unless they say otherwise.
+WRITERS: dict[str, Kind] = {".csv": _rows(Csv()), ".jsonl": _rows(JsonLines())}
 
 
 def open_writer(
     out: Path,
+    layout: Layout | None = None,
     resume: bool = False,
     inputs: Iterable[Path] = (),
     force: bool = False,
-    columns: Sequence[str] = DEFAULT_COLUMNS,
 ) -> Writer:
     """Open the writer of an output.
 
     Args:
         out: the output; its ending says of which kind it is. Standard output (`-`), pipes and devices get the first
             kind.
+        layout: what is written of each face; None for the default columns.
         resume: go on with an interrupted run, where there is one.
         inputs: what is read, and so must not be written.
         force: replace a file that dhm did not write.
-        columns: names of `landmark_csv.COLUMN_GROUPS`.
 
     Raises:
         InputError: an ending that is not in `WRITERS`, an output that would destroy something; see also `Writer`.
     """
+    layout = layout or Layout()
     if is_stream(out):
-        return next(iter(WRITERS.values())).stream(out, resume, columns)
+        stream = next(iter(WRITERS.values())).stream
+        assert stream is not None
+        return stream(out, layout, resume)
     kind = next((kind for ending, kind in WRITERS.items() if out.name.lower().endswith(ending)), None)
     if kind is None:
         known = " or ".join(WRITERS)
@@ -92,4 +119,72 @@ def open_writer(
             f"{out}: no such kind of output", f"name a file that ends in {known}, or - for standard output"
         )
     check_output(out, "--out", "a table of dhm align", kind.is_ours, inputs, force)
-    return kind.open(out, resume, columns)
+    return kind.open(out, layout, resume)
+
+
+class Outputs:
+    """Several outputs of one run, a `Writer`: an interrupted run goes on after the last photo that all of them have.
+
+    Args:
+        outs: at least one; see `open_writer`, also for the other arguments.
+
+    Raises:
+        InputError: see `open_writer`; or one is named twice, or some have photos of an interrupted run and others none.
+    """
+
+    def __init__(
+        self,
+        outs: Sequence[Path],
+        layout: Layout | None = None,
+        resume: bool = False,
+        inputs: Iterable[Path] = (),
+        force: bool = False,
+    ) -> None:
+        self._writers: list[Writer] = []
+        new = [out for out in outs if not is_stream(out) and not partial_path(Path(os.path.realpath(out))).exists()]
+        try:
+            for out in outs:
+                self._writers.append(open_writer(out, layout, resume, inputs, force))
+            orders = [list(writer.finished) for writer in self._writers]
+            if new and any(orders):
+                raise InputError(
+                    f"{new[0]}: has no part in the interrupted run that the other outputs hold",
+                    "give the outputs of that run that have a .partial file, or delete those to start anew",
+                )
+            same = list(takewhile(lambda photos: len(set(photos)) == 1, zip(*orders, strict=False)))
+            for writer in self._writers:
+                writer.keep(len(same))
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def finished(self) -> Mapping[Identity, PhotoResult]:
+        """What became of the photos that all outputs keep."""
+        return self._writers[0].finished
+
+    def keep(self, count: int) -> None:
+        """Keep only the first so many photos in all outputs."""
+        for writer in self._writers:
+            writer.keep(count)
+
+    def write(self, result: PhotoResult, faces: Sequence[Face]) -> None:
+        """Add a photo to all outputs."""
+        for writer in self._writers:
+            writer.write(result, faces)
+
+    def complete(self) -> None:
+        """Do all that takes long."""
+        for writer in self._writers:
+            writer.complete()
+
+    def finish(self) -> None:
+        """Give all outputs their names, when all of them are whole."""
+        self.complete()
+        for writer in self._writers:
+            writer.finish()
+
+    def close(self) -> None:
+        """End the writing of all outputs."""
+        for writer in self._writers:
+            writer.close()
