@@ -20,9 +20,18 @@ def align(
     paths: Annotated[
         list[Path], typer.Argument(help="Photos and folders of photos (searched recursively).", show_default=False)
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The table to write, .csv; - is standard output.")] = Path(
-        "landmarks.csv"
-    ),
+    out: Annotated[
+        list[str],
+        typer.Option(
+            "--out",
+            "-o",
+            help="What to write, by its name: a .csv, .jsonl (one face a line), .json, .parquet or .npz file, a folder "
+            "of .pts files with a slash at its end (points/), or - for standard output. May be given several times.",
+        ),
+    ] = ["landmarks.csv"],  # noqa: B006  typer makes a new list
+    stream: Annotated[
+        Literal["csv", "jsonl"], typer.Option("--format", help="What --out - writes: a table, or JSON lines.")
+    ] = "csv",
     boxes: Annotated[
         Path | None,
         typer.Option(
@@ -148,6 +157,7 @@ def align(
                 min_confidence=min_confidence,
                 columns=DEFAULT_COLUMNS if columns is None else [name.strip() for name in columns.split(",")],
                 angles=angles,
+                stream=stream,
                 resume=resume,
                 force=force,
                 progress=show,
@@ -155,16 +165,17 @@ def align(
         except KeyboardInterrupt as stop:
             bar.close()
             typer.echo("interrupted", err=True)
-            partial = partial_path(Path(os.path.realpath(out)))
-            if not is_stream(out) and partial.exists():
-                say(f"hint: the photos done so far are in {partial}; --resume goes on", "  ", err=True)
+            partials = [partial_path(Path(os.path.realpath(name))) for name in out if not is_stream(Path(name))]
+            if any(partial.exists() for partial in partials):
+                kept = " and ".join(str(partial) for partial in partials)
+                say(f"hint: the photos done so far are in {kept}; --resume goes on", "  ", err=True)
             raise typer.Exit(130) from stop
     _print_report(report, out, boxes)
     if report.with_status(UNREADABLE) or report.with_status(BAD_BOX) or report.unsearched:
         raise typer.Exit(1)
 
 
-def _print_report(report: "AlignmentReport", out: Path, boxes: Path | None) -> None:
+def _print_report(report: "AlignmentReport", out: list[str], boxes: Path | None) -> None:
     from dhm_cli.inference.results import BAD_BOX, NO_FACE, UNREADABLE
     from dhm_cli.runtime.outputs import is_stream
 
@@ -186,9 +197,9 @@ def _print_report(report: "AlignmentReport", out: Path, boxes: Path | None) -> N
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(report.not_read.items()))
         say(f"not read: {kinds}", err=True)
     say(
-        f"{out}: {_count(photos, 'photo')}{kept}, {_count(report.faces, 'face')}{doubtful}, "
+        f"{', '.join(out)}: {_count(photos, 'photo')}{kept}, {_count(report.faces, 'face')}{doubtful}, "
         f"{len(without)} without a face, {len(unreadable)} unreadable; {rate:.1f} photos/s",
-        err=is_stream(out),
+        err=any(is_stream(Path(name)) for name in out),
     )
 
 

@@ -11,6 +11,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dhm_cli.errors import InputError
 from dhm_cli.geometry.landmarks import NUM_LANDMARKS
@@ -89,8 +90,12 @@ def _array(values: Any, kind: Kind, decimals: int) -> list[Any]:
     array = np.asarray(values)
     if kind is not float:
         return array.astype(kind).tolist()
-    rounded = np.round(array.astype(np.float64), decimals)
-    return (np.where(np.isnan(rounded), None, rounded) if np.isnan(rounded).any() else rounded).tolist()
+    rounded: NDArray[Any] = np.round(array.astype(np.float64), decimals)
+    unknown = np.isnan(rounded)
+    if unknown.any():
+        rounded = rounded.astype(object)
+        rounded[unknown] = None
+    return rounded.tolist()
 
 
 def cell(value: Any, kind: Kind, decimals: int = 3) -> Cell:

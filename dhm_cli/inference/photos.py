@@ -43,6 +43,7 @@ def align_files(
     min_confidence: float = 0.0,
     columns: Sequence[str] = DEFAULT_COLUMNS,
     angles: Angles = "yaw-pitch-roll",
+    stream: str = "csv",
     resume: bool = False,
     force: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -66,6 +67,7 @@ def align_files(
             none stay.
         columns: groups of columns of the table, names of `columns.COLUMN_GROUPS`.
         angles: of the group "pose", as people see them (`Face.pose`) or those of 300W-LP (`Face.pose_300w_lp`).
+        stream: what an output that is a stream gets, "csv" or "jsonl".
         resume: go on with an interrupted run that had the same arguments.
         force: replace files that dhm did not write.
         progress: called as (photos done, photos in all) in the calling thread, first with the number kept.
@@ -95,14 +97,14 @@ def align_files(
 
     inputs = [*photos, *(Path(file) for file in (boxes_csv, model, face_model) if file is not None)]
     outs = [out] if isinstance(out, str | os.PathLike) else out
-    writer = Outputs([Path(out) for out in outs], layout, resume, inputs, force)
+    writer = Outputs(outs, layout, resume, inputs, force, stream)
     kept = [replace(writer.finished[p,], problems=(_KEPT,)) for p in map(str, photos) if (p,) in writer.finished]
     to_do = [photo for photo in photos if (str(photo),) not in writer.finished]
     results = list(kept)
     start = time.perf_counter()
-    with closing(writer), closing(in_order(work, to_do, threads or available_cores())) as stream:
+    with closing(writer), closing(in_order(work, to_do, threads or available_cores())) as done:
         progress(len(results), len(photos))
-        for result, faces in stream:
+        for result, faces in done:
             writer.write(result, faces)
             results.append(result)
             progress(len(results), len(photos))

@@ -83,8 +83,6 @@ class RowFile:
         self._ends: list[int] = []
         self._written = False
         try:
-            if out.is_dir():
-                raise InputError(f"{out}: is a folder", hint=f"name a file, such as {out / 'landmarks.csv'}")
             self._lock = claim(
                 self.out.with_name(f".{self.out.name}.lock"),
                 f"{out}: another dhm align is writing this table",
@@ -170,10 +168,13 @@ class RowFile:
         """Give the file its name, replacing an older one in a single step."""
         self.complete()
         try:
-            move_into_place(self.partial, self.out)
+            self._give_name()
         except OSError as error:
             raise self._no_room(error) from error
         self.close()
+
+    def _give_name(self) -> None:
+        move_into_place(self.partial, self.out)
 
     def _no_room(self, error: OSError) -> InputError:
         hint = f"the rows are in {self.partial}; make room, then go on with --resume"

@@ -9,9 +9,14 @@ from typing import NamedTuple, Protocol
 
 from dhm_cli.errors import InputError
 from dhm_cli.inference.aligner import Face
+from dhm_cli.inference.built_files import BuiltFile
 from dhm_cli.inference.columns import Identity, Layout
 from dhm_cli.inference.json_lines import JsonLines
+from dhm_cli.inference.json_list import build_json, is_json
 from dhm_cli.inference.landmark_csv import Csv
+from dhm_cli.inference.npz_arrays import build_npz, is_npz
+from dhm_cli.inference.parquet_table import is_parquet, open_parquet
+from dhm_cli.inference.pts_folder import PtsFolder
 from dhm_cli.inference.results import PhotoResult, partial_path
 from dhm_cli.inference.row_files import Encoding, RowFile, RowStream
 from dhm_cli.runtime.outputs import check_output, is_stream
@@ -84,42 +89,55 @@ def _rows(encoding: Encoding) -> Kind:
 
 
 # By the ending of the output's name, in lower case. The first is what streams get unless they say otherwise.
-WRITERS: dict[str, Kind] = {".csv": _rows(Csv()), ".jsonl": _rows(JsonLines())}
+WRITERS: dict[str, Kind] = {
+    ".csv": _rows(Csv()),
+    ".jsonl": _rows(JsonLines()),
+    ".json": Kind(partial(BuiltFile, build=build_json), None, is_json),
+    ".parquet": Kind(open_parquet, None, is_parquet),
+    ".npz": Kind(partial(BuiltFile, build=build_npz), None, is_npz),
+}
+# What can go into a stream, by the name in `--format`.
+STREAMS = {ending.removeprefix("."): kind.stream for ending, kind in WRITERS.items() if kind.stream}
 
 
 def open_writer(
-    out: Path,
+    out: str | os.PathLike[str],
     layout: Layout | None = None,
     resume: bool = False,
     inputs: Iterable[Path] = (),
     force: bool = False,
+    stream: str = "csv",
 ) -> Writer:
     """Open the writer of an output.
 
     Args:
-        out: the output; its ending says of which kind it is. Standard output (`-`), pipes and devices get the first
-            kind.
+        out: the output; its ending says of which kind it is, and a slash at its end that it is a folder of .pts files.
+            Standard output (`-`), pipes and devices get what `stream` says.
         layout: what is written of each face; None for the default columns.
         resume: go on with an interrupted run, where there is one.
         inputs: what is read, and so must not be written.
         force: replace a file that dhm did not write.
+        stream: a name of `STREAMS`.
 
     Raises:
         InputError: an ending that is not in `WRITERS`, an output that would destroy something; see also `Writer`.
     """
-    layout = layout or Layout()
-    if is_stream(out):
-        stream = next(iter(WRITERS.values())).stream
-        assert stream is not None
-        return stream(out, layout, resume)
-    kind = next((kind for ending, kind in WRITERS.items() if out.name.lower().endswith(ending)), None)
+    layout, path = layout or Layout(), Path(out)
+    if is_stream(path):
+        return STREAMS[stream](path, layout, resume)
+    if os.fspath(out).endswith(("/", os.sep)):
+        return PtsFolder(path, layout, resume)
+    kind = next((kind for ending, kind in WRITERS.items() if path.name.lower().endswith(ending)), None)
     if kind is None:
-        known = " or ".join(WRITERS)
-        raise InputError(
-            f"{out}: no such kind of output", f"name a file that ends in {known}, or - for standard output"
-        )
-    check_output(out, "--out", "a table of dhm align", kind.is_ours, inputs, force)
-    return kind.open(out, layout, resume)
+        raise InputError(f"{out}: no such kind of output", _hint(path))
+    check_output(path, "--out", "an output of dhm align", kind.is_ours, inputs, force)
+    return kind.open(path, layout, resume)
+
+
+def _hint(path: Path) -> str:
+    if path.is_dir() or path.suffix.lower() == ".pts":
+        return f"for a folder of .pts files, a file each face, end its name in a slash: --out {path.with_suffix('')}/"
+    return f"name a file that ends in {', '.join(WRITERS)}, a folder of .pts files, as in points/, or -"
 
 
 class Outputs:
@@ -134,26 +152,28 @@ class Outputs:
 
     def __init__(
         self,
-        outs: Sequence[Path],
+        outs: Sequence[str | os.PathLike[str]],
         layout: Layout | None = None,
         resume: bool = False,
         inputs: Iterable[Path] = (),
         force: bool = False,
+        stream: str = "csv",
     ) -> None:
         self._writers: list[Writer] = []
-        new = [out for out in outs if not is_stream(out) and not partial_path(Path(os.path.realpath(out))).exists()]
+        files = [Path(os.path.realpath(out)) for out in outs if not is_stream(Path(out))]
+        _check_names(outs, files)
+        new = [file for file in files if not partial_path(file).exists()]
         try:
             for out in outs:
-                self._writers.append(open_writer(out, layout, resume, inputs, force))
+                self._writers.append(open_writer(out, layout, resume, inputs, force, stream))
             orders = [list(writer.finished) for writer in self._writers]
             if new and any(orders):
                 raise InputError(
                     f"{new[0]}: has no part in the interrupted run that the other outputs hold",
-                    "give the outputs of that run that have a .partial file, or delete those to start anew",
+                    "name only the outputs of that run that have a .partial file, or delete those to start anew",
                 )
             same = list(takewhile(lambda photos: len(set(photos)) == 1, zip(*orders, strict=False)))
-            for writer in self._writers:
-                writer.keep(len(same))
+            self.keep(len(same))
         except BaseException:
             self.close()
             raise
@@ -188,3 +208,12 @@ class Outputs:
         """End the writing of all outputs."""
         for writer in self._writers:
             writer.close()
+
+
+def _check_names(outs: Sequence[str | os.PathLike[str]], files: Sequence[Path]) -> None:
+    if not outs:
+        raise InputError("--out: no output is named", "name a file, such as landmarks.csv")
+    names = [*files, *(Path(out) for out in outs if is_stream(Path(out)))]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"--out {twice}: is named twice", "name each output once")

@@ -132,7 +132,7 @@ def test_a_photo_without_an_overlay_is_named(here: Path, dummy_network: Path) ->
             "error: absent.csv: cannot be read",
             "hint: check the name given to --boxes",
         ),
-        (["photos", "--out", "photos"], "error: photos: no such kind of output", "hint: name a file"),
+        (["photos", "--out", "photos"], "error: photos: no such kind of output", "hint: for a folder of .pts"),
         (["photos", "--overlay", "photos"], "lies in the folder for overlays", "hint: "),
         (["photos", "--min-score", "7"], "error: --min-score: expected a score", "hint: the default is 0.6"),
         (["a" * 300], "cannot be read: File name too long", "hint: check the name"),

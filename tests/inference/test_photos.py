@@ -290,7 +290,7 @@ def test_the_photo_itself_is_no_place_for_the_table(album: Path, dummy_network: 
 def test_a_file_that_dhm_did_not_write_is_kept(album: Path, dummy_network: Path, tmp_path: Path) -> None:
     out = tmp_path / "marks.csv"
     out.write_text("name,mark\nAda,1\n")
-    with pytest.raises(InputError, match="exists and is not a table of dhm align"):
+    with pytest.raises(InputError, match="exists and is not an output of dhm align"):
         align_files([album], out, device="cpu", model=dummy_network)
     assert out.read_text().startswith("name,mark")
     align_files([album], out, device="cpu", model=dummy_network, force=True)
