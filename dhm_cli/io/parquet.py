@@ -1,7 +1,7 @@
 """Parquet files, read where pyarrow is installed."""
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -29,24 +29,31 @@ def load_pyarrow(path: str | os.PathLike[str]) -> ModuleType:
     return pyarrow.parquet
 
 
-def read_parquet(path: str | os.PathLike[str], columns: Collection[str]) -> Iterator[dict[str, Any]]:
+def read_parquet(
+    path: str | os.PathLike[str], columns: Sequence[str], optional: Sequence[str] = ()
+) -> Iterator[dict[str, Any]]:
     """Rows of a Parquet file, some at a time.
 
     Args:
         path: the file.
-        columns: those to read, as far as the file has them.
+        columns: those that it must have.
+        optional: those that are read where it has them.
 
     Raises:
         DhmError: pyarrow is not installed.
-        InputError: the file cannot be read.
+        InputError: the file cannot be read, or lacks a column.
     """
     parquet = load_pyarrow(path)
     import pyarrow as pa
 
     try:
         with parquet.ParquetFile(path) as file:
-            names = [name for name in file.schema_arrow.names if name in columns]
-            for batch in file.iter_batches(_ROWS, columns=names):
+            names = file.schema_arrow.names
+            missing = [name for name in columns if name not in names]
+            if missing:
+                raise InputError(f"{path}: the header lacks {', '.join(missing)}", f"it has {', '.join(names)}")
+            wanted = [name for name in names if name in (*columns, *optional)]
+            for batch in file.iter_batches(_ROWS, columns=wanted):
                 yield from batch.to_pylist()
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path}: not a readable Parquet file: {error}", "check the name and the file") from error
+    except pa.ArrowException as error:
+        raise InputError(f"{path}: not a readable Parquet file: {error}", "write the file again") from error
