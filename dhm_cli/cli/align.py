@@ -18,8 +18,23 @@ _LISTED = 20
 
 def align(
     paths: Annotated[
-        list[Path], typer.Argument(help="Photos and folders of photos (searched recursively).", show_default=False)
-    ],
+        list[Path] | None,
+        typer.Argument(
+            help="Photos, folders of photos (searched recursively), patterns in quotes ('photos/**/*.jpg'), or - for "
+            "paths on standard input, one a line.",
+            show_default=False,
+        ),
+    ] = None,
+    lists: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--from",
+            help="A list of photos: a path a line, or a table (.csv, .tsv, .jsonl, .json, .parquet, .npz) with a "
+            "column of paths, as seen from here or from the list's folder. May be given several times.",
+            show_default=False,
+        ),
+    ] = None,
+    path_column: Annotated[str, typer.Option(help="The column of the paths in a table of --from.")] = "path",
     out: Annotated[
         list[str],
         typer.Option(
@@ -131,6 +146,8 @@ def align(
     from dhm_cli.inference.results import BAD_BOX, UNREADABLE, partial_path
     from dhm_cli.runtime.outputs import is_stream
 
+    if not paths and not lists:
+        raise typer.BadParameter("name photos or folders, or a list of them with --from", param_hint="PATHS")
     if weights is not None:
         raise InputError("--weights: a network is named by --model", f"pass --model {weights}")
     # On a terminal only; elsewhere a moving bar is noise.
@@ -143,8 +160,10 @@ def align(
 
         try:
             report = align_files(
-                paths,
+                paths or (),
                 out,
+                lists=lists or (),
+                path_column=path_column,
                 boxes_csv=boxes,
                 overlay_dir=overlay,
                 device=device,
@@ -195,7 +214,7 @@ def _print_report(report: "AlignmentReport", out: list[str], boxes: Path | None)
     _warn("not searched", list(report.unsearched), "folder")
     if report.not_read:
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(report.not_read.items()))
-        say(f"not read: {kinds}", err=True)
+        say(f"not read: {kinds}; with pip install 'dhm-cli[heic]' they are", err=True)
     say(
         f"{', '.join(out)}: {_count(photos, 'photo')}{kept}, {_count(report.faces, 'face')}{doubtful}, "
         f"{len(without)} without a face, {len(unreadable)} unreadable; {rate:.1f} photos/s",

@@ -20,7 +20,8 @@ from dhm_cli.inference.overlays import overlay_paths, save_overlay
 from dhm_cli.inference.results import BAD_BOX, NO_FACE, OK, UNREADABLE, AlignmentReport, PhotoResult, reason_of
 from dhm_cli.inference.writers import Outputs
 from dhm_cli.io.images import MOST_PIXELS, read_image
-from dhm_cli.io.photo_search import find_photos, video_hint
+from dhm_cli.io.photo_lists import COLUMN
+from dhm_cli.io.photo_search import find_photos, list_hint, video_hint
 from dhm_cli.runtime.threads import available_cores, in_order
 
 # What is known of a photo that an earlier run has finished.
@@ -31,6 +32,8 @@ def align_files(
     paths: Iterable[str | os.PathLike[str]],
     out: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
+    lists: Sequence[str | os.PathLike[str]] = (),
+    path_column: str = COLUMN,
     boxes_csv: str | os.PathLike[str] | None = None,
     overlay_dir: str | os.PathLike[str] | None = None,
     device: str = "auto",
@@ -55,7 +58,8 @@ def align_files(
     exception, Ctrl-C included, leaves the finished photos in `<out>.partial`, where `resume` picks them up.
 
     Args:
-        paths: photos and folders of photos; see `find_photos`.
+        paths: photos, folders of photos and patterns; see `find_photos`.
+        lists, path_column: files that name photos; see `find_photos`.
         out: the output, or several; replaced at the very end.
         boxes_csv: boxes to use instead of detection; see `read_boxes`, `match_boxes` and `Aligner.align`.
         overlay_dir: where to save a copy of each photo with its landmarks, in the photos' folder structure.
@@ -85,7 +89,7 @@ def align_files(
     if not 0.0 <= min_confidence <= 1.0:
         raise InputError(f"--min-confidence: expected a number from 0 to 1, found {min_confidence}")
     layout = Layout(with_angles(columns, angles))
-    found = find_photos(paths)
+    found = find_photos(paths, lists, path_column)
     photos = found.photos
     boxes, unused = (None, []) if boxes_csv is None else _boxes_of(photos, boxes_csv)
     overlays = overlay_paths(photos, Path(overlay_dir)) if overlay_dir is not None else {}
@@ -95,7 +99,7 @@ def align_files(
         its_boxes = None if boxes is None else boxes.get(photo, [])
         return _align_photo(aligner, photo, its_boxes, overlays.get(photo), most_pixels, min_confidence, force)
 
-    inputs = [*photos, *(Path(file) for file in (boxes_csv, model, face_model) if file is not None)]
+    inputs = [*photos, *(Path(file) for file in (*lists, boxes_csv, model, face_model) if file is not None)]
     outs = [out] if isinstance(out, str | os.PathLike) else out
     writer = Outputs(outs, layout, resume, inputs, force, stream)
     kept = [replace(writer.finished[p,], problems=(_KEPT,)) for p in map(str, photos) if (p,) in writer.finished]
@@ -135,7 +139,7 @@ def _align_photo(
         usable, problems = (None, []) if boxes is None else usable_boxes(boxes, image)
         faces = [face for face in aligner.align(image, usable) if not face.confidence < min_confidence]
     except (DhmError, cv2.error, MemoryError) as error:
-        reason = "; ".join(filter(None, (reason_of(error, path), video_hint(photo))))
+        reason = "; ".join(filter(None, (reason_of(error, path), video_hint(photo), list_hint(photo))))
         return PhotoResult(path, UNREADABLE, problems=(reason,)), []
     undrawn = "" if overlay is None else save_overlay(overlay, image, faces, force)
     status = BAD_BOX if problems else OK if faces else NO_FACE

@@ -15,7 +15,8 @@ _KINDS = {
     "BMP": rb"BM",
     "TIFF": rb"II\*\0|MM\0\*",
     "GIF": rb"GIF8[79]a",
-    "AVIF": rb"....ftypavi[fs]",
+    "AVIF": rb"....ftyp(?:avi[fs]|m(?:if|sf)1.{4,12}avi[fs])",
+    "HEIC": rb"....ftyp(?:hei[cxms]|hev[cx]|m(?:if|sf)1)",
     "JPEG 2000": rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51",
     "PNM": rb"P[1-6]\s",
 }
@@ -110,7 +111,7 @@ def _gif(data: bytes) -> tuple[int, int]:
     return width, height
 
 
-def _avif(data: bytes) -> tuple[int, int]:
+def _heif(data: bytes) -> tuple[int, int]:
     sizes = [struct.unpack_from(">II", data, box.end() + 4) for box in re.finditer(b"ispe", data)]
     if not sizes:
         raise ValueError("no width and height")
@@ -138,7 +139,8 @@ _READERS = {
     "BMP": _bmp,
     "TIFF": _tiff,
     "GIF": _gif,
-    "AVIF": _avif,
+    "AVIF": _heif,
+    "HEIC": _heif,
     "JPEG 2000": _jpeg_2000,
     "PNM": _pnm,
 }
