@@ -88,6 +88,22 @@ def align(
         float,
         typer.Option(help="Leave out faces in which the network has less confidence, 0 to 1; doubtful is below 0.5."),
     ] = 0.0,
+    min_size: Annotated[
+        float, typer.Option(help="Leave out faces whose box has a longer side below this, pixels.")
+    ] = 0.0,
+    largest: Annotated[
+        bool,
+        typer.Option("--largest", help="Keep only the largest face of a photo; a doubtful one if there is no other."),
+    ] = False,
+    max_faces: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Keep only the first so many faces of a photo, in the order of the output. Filters are applied in the "
+            "order in which they stand here.",
+            show_default=False,
+        ),
+    ] = None,
     columns: Annotated[
         str | None,
         typer.Option(
@@ -174,6 +190,9 @@ def align(
                 face_model=face_model or existing_face_model(),
                 most_pixels=max_pixels,
                 min_confidence=min_confidence,
+                min_size=min_size,
+                largest=largest,
+                max_faces=max_faces,
                 columns=DEFAULT_COLUMNS if columns is None else [name.strip() for name in columns.split(",")],
                 angles=angles,
                 stream=stream,
@@ -215,6 +234,10 @@ def _print_report(report: "AlignmentReport", out: list[str], boxes: Path | None)
     if report.not_read:
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(report.not_read.items()))
         say(f"not read: {kinds}; with pip install 'dhm-cli[heic]' they are", err=True)
+    if report.left_out:
+        counts = ", ".join(f"{count:,} by {option}" for option, count in report.left_out.items())
+        rest = ", without those of the interrupted run" if report.kept else ""
+        say(f"left out: {_count(sum(report.left_out.values()), 'face')} ({counts}{rest})", err=True)
     say(
         f"{', '.join(out)}: {_count(photos, 'photo')}{kept}, {_count(report.faces, 'face')}{doubtful}, "
         f"{len(without)} without a face, {len(unreadable)} unreadable; {rate:.1f} photos/s",

@@ -10,12 +10,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dhm_cli.errors import DhmError, InputError
+from dhm_cli.errors import DhmError
 from dhm_cli.geometry.pose import Angles
 from dhm_cli.inference.aligner import Aligner, Face, check_number, usable_boxes
 from dhm_cli.inference.boxes import Box, match_boxes, read_boxes
 from dhm_cli.inference.columns import DEFAULT_COLUMNS, Layout, with_angles
 from dhm_cli.inference.face_box import MIN_SCORE
+from dhm_cli.inference.filters import Filters
 from dhm_cli.inference.overlays import overlay_paths, save_overlay
 from dhm_cli.inference.results import BAD_BOX, NO_FACE, OK, UNREADABLE, AlignmentReport, PhotoResult, reason_of
 from dhm_cli.inference.writers import Outputs
@@ -44,6 +45,9 @@ def align_files(
     face_model: str | os.PathLike[str] | None = None,
     most_pixels: int = MOST_PIXELS,
     min_confidence: float = 0.0,
+    min_size: float = 0.0,
+    largest: bool = False,
+    max_faces: int | None = None,
     columns: Sequence[str] = DEFAULT_COLUMNS,
     angles: Angles = "yaw-pitch-roll",
     stream: str = "csv",
@@ -67,8 +71,7 @@ def align_files(
         threads: number of workers; None for one per CPU core at hand.
         min_score, refine, model, face_model: see `Aligner`.
         most_pixels: photos that declare more are not read.
-        min_confidence: faces in which the network has less confidence are left out, 0 to 1; those of networks that tell
-            none stay.
+        min_confidence, min_size, largest, max_faces: see `Filters`. A photo whose faces are all left out has none.
         columns: groups of columns of the table, names of `columns.COLUMN_GROUPS`.
         angles: of the group "pose", as people see them (`Face.pose`) or those of 300W-LP (`Face.pose_300w_lp`).
         stream: what an output that is a stream gets, "csv" or "jsonl".
@@ -85,9 +88,7 @@ def align_files(
     """
     _keep_freed_memory()
     check_number("--threads", threads, int, least=1)
-    check_number("--min-confidence", min_confidence, float)
-    if not 0.0 <= min_confidence <= 1.0:
-        raise InputError(f"--min-confidence: expected a number from 0 to 1, found {min_confidence}")
+    filters = Filters(min_confidence, min_size, largest, max_faces)
     layout = Layout(with_angles(columns, angles))
     found = find_photos(paths, lists, path_column)
     photos = found.photos
@@ -97,7 +98,7 @@ def align_files(
 
     def work(photo: Path) -> tuple[PhotoResult, list[Face]]:
         its_boxes = None if boxes is None else boxes.get(photo, [])
-        return _align_photo(aligner, photo, its_boxes, overlays.get(photo), most_pixels, min_confidence, force)
+        return _align_photo(aligner, photo, its_boxes, overlays.get(photo), most_pixels, filters, force)
 
     inputs = [*photos, *(Path(file) for file in (*lists, boxes_csv, model, face_model) if file is not None)]
     outs = [out] if isinstance(out, str | os.PathLike) else out
@@ -129,7 +130,7 @@ def _align_photo(
     boxes: list[Box] | None,
     overlay: Path | None,
     most_pixels: int,
-    min_confidence: float,
+    filters: Filters,
     force: bool,
 ) -> tuple[PhotoResult, list[Face]]:
     """One photo's result and its faces; its overlay is saved where it has a path."""
@@ -137,14 +138,14 @@ def _align_photo(
     try:
         image = read_image(photo, most_pixels)
         usable, problems = (None, []) if boxes is None else usable_boxes(boxes, image)
-        faces = [face for face in aligner.align(image, usable) if not face.confidence < min_confidence]
+        faces, left_out = filters(aligner.align(image, usable))
     except (DhmError, cv2.error, MemoryError) as error:
         reason = "; ".join(filter(None, (reason_of(error, path), video_hint(photo), list_hint(photo))))
         return PhotoResult(path, UNREADABLE, problems=(reason,)), []
     undrawn = "" if overlay is None else save_overlay(overlay, image, faces, force)
     status = BAD_BOX if problems else OK if faces else NO_FACE
     doubtful = sum(face.doubtful for face in faces)
-    return PhotoResult(path, status, len(faces), tuple(problems), undrawn, doubtful), faces
+    return PhotoResult(path, status, len(faces), tuple(problems), undrawn, doubtful, left_out), faces
 
 
 def _keep_freed_memory() -> None:

@@ -408,6 +408,7 @@ def test_a_network_that_answers_no_numbers_costs_a_row(
 def test_folders_and_kinds_that_were_passed_over_are_told(
     album: Path, dummy_network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("dhm_cli.io.photo_search.reads_heic", lambda: False)
     (album / "phone.heic").touch()
     (album / "clip.mp4").write_bytes(b"\0\0\0\x18ftypmp42")
     scan = os.scandir
