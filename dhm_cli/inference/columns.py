@@ -1,6 +1,7 @@
 """What is written of each face: groups of columns, and the keys that say of which photo they are.
 
-A new group of columns is one line of `GROUPS`, and then every format has it. All formats hold equal numbers, rounded to
+A new group of columns is one line of `GROUPS`, and then every format has it, and `Face.to_dict` (which is why `Face`
+cannot be imported here). All formats hold equal numbers, rounded to
 as many decimals as the group says.
 """
 
@@ -16,7 +17,6 @@ from numpy.typing import NDArray
 from dhm_cli.errors import InputError
 from dhm_cli.geometry.landmarks import NUM_LANDMARKS
 from dhm_cli.geometry.pose import ANGLES, Angles
-from dhm_cli.inference.aligner import Face
 from dhm_cli.inference.results import DOUBTFUL, OK, PhotoResult
 
 Cell = str | int | float | None
@@ -41,7 +41,7 @@ class Group:
     Attributes:
         name: as in `--columns`.
         columns: names in tables; without a `shape` also in formats with lists, where each is a cell.
-        of: the values of a face in the order of `columns`, or an array of `shape`; None, or NaN for a single value,
+        of: the values of a `Face` in the order of `columns`, or an array of `shape`; None, or NaN for a single value,
             where they are not known.
         shape: of the array that formats with lists hold under the group's name, such as (68, 3). In a table a second
             axis is the slower one: x_0 … x_67, then y_0 … y_67.
@@ -52,7 +52,7 @@ class Group:
 
     name: str
     columns: tuple[str, ...]
-    of: Callable[[Face], Iterable[Any] | None]
+    of: Callable[[Any], Iterable[Any] | None]
     shape: tuple[int, ...] = ()
     kind: Kind = float
     decimals: int = 3
@@ -65,14 +65,15 @@ class Group:
             return [Field(self.name, self.kind, self.shape)]
         return [Field(name, self.kind) for name in self.columns]
 
-    def record(self, face: Face) -> Record:
-        """Its part of a face's record."""
+    def record(self, face: Any, rounded: bool = True) -> Record:
+        """Its part of the record of a `Face`, rounded as all formats have it, or as it is."""
         values = self.of(face)
         if values is None:
             return dict.fromkeys(field.name for field in self.fields)
+        decimals = self.decimals if rounded else None
         if self.shape:
-            return {self.name: _array(values, self.kind, self.decimals)}
-        cells = [cell(value, self.kind, self.decimals) for value in values]
+            return {self.name: _array(values, self.kind, decimals)}
+        cells = [cell(value, self.kind, decimals) for value in values]
         return dict(zip(self.columns, cells, strict=True))
 
     def flat(self, record: Record) -> list[Cell]:
@@ -85,12 +86,14 @@ class Group:
         return list(chain(*zip(*values, strict=True))) if len(self.shape) > 1 else values
 
 
-def _array(values: Any, kind: Kind, decimals: int) -> list[Any]:
+def _array(values: Any, kind: Kind, decimals: int | None) -> list[Any]:
     """An array as nested lists of cells; all at once where it can be, since it is half the time of an output."""
     array = np.asarray(values)
     if kind is not float:
         return array.astype(kind).tolist()
-    rounded: NDArray[Any] = np.round(array.astype(np.float64), decimals)
+    rounded: NDArray[Any] = array.astype(np.float64)
+    if decimals is not None:
+        rounded = np.round(rounded, decimals)
     unknown = np.isnan(rounded)
     if unknown.any():
         rounded = rounded.astype(object)
@@ -98,11 +101,11 @@ def _array(values: Any, kind: Kind, decimals: int) -> list[Any]:
     return rounded.tolist()
 
 
-def cell(value: Any, kind: Kind, decimals: int = 3) -> Cell:
-    """One value as all formats have it: rounded, None where it is not known."""
+def cell(value: Any, kind: Kind, decimals: int | None) -> Cell:
+    """One value as all formats have it: rounded, unless `decimals` is None; None where it is not known."""
     if value is None or kind is not float:
         return None if value is None else kind(value)
-    return None if math.isnan(value) else round(float(value), decimals)
+    return None if math.isnan(value) else float(value) if decimals is None else round(float(value), decimals)
 
 
 def _landmark_columns(*names: str) -> tuple[str, ...]:
@@ -180,14 +183,14 @@ class Layout:
         """What tells a photo apart."""
         return tuple(cell(getattr(result, key.name), key.kind, key.decimals) for key in self.keys)
 
-    def records(self, result: PhotoResult, faces: Sequence[Face]) -> list[Record]:
-        """The rows of one photo: one for each face and for each useless box, else one of its status."""
+    def records(self, result: PhotoResult, faces: Sequence[Any]) -> list[Record]:
+        """The rows of one photo: one for each `Face` and for each useless box, else one of its status."""
         keys = dict(zip((key.name for key in self.keys), self.identity(result), strict=True))
         rows = [self._of_face(keys, number, face) for number, face in enumerate(faces)]
         rows += [{**keys, "face": None, "status": result.status} for _ in result.problems]
         return rows or [{**keys, "face": None, "status": result.status}]
 
-    def _of_face(self, keys: Record, number: int, face: Face) -> Record:
+    def _of_face(self, keys: Record, number: int, face: Any) -> Record:
         record = {**keys, "face": number, "status": DOUBTFUL if face.doubtful else OK}
         for group in self.groups:
             record |= group.record(face)
