@@ -7,6 +7,8 @@ filters, whatever thread asks, and makes room for a whole WebP first.
 import re
 import struct
 
+from dhm_cli.io.av1_size import av1_sizes
+
 # Kinds, with the bytes that files of theirs begin with; the patterns see the first 32 bytes.
 _KINDS = {
     "JPEG": rb"\xff\xd8\xff",
@@ -119,6 +121,10 @@ def _heif(data: bytes) -> tuple[int, int]:
     return width, height
 
 
+def _avif(data: bytes) -> tuple[int, int]:
+    return max((_heif(data), *av1_sizes(data)), key=lambda size: size[0] * size[1])
+
+
 def _jpeg_2000(data: bytes) -> tuple[int, int]:
     at = data.index(b"\xff\x4f\xff\x51") if b"\xff\x4f\xff\x51" in data else len(data)
     right, bottom, left, top = struct.unpack_from(">IIII", data, at + 8)
@@ -139,7 +145,7 @@ _READERS = {
     "BMP": _bmp,
     "TIFF": _tiff,
     "GIF": _gif,
-    "AVIF": _heif,
+    "AVIF": _avif,
     "HEIC": _heif,
     "JPEG 2000": _jpeg_2000,
     "PNM": _pnm,
