@@ -168,9 +168,10 @@ class Outputs:
                 self._writers.append(open_writer(out, layout, resume, inputs, force, stream))
             orders = [list(writer.finished) for writer in self._writers]
             if new and any(orders):
+                going_on = " ".join(f"--out {out}" for out, order in zip(outs, orders, strict=True) if order)
                 raise InputError(
-                    f"{new[0]}: has no part in the interrupted run that the other outputs hold",
-                    "name only the outputs of that run that have a .partial file, or delete those to start anew",
+                    f"{new[0]}: is no output of the interrupted run, or was finished by it",
+                    f"go on with {going_on} alone, or delete their .partial files to start anew",
                 )
             same = list(takewhile(lambda photos: len(set(photos)) == 1, zip(*orders, strict=False)))
             self.keep(len(same))

@@ -55,5 +55,5 @@ def read_parquet(
             wanted = [name for name in names if name in (*columns, *optional)]
             for batch in file.iter_batches(_ROWS, columns=wanted):
                 yield from batch.to_pylist()
-    except pa.ArrowException as error:
+    except (ValueError, pa.ArrowException) as error:  # text may be damaged too
         raise InputError(f"{path}: not a readable Parquet file: {error}", "write the file again") from error
