@@ -29,6 +29,7 @@ def align(
         list[Path] | None,
         typer.Option(
             "--from",
+            metavar="<path>",
             help="A list of photos: a path a line, or a table (.csv, .tsv, .jsonl, .json, .parquet, .npz) with a "
             "column of paths, as seen from here or from the list's folder. May be given several times.",
             show_default=False,
@@ -40,18 +41,21 @@ def align(
         typer.Option(
             "--out",
             "-o",
+            metavar="<path>",
             help="What to write, by its name: a .csv, .jsonl (one face a line), .json, .parquet or .npz file, a folder "
             "of .pts files with a slash at its end (points/), or - for standard output. May be given several times.",
         ),
     ] = ["landmarks.csv"],  # noqa: B006  typer makes a new list
     stream: Annotated[
-        Literal["csv", "jsonl"], typer.Option("--format", help="What --out - writes: a table, or JSON lines.")
-    ] = "csv",
+        Literal["csv", "jsonl"] | None,
+        typer.Option("--format", help="What --out - writes: a table, or JSON lines. Default: csv.", show_default=False),
+    ] = None,
     boxes: Annotated[
         Path | None,
         typer.Option(
-            help="Use these face boxes instead of detection: CSV with path, left, top, width, height, a row per box, "
-            "0-based pixels. The path is the photo's as given here, or relative to the boxes file, or a file name that "
+            help="Use these face boxes instead of detection: a table as for --from with path, left, top, width, "
+            "height, a row per box, 0-based pixels. The path is the photo's as given here, or relative to the boxes "
+            "file, or a file name that "
             "occurs once. A box is what the min/max box of the true landmarks would be, as in the AFLW2000-3D "
             "protocol: it is squared on its longer side and enlarged by sqrt(2). For a detector's boxes, such as those "
             "in a table of this command, add --refine 1. Rows without a box in such a table are skipped.",
@@ -107,7 +111,7 @@ def align(
     columns: Annotated[
         str | None,
         typer.Option(
-            help="Groups of columns of the table, a list such as score,box,landmarks; also known: confidence, pose, "
+            help="Groups of columns of all outputs, a list such as score,box,landmarks; also known: confidence, pose, "
             "sigma, visible. Default: score,confidence,box,pose,landmarks.",
             show_default=False,
         ),
@@ -141,16 +145,17 @@ def align(
         ),
     ] = False,
 ) -> None:
-    """Find the 68 landmarks of every face in photos and write them to a table.
+    """Find the 68 landmarks of every face in photos and write them to files.
 
     Example: dhm align ./photos --out landmarks.csv --overlay ./drawn
 
-    The table has one row per face: path, face (from 0), status, score of the detector, confidence, box, yaw, pitch,
-    roll in degrees, then x_0 … x_67, y_0 … y_67 and z_0 … z_67. A positive yaw turns the nose to the left of the photo,
-    a positive pitch up; a positive roll tilts the head clockwise as seen. Coordinates are 0-based pixels of the upright
-    photo (EXIF orientation obeyed), y down, z toward the viewer. Confidence is the chance that this is a face and its
-    landmarks are right (mean error below 6 % of the face); below 0.5 the status is doubtful. A photo without a face has
-    one row of status no_face, one that cannot be read or worked on of unreadable.
+    Every output has one row per face: path, face (from 0), status, score of the detector, confidence, box, yaw, pitch,
+    roll in degrees, then x_0 … x_67, y_0 … y_67 and z_0 … z_67, which formats with lists hold as 68 landmarks of x, y,
+    z. A positive yaw turns the nose to the left of the photo, a positive pitch up; a positive roll tilts the head
+    clockwise as seen. Coordinates are 0-based pixels (in .pts files 1-based) of the upright photo (EXIF orientation
+    obeyed), y down, z toward the viewer. Confidence is the chance that this is a face and its landmarks are right (mean
+    error below 6 % of the face); below 0.5 the status is doubtful. A photo without a face has one row of status
+    no_face, one that cannot be read or worked on of unreadable.
 
     The exit code is 0 when every photo was processed, 1 when one is unreadable or its box in --boxes is bad_box.
     """

@@ -50,7 +50,7 @@ def align_files(
     max_faces: int | None = None,
     columns: Sequence[str] = DEFAULT_COLUMNS,
     angles: Angles = "yaw-pitch-roll",
-    stream: str = "csv",
+    stream: str | None = None,
     resume: bool = False,
     force: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -74,7 +74,7 @@ def align_files(
         min_confidence, min_size, largest, max_faces: see `Filters`. A photo whose faces are all left out has none.
         columns: groups of columns of the table, names of `columns.COLUMN_GROUPS`.
         angles: of the group "pose", as people see them (`Face.pose`) or those of 300W-LP (`Face.pose_300w_lp`).
-        stream: what an output that is a stream gets, "csv" or "jsonl".
+        stream: what an output that is a stream gets, "csv" or "jsonl"; None for what its name says, or CSV.
         resume: go on with an interrupted run that had the same arguments.
         force: replace files that dhm did not write.
         progress: called as (photos done, photos in all) in the calling thread, first with the number kept.

@@ -88,7 +88,7 @@ def _rows(encoding: Encoding) -> Kind:
     return Kind(partial(RowFile, encoding=encoding), partial(RowStream, encoding=encoding), encoding.is_ours)
 
 
-# By the ending of the output's name, in lower case. The first is what streams get unless they say otherwise.
+# By the ending of the output's name, in lower case.
 WRITERS: dict[str, Kind] = {
     ".csv": _rows(Csv()),
     ".jsonl": _rows(JsonLines()),
@@ -106,25 +106,26 @@ def open_writer(
     resume: bool = False,
     inputs: Iterable[Path] = (),
     force: bool = False,
-    stream: str = "csv",
+    stream: str | None = None,
 ) -> Writer:
     """Open the writer of an output.
 
     Args:
         out: the output; its ending says of which kind it is, and a slash at its end that it is a folder of .pts files.
-            Standard output (`-`), pipes and devices get what `stream` says.
+            Standard output (`-`), pipes and devices get what `stream` says, or their ending, or CSV.
         layout: what is written of each face; None for the default columns.
         resume: go on with an interrupted run, where there is one.
         inputs: what is read, and so must not be written.
         force: replace a file that dhm did not write.
-        stream: a name of `STREAMS`.
+        stream: a name of `STREAMS`, or None.
 
     Raises:
         InputError: an ending that is not in `WRITERS`, an output that would destroy something; see also `Writer`.
     """
     layout, path = layout or Layout(), Path(out)
     if is_stream(path):
-        return STREAMS[stream](path, layout, resume)
+        ending = path.suffix.lower().removeprefix(".")
+        return STREAMS[stream or (ending if ending in STREAMS else "csv")](path, layout, resume)
     if os.fspath(out).endswith(("/", os.sep)):
         return PtsFolder(path, layout, resume)
     kind = next((kind for ending, kind in WRITERS.items() if path.name.lower().endswith(ending)), None)
@@ -157,11 +158,11 @@ class Outputs:
         resume: bool = False,
         inputs: Iterable[Path] = (),
         force: bool = False,
-        stream: str = "csv",
+        stream: str | None = None,
     ) -> None:
         self._writers: list[Writer] = []
         files = [Path(os.path.realpath(out)) for out in outs if not is_stream(Path(out))]
-        _check_names(outs, files)
+        _check_names(outs, files, stream)
         new = [file for file in files if not partial_path(file).exists()]
         try:
             for out in outs:
@@ -211,9 +212,13 @@ class Outputs:
             writer.close()
 
 
-def _check_names(outs: Sequence[str | os.PathLike[str]], files: Sequence[Path]) -> None:
+def _check_names(outs: Sequence[str | os.PathLike[str]], files: Sequence[Path], stream: str | None) -> None:
     if not outs:
         raise InputError("--out: no output is named", "name a file, such as landmarks.csv")
+    if stream is not None and (stream not in STREAMS or len(files) == len(outs)):
+        raise InputError(
+            f"--format {stream}: is for --out -, one of {' or '.join(STREAMS)}", "files are written as their names end"
+        )
     names = [*files, *(Path(out) for out in outs if is_stream(Path(out)))]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:

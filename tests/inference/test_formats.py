@@ -299,6 +299,39 @@ def test_names_that_cannot_be(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["file"]
 
 
+def test_pipes_get_what_they_are_named_for(tmp_path: Path) -> None:
+    for name, stream, start in (
+        ("p", None, b"path,face"),
+        ("p.jsonl", None, b'{"path"'),
+        ("p.csv", "jsonl", b'{"path"'),
+    ):
+        os.mkfifo(tmp_path / name)
+        reader = os.open(tmp_path / name, os.O_RDONLY | os.O_NONBLOCK)
+        outputs = Outputs([tmp_path / name, tmp_path / "a.csv"], Layout(("box",)), stream=stream)
+        outputs.write(PHOTOS[1], [])
+        outputs.finish()
+        outputs.close()
+        assert os.read(reader, 9999).startswith(start)
+        os.close(reader)
+    for outs, stream in ((["a.csv"], "jsonl"), (["-"], "xml")):
+        with pytest.raises(InputError, match=f"--format {stream}"):
+            Outputs(outs, stream=stream)
+
+
+def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(
+    small_disk: Path, filling_disk: Callable[[Callable[[], object], int], set[str]]
+) -> None:
+    def run() -> None:
+        write(small_disk, FILES, resume=True)
+
+    named = filling_disk(run, 4096)
+    assert any(name.startswith("a.csv.partial: cannot be written: No space left") for name in named), named
+    assert any(name.startswith("e.npz: cannot be written: No space left") for name in named), named
+    assert sorted(os.listdir(small_disk)) == sorted(name.strip("/") for name in FILES)
+    write(small_disk.parent / "whole", FILES)
+    assert content(small_disk) == content(small_disk.parent / "whole")
+
+
 def test_parquet_without_pyarrow_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     monkeypatch.setitem(__import__("sys").modules, "pyarrow.parquet", None)
