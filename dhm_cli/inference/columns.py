@@ -23,14 +23,14 @@ Cell = str | int | float | None
 # A row of an output: keys, face, status, then cells and (nested) lists of cells by the names of `Layout.fields`. The
 # row of a photo without a face ends with its status.
 Record = dict[str, Any]
-Kind = type[float] | type[int] | type[str]
+CellType = type[float] | type[int] | type[str]
 
 
 class Field(NamedTuple):
     """One thing that formats with lists hold of a face: a cell, or where it has a shape, an array of cells."""
 
     name: str
-    kind: Kind
+    kind: CellType
     shape: tuple[int, ...] = ()
 
 
@@ -54,7 +54,7 @@ class Group:
     columns: tuple[str, ...]
     of: Callable[[Any], Iterable[Any] | None]
     shape: tuple[int, ...] = ()
-    kind: Kind = float
+    kind: CellType = float
     decimals: int = 3
     default: bool = False
 
@@ -86,7 +86,7 @@ class Group:
         return list(chain(*zip(*values, strict=True))) if len(self.shape) > 1 else values
 
 
-def _array(values: Any, kind: Kind, decimals: int | None) -> list[Any]:
+def _array(values: Any, kind: CellType, decimals: int | None) -> list[Any]:
     """An array as nested lists of cells; all at once where it can be, since it is half the time of an output."""
     array = np.asarray(values)
     if kind is not float:
@@ -101,7 +101,7 @@ def _array(values: Any, kind: Kind, decimals: int | None) -> list[Any]:
     return rounded.tolist()
 
 
-def cell(value: Any, kind: Kind, decimals: int | None) -> Cell:
+def cell(value: Any, kind: CellType, decimals: int | None) -> Cell:
     """One value as all formats have it: rounded, unless `decimals` is None; None where it is not known."""
     if value is None or kind is not float:
         return None if value is None else kind(value)
@@ -130,7 +130,7 @@ class Key(NamedTuple):
     """A part of what tells photos, or frames, apart: an attribute of their `PhotoResult`."""
 
     name: str
-    kind: Kind = str
+    kind: CellType = str
     decimals: int = 3
 
 

@@ -40,12 +40,16 @@ class JsonLines:
 
     def is_ours(self, path: Path) -> bool:
         """Whether a file begins as those of `dhm align`, or holds nothing."""
-        try:
-            with path.open("rb") as file:
-                start = file.read(len(_BEGINNING))
-        except OSError:
-            return False
-        return _BEGINNING.startswith(start)
+        return begins_with(path, _BEGINNING)
+
+
+def begins_with(path: Path, beginning: bytes) -> bool:
+    """Whether a file begins so, or holds less than that."""
+    try:
+        with path.open("rb") as file:
+            return beginning.startswith(file.read(len(beginning)))
+    except OSError:
+        return False
 
 
 def json_text(record: Record) -> bytes:

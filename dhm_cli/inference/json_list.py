@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from dhm_cli.inference.built_files import Records
-from dhm_cli.inference.json_lines import json_text
+from dhm_cli.inference.json_lines import begins_with, json_text
 
 _BEGINNING = b'[\n{"path": '
 
@@ -20,9 +20,4 @@ def build_json(records: Records, path: Path) -> None:
 
 def is_json(path: Path) -> bool:
     """Whether a file begins as those of `build_json`, or holds nothing."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(len(_BEGINNING))
-    except OSError:
-        return False
-    return _BEGINNING.startswith(start)
+    return begins_with(path, _BEGINNING)

@@ -285,3 +285,25 @@ def test_angles_of_300w_lp_by_option_and_never_in_one_table_with_others(here: Pa
     assert "other columns" in said
     assert "--columns and --angles" in said
     assert partial.exists()
+
+
+def test_several_outputs_of_photos_named_on_standard_input(here: Path, dummy_network: Path) -> None:
+    options = ["--device", "cpu", "--model", str(dummy_network), "--columns", "box,landmarks"]
+    arguments = ["align", "-", "--out", "a.csv", "--out", "b.json", "--out", "points/", *options]
+    result = CliRunner().invoke(app, arguments, input="photos/astronaut.png\nphotos/gone.png\n")
+    assert result.exit_code == 1
+    assert "photos/gone.png: cannot be read" in result.stderr
+    assert "a.csv, b.json, points/: 2 photos, 1 face" in result.stdout
+    assert sorted(path.name for path in here.iterdir()) == ["a.csv", "b.json", "photos", "points"]
+    lines = dhm("align", "photos/*.png", "--out", "-", "--format", "jsonl", *options)
+    assert lines.stdout.startswith('{"path": "photos/astronaut.png", "face": 0, "status": "ok", "left": ')
+    assert "--format jsonl: is for --out -" in dhm("align", "photos", "--format", "jsonl", *options).stderr
+
+
+def test_what_the_filters_left_out_is_told(here: Path, dummy_network: Path) -> None:
+    Path("list.csv").write_text("photo\nphotos/astronaut.png\n")
+    options = ["--device", "cpu", "--model", str(dummy_network), "--path-column", "photo"]
+    result = dhm("align", "--from", "list.csv", "--min-size", "500", *options)
+    assert result.exit_code == 0, result.output
+    assert "left out: 1 face (1 by --min-size)" in result.stderr
+    assert "1 photo, 0 faces, 1 without a face" in result.stdout
