@@ -55,10 +55,10 @@ def align(
         typer.Option(
             help="Use these face boxes instead of detection: a table as for --from with path, left, top, width, "
             "height, a row per box, 0-based pixels. The path is the photo's as given here, or relative to the boxes "
-            "file, or a file name that "
-            "occurs once. A box is what the min/max box of the true landmarks would be, as in the AFLW2000-3D "
-            "protocol: it is squared on its longer side and enlarged by sqrt(2). For a detector's boxes, such as those "
-            "in a table of this command, add --refine 1. Rows without a box in such a table are skipped.",
+            "file, or a file name that occurs once. A box is what the min/max box of the true landmarks would be, as "
+            "in the AFLW2000-3D protocol: it is squared on its longer side and enlarged by sqrt(2). For a detector's "
+            "boxes, such as those in a table of this command, add --refine 1. Rows without a box in such a table are "
+            "skipped.",
             show_default=False,
         ),
     ] = None,

@@ -156,7 +156,7 @@ class Outputs:
         outs: Sequence[str | os.PathLike[str]],
         layout: Layout | None = None,
         resume: bool = False,
-        inputs: Iterable[Path] = (),
+        inputs: Sequence[Path] = (),
         force: bool = False,
         stream: str | None = None,
     ) -> None:

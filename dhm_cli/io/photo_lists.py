@@ -32,7 +32,7 @@ def read_list(file: Path, column: str = COLUMN) -> Iterator[Path]:
         nearby = file.parent / name
         yield nearby if file != STDIN and not os.path.lexists(name) and os.path.lexists(nearby) else Path(name)
     if empty:
-        raise InputError(f"{_called(file)}: names no photo", "give a path a line, or a table with a column of paths")
+        raise InputError(f"{_called(file)}: names no photo", "a path a line, or a table with paths in --path-column")
 
 
 def _lines(file: Path) -> Iterator[str]:
@@ -48,7 +48,7 @@ def _lines(file: Path) -> Iterator[str]:
 
 
 def _column(file: Path, column: str) -> Iterator[str]:
-    for where, cells in read_rows(file, (column,), option="--from"):
+    for where, cells in read_rows(file, (), (column,), "--from"):
         name = cells.get(column)
         if not isinstance(name, str) or not name or "\0" in name:
             found = f"column {column!r}: {name!r}" if column in cells else f"no column {column!r}"
