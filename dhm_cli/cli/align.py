@@ -64,7 +64,44 @@ def align(
     ] = None,
     overlay: Annotated[
         Path | None,
-        typer.Option(help="Also save each photo with its landmarks drawn in this folder.", show_default=False),
+        typer.Option(help="Also save each photo with its faces drawn in this folder.", show_default=False),
+    ] = None,
+    draw: Annotated[
+        str | None,
+        typer.Option(
+            help="What --overlay draws, a list of points, lines, axes (of the head: x red, y green, z blue), box, "
+            "number, confidence. Default: points,lines,number.",
+            show_default=False,
+        ),
+    ] = None,
+    crops: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also save a crop of each face in this folder, as photo_0.jpg: upright by its 3D pose, in profile "
+            "too, black where the photo ends. The columns crop, crop_matrix (2x3, photo pixels to crop pixels) and "
+            "crop_landmarks go into the table.",
+            show_default=False,
+        ),
+    ] = None,
+    crop_style: Annotated[
+        Literal["face", "ffhq", "arcface"],
+        typer.Option(
+            help="face: the box of the landmarks, widened, as the networks see it. ffhq: the square of FFHQ. arcface: "
+            "eyes, nose and mouth where face recognition expects them. The last two keep the size of a head however it "
+            "is turned."
+        ),
+    ] = "face",
+    crop_size: Annotated[
+        int | None,
+        typer.Option(help="Side of the crops, pixels. Default: 256, of arcface 112.", show_default=False),
+    ] = None,
+    gallery: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also write a page to look at, .html: all faces as tiles, to sort and to filter. One file, which "
+            "needs no network.",
+            show_default=False,
+        ),
     ] = None,
     model: Annotated[
         str | None,
@@ -163,12 +200,19 @@ def align(
 
     from dhm_cli.errors import InputError
     from dhm_cli.inference.columns import DEFAULT_COLUMNS
+    from dhm_cli.inference.overlays import DEFAULT_PARTS
     from dhm_cli.inference.photos import align_files
     from dhm_cli.inference.results import BAD_BOX, UNREADABLE, partial_path
     from dhm_cli.runtime.outputs import is_stream
 
     if not paths and not lists:
         raise typer.BadParameter("name photos or folders, or a list of them with --from", param_hint="PATHS")
+    if gallery is not None and gallery.suffix.lower() != ".html":
+        raise InputError(
+            f"--gallery {gallery}: a page has a name that ends in .html", f"such as {gallery.with_suffix('.html')}"
+        )
+    if gallery is not None:
+        out = [*out, str(gallery)]
     if weights is not None:
         raise InputError("--weights: a network is named by --model", f"pass --model {weights}")
     # On a terminal only; elsewhere a moving bar is noise.
@@ -187,6 +231,10 @@ def align(
                 path_column=path_column,
                 boxes_csv=boxes,
                 overlay_dir=overlay,
+                draw=DEFAULT_PARTS if draw is None else [name.strip() for name in draw.split(",")],
+                crop_dir=crops,
+                crop_size=crop_size,
+                crop_style=crop_style,
                 device=device,
                 threads=threads,
                 min_score=min_score,
@@ -231,6 +279,8 @@ def _print_report(report: "AlignmentReport", out: list[str], boxes: Path | None)
         _warn(f"of {boxes} without a photo", list(report.unused_boxes), "path")
     undrawn = [result for result in report.results if result.overlay_problem]
     _warn("without an overlay", [f"{result.path}: {result.overlay_problem}" for result in undrawn])
+    uncropped = [result for result in report.results if result.crop_problem]
+    _warn("without a crop of each face", [f"{result.path}: {result.crop_problem}" for result in uncropped])
     photos = len(report.results)
     rate = (photos - report.kept) / max(report.seconds, 1e-6)
     kept = f" ({report.kept} of them from the interrupted run)" if report.kept else ""

@@ -67,6 +67,32 @@ class Pose300WLP(NamedTuple):
     roll: float
 
 
+class SavedCrop(NamedTuple):
+    """An aligned crop of a face in a file (`crops.save_crops`).
+
+    Attributes:
+        path: the file.
+        matrix: (2, 3), photo pixels to crop pixels.
+        landmarks: (68, 3), crop pixels.
+    """
+
+    path: str
+    matrix: NDArray[np.float64]
+    landmarks: NDArray[np.float64]
+
+
+class Tile(NamedTuple):
+    """A small picture of a face for a gallery (`tiles.with_tiles`).
+
+    Attributes:
+        webp: content of a WebP file, a square.
+        landmarks: (68, 3), in shares of its side from its upper left corner.
+    """
+
+    webp: bytes
+    landmarks: NDArray[np.float64]
+
+
 @dataclass(frozen=True, eq=False)
 class Face:
     """A face in a photo; 0-based photo pixels, x right, y down.
@@ -84,6 +110,8 @@ class Face:
             far 95 %.
         visibility: (68, 3), probabilities that a landmark is visible, occluded by something, or hidden by the head
             itself, in this order.
+        crop: where `dhm align` saved an aligned crop of it, else None.
+        tile: a small picture of it, where one is made for a gallery, else None.
 
     Example:
         >>> from dhm_cli import Aligner, read_image
@@ -102,6 +130,8 @@ class Face:
     confidence: float = float("nan")
     sigma: NDArray[np.floating] | None = None
     visibility: NDArray[np.floating] | None = None
+    crop: SavedCrop | None = None
+    tile: Tile | None = None
 
     @property
     def visible(self) -> NDArray[np.floating] | None:

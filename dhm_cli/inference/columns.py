@@ -112,6 +112,13 @@ def _landmark_columns(*names: str) -> tuple[str, ...]:
     return tuple(f"{name}_{k}" for name in names for k in range(NUM_LANDMARKS))
 
 
+def _crop_landmarks(face: Face) -> Iterable[Any] | None:
+    return face.crop and face.crop.landmarks
+
+
+# Row and column of the affine map of a crop.
+_MATRIX = tuple(f"crop_matrix_{row}{column}" for column in range(3) for row in range(2))
+
 GROUPS = (
     Group("score", ("score",), lambda face: [face.score], default=True),
     Group("confidence", ("confidence",), lambda face: [face.confidence], default=True),
@@ -121,8 +128,13 @@ GROUPS = (
     Group("landmarks", _landmark_columns(*"xyz"), lambda face: face.landmarks, (NUM_LANDMARKS, 3), default=True),
     Group("sigma", _landmark_columns("sigma"), lambda face: face.sigma, (NUM_LANDMARKS,)),
     Group("visible", _landmark_columns("visible"), lambda face: face.visible, (NUM_LANDMARKS,)),
+    Group("crop", ("crop",), lambda face: face.crop and [face.crop.path], kind=str),
+    Group("crop_matrix", _MATRIX, lambda face: face.crop and face.crop.matrix, (2, 3), decimals=9),
+    Group("crop_landmarks", _landmark_columns("crop_x", "crop_y", "crop_z"), _crop_landmarks, (NUM_LANDMARKS, 3)),
 )
 COLUMN_GROUPS = {group.name: group for group in GROUPS}
+# Known where crops are saved.
+CROP_COLUMNS = ("crop", "crop_matrix", "crop_landmarks")
 DEFAULT_COLUMNS = tuple(group.name for group in GROUPS if group.default)
 
 

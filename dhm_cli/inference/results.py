@@ -24,6 +24,7 @@ class PhotoResult:
         overlay_problem: why it has no overlay, where one was asked for and only that went wrong.
         doubtful: how many of its faces are doubtful.
         left_out: how many of its faces each filter left out, by its option.
+        crop_problem: why some of its faces have no crop, where crops were asked for and only that went wrong.
     """
 
     path: str
@@ -33,6 +34,7 @@ class PhotoResult:
     overlay_problem: str = ""
     doubtful: int = 0
     left_out: Mapping[str, int] = field(default_factory=dict)
+    crop_problem: str = ""
 
     @property
     def reason(self) -> str:

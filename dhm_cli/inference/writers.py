@@ -11,6 +11,7 @@ from dhm_cli.errors import InputError
 from dhm_cli.inference.aligner import Face
 from dhm_cli.inference.built_files import BuiltFile
 from dhm_cli.inference.columns import Identity, Layout
+from dhm_cli.inference.face_page import ENDING, FacePage, PageLines
 from dhm_cli.inference.json_lines import JsonLines
 from dhm_cli.inference.json_list import build_json, is_json
 from dhm_cli.inference.landmark_csv import Csv
@@ -95,6 +96,7 @@ WRITERS: dict[str, Kind] = {
     ".json": Kind(partial(BuiltFile, build=build_json), None, is_json),
     ".parquet": Kind(open_parquet, None, is_parquet),
     ".npz": Kind(partial(BuiltFile, build=build_npz), None, is_npz),
+    ENDING: Kind(FacePage, None, PageLines().is_ours),
 }
 # What can go into a stream, by the name in `--format`.
 STREAMS = {ending.removeprefix("."): kind.stream for ending, kind in WRITERS.items() if kind.stream}
