@@ -122,6 +122,16 @@ def test_a_photo_without_an_overlay_is_named(here: Path, dummy_network: Path) ->
     assert "warning: 1 photo without an overlay:\n  photos/wide.png: a JPEG cannot hold 66000 x 8" in result.stderr
 
 
+def test_pictures_of_many_kinds(here: Path, dummy_network: Path) -> None:
+    pictures = ("--overlay", "drawn", "--draw", "axes, box", "--crops", "crops", "--crop-style", "arcface")
+    result = dhm("align", "photos", "--device", "cpu", "--model", dummy_network, *pictures, "--gallery", "faces.html")
+    assert result.exit_code == 0, result.output
+    assert "landmarks.csv, faces.html: 1 photo, 1 face" in result.stdout
+    assert Path("drawn/astronaut.jpg").is_file()
+    assert Path("crops/astronaut_0.jpg").is_file()
+    assert "dhm gallery" in Path("faces.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message", "hint"),
     [
@@ -134,6 +144,9 @@ def test_a_photo_without_an_overlay_is_named(here: Path, dummy_network: Path) ->
         ),
         (["photos", "--out", "photos"], "error: photos: no such kind of output", "hint: for a folder of .pts"),
         (["photos", "--overlay", "photos"], "lies in the folder for overlays", "hint: "),
+        (["photos", "--gallery", "faces.txt"], "a page has a name that ends in .html", "hint: such as faces.html"),
+        (["photos", "--draw", "points,nose"], "--draw 'nose': not known", "hint: known are points"),
+        (["photos", "--crops", "c", "--crop-size", "5"], "from 16 to 4096, found 5", ""),
         (["photos", "--min-score", "7"], "error: --min-score: expected a score", "hint: the default is 0.6"),
         (["a" * 300], "cannot be read: File name too long", "hint: check the name"),
     ],
