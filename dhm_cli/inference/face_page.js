@@ -8,8 +8,13 @@ document.addEventListener("DOMContentLoaded", () => {
 
   // --- The faces ------------------------------------------------------------------------------------------------------
   const scheme = JSON.parse(find("scheme").textContent);
-  const block = find("faces");
-  const rows = block.textContent.split("\n").filter(Boolean).map((line) => JSON.parse(line));
+  const block = find("faces"), rows = [];
+  let rest = ""; // piece by piece: the whole may be too long for one string
+  for (const piece of block.childNodes) {
+    const lines = (rest + piece.data).split("\n");
+    rest = lines.pop();
+    for (const line of lines) if (line) rows.push(JSON.parse(line));
+  }
   block.remove();
   const faces = rows.filter((row) => row.face !== null);
   const collator = new Intl.Collator(undefined, { numeric: true });

@@ -51,19 +51,14 @@ def draw(image: NDArray[np.uint8], faces: Sequence[Face], parts: Collection[str]
         >>> drawn.shape
         (512, 512, 3)
     """
-    heads = [
-        Head(
-            face.landmarks,
-            face.rotation,
-            face.box,
-            face.confidence,
-            None if face.visible is None else face.visible < 0.5,
-            face.doubtful,
-            number if len(faces) > 1 else None,
-        )
-        for number, face in enumerate(faces)
-    ]
+    heads = [head_of(face, number if len(faces) > 1 else None) for number, face in enumerate(faces)]
     return draw_heads(image, heads, check_parts(list(parts)))
+
+
+def head_of(face: Face, number: int | None) -> Head:
+    """What is drawn of a face, with a number or without."""
+    hidden = None if face.visible is None else face.visible < 0.5
+    return Head(face.landmarks, face.rotation, face.box, face.confidence, hidden, face.doubtful, number)
 
 
 def save_overlay(
