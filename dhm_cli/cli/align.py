@@ -99,7 +99,7 @@ def align(
         Path | None,
         typer.Option(
             help="Also write a page to look at, .html: all faces as tiles, to sort and to filter. One file, which "
-            "needs no network.",
+            "works offline.",
             show_default=False,
         ),
     ] = None,

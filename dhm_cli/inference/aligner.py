@@ -268,7 +268,7 @@ class Aligner:
             >>> face.box, face.score
             ((100.0, 50.0, 80.0, 120.0), nan)
         """
-        pixels = _pixels(image, bgr)
+        pixels = pixels_of(image, bgr)
         if boxes is None:
             return self._align_all([pixels])[0]
         if isinstance(boxes, str) or not hasattr(boxes, "__iter__"):
@@ -301,7 +301,7 @@ class Aligner:
         """
         check_number("batch_size", batch_size, int, least=1)
         source = iter(images)
-        while batch := [_pixels(image, bgr) for image in islice(source, batch_size)]:
+        while batch := [pixels_of(image, bgr) for image in islice(source, batch_size)]:
             yield from self._align_all(batch)
 
     def _align_all(self, photos: Sequence[NDArray[np.uint8]]) -> list[list[Face]]:
@@ -395,7 +395,7 @@ def check_number(name: str, value: object, kind: type[int] | type[float], least:
         raise InputError(f"{name}: expected {least} or more, found {value}")
 
 
-def _pixels(image: Image, bgr: bool) -> NDArray[np.uint8]:
+def pixels_of(image: Image, bgr: bool) -> NDArray[np.uint8]:
     """A photo (H, W, 3) uint8 RGB, from that, from BGR, or from its path."""
     if isinstance(image, str | os.PathLike):
         return read_image(image)

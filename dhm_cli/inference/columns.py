@@ -112,8 +112,9 @@ def _landmark_columns(*names: str) -> tuple[str, ...]:
     return tuple(f"{name}_{k}" for name in names for k in range(NUM_LANDMARKS))
 
 
-def _crop_landmarks(face: Face) -> Iterable[Any] | None:
-    return face.crop and face.crop.landmarks
+def _of_crop(name: str) -> Callable[[Any], Any]:
+    """A value of `Face.crop`; None where there is no crop."""
+    return lambda face: face.crop and getattr(face.crop, name)
 
 
 # Row and column of the affine map of a crop.
@@ -129,8 +130,8 @@ GROUPS = (
     Group("sigma", _landmark_columns("sigma"), lambda face: face.sigma, (NUM_LANDMARKS,)),
     Group("visible", _landmark_columns("visible"), lambda face: face.visible, (NUM_LANDMARKS,)),
     Group("crop", ("crop",), lambda face: face.crop and [face.crop.path], kind=str),
-    Group("crop_matrix", _MATRIX, lambda face: face.crop and face.crop.matrix, (2, 3), decimals=9),
-    Group("crop_landmarks", _landmark_columns("crop_x", "crop_y", "crop_z"), _crop_landmarks, (NUM_LANDMARKS, 3)),
+    Group("crop_matrix", _MATRIX, _of_crop("matrix"), (2, 3), decimals=9),
+    Group("crop_landmarks", _landmark_columns("crop_x", "crop_y", "crop_z"), _of_crop("landmarks"), (NUM_LANDMARKS, 3)),
 )
 COLUMN_GROUPS = {group.name: group for group in GROUPS}
 # Known where crops are saved.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from dhm_cli.errors import InputError
 from dhm_cli.geometry.crop import crop_matrix, smooth_crop, transform_landmarks
 from dhm_cli.geometry.crop_styles import ARCFACE_SIZE, CROP_STYLES
-from dhm_cli.inference.aligner import Face, SavedCrop
+from dhm_cli.inference.aligner import Face, Image, SavedCrop, pixels_of
 from dhm_cli.inference.jpeg_folder import JpegFolder
 from dhm_cli.inference.results import reason_of
 
@@ -25,7 +25,7 @@ class FaceCrop(NamedTuple):
     """An upright crop of a face.
 
     Attributes:
-        image: (S, S, 3) uint8 RGB; black where the photo ends.
+        image: (S, S, 3) uint8; black where the photo ends.
         matrix: (2, 3) float64, photo pixels to crop pixels, both 0-based with integers at pixel centres:
             crop = matrix[:, :2] @ photo + matrix[:, 2].
         landmarks: (68, 3), crop pixels, z toward the viewer in the same unit.
@@ -36,7 +36,7 @@ class FaceCrop(NamedTuple):
     landmarks: NDArray[np.float64]
 
 
-def crop(image: NDArray[np.uint8], face: Face, size: int | None = None, style: str = "face") -> FaceCrop:
+def crop(image: Image, face: Face, size: int | None = None, style: str = "face") -> FaceCrop:
     """Cut out a face, its head upright, by its 3D pose: in profile and at any roll too.
 
     The styles are defined in `geometry.crop_styles`: "face" is the box of the upright landmarks, squared and enlarged
@@ -45,13 +45,13 @@ def crop(image: NDArray[np.uint8], face: Face, size: int | None = None, style: s
     turned.
 
     Args:
-        image: (H, W, 3) uint8 RGB, the photo.
+        image: the photo, (H, W, 3) uint8 in any order of channels, which the crop keeps, or its path.
         face: a face in it, as `Aligner.align` gives it.
         size: side of the crop, 16 to 4096 pixels; None for 112 of style "arcface", else 256.
         style: a name of `geometry.crop_styles.CROP_STYLES`.
 
     Raises:
-        InputError: an unknown style, or a size out of range.
+        InputError: an unknown style, a size out of range, or no image.
 
     Example:
         >>> from dhm_cli import Aligner, crop, read_image
@@ -64,7 +64,9 @@ def crop(image: NDArray[np.uint8], face: Face, size: int | None = None, style: s
     size = check_crop(size, style)
     centre, side, roll = CROP_STYLES[style](face.landmarks, face.rotation)
     matrix = crop_matrix(centre, side, size, roll)
-    return FaceCrop(smooth_crop(image, matrix, size), matrix, transform_landmarks(face.landmarks, matrix))
+    return FaceCrop(
+        smooth_crop(pixels_of(image, False), matrix, size), matrix, transform_landmarks(face.landmarks, matrix)
+    )
 
 
 def check_crop(size: int | None, style: str) -> int:

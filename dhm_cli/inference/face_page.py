@@ -92,8 +92,8 @@ class _TileLayout(Layout):
         yaw, pitch, roll = face.pose
         return {
             **super()._of_face(keys, number, face),
-            "confidence": cell(face.confidence, float),
-            "score": cell(face.score, float),
+            "confidence": cell(face.confidence, float, 3),
+            "score": cell(face.score, float, 3),
             "yaw": cell(yaw, float, 1),
             "pitch": cell(pitch, float, 1),
             "roll": cell(roll, float, 1),

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from dhm_cli.drawing.heads import PARTS, Head, draw_heads
 from dhm_cli.errors import InputError
-from dhm_cli.inference.aligner import Face
+from dhm_cli.inference.aligner import Face, Image, pixels_of
 from dhm_cli.inference.jpeg_folder import JpegFolder
 from dhm_cli.inference.results import reason_of
 
@@ -28,21 +28,24 @@ def check_parts(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def draw(image: NDArray[np.uint8], faces: Sequence[Face], parts: Collection[str] = DEFAULT_PARTS) -> NDArray[np.uint8]:
+def draw(
+    image: Image, faces: Sequence[Face], parts: Collection[str] = DEFAULT_PARTS, *, bgr: bool = False
+) -> NDArray[np.uint8]:
     """Draw faces on a copy of their photo. Landmarks that cannot be seen are hollow, doubtful faces faint.
 
     Args:
-        image: (H, W, 3) uint8 RGB; not changed.
+        image: the photo, as for `Aligner.align`; not changed.
         faces: as `Aligner.align` gives them.
         parts: any of "points" and "lines" of the landmarks, the "axes" of the head (x to the right of a frontal head,
             y up, z where the nose points: red, green, blue), the "box", the "number" from 0 where there are several
             faces, and the "confidence".
+        bgr: the array's channels are blue, green, red, and those of the drawing are to be so too.
 
     Returns:
-        (H, W, 3) uint8 RGB.
+        (H, W, 3) uint8.
 
     Raises:
-        InputError: an unknown part.
+        InputError: an unknown part, or no image.
 
     Example:
         >>> from dhm_cli import Aligner, draw, read_image
@@ -52,7 +55,8 @@ def draw(image: NDArray[np.uint8], faces: Sequence[Face], parts: Collection[str]
         (512, 512, 3)
     """
     heads = [head_of(face, number if len(faces) > 1 else None) for number, face in enumerate(faces)]
-    return draw_heads(image, heads, check_parts(list(parts)))
+    drawing = draw_heads(pixels_of(image, bgr), heads, check_parts(list(parts)))
+    return np.ascontiguousarray(drawing[..., ::-1]) if bgr else drawing
 
 
 def head_of(face: Face, number: int | None) -> Head:

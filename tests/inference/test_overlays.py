@@ -163,6 +163,10 @@ def test_what_is_drawn(astronaut: NDArray[np.uint8]) -> None:
     assert not drawn["box"][top + 5 : top + height - 5, left + 5 : left + width - 5].any()
     numbered = draw(astronaut, [face, replace(face, landmarks=face.landmarks + np.array([100, 100, 0]))], ("number",))
     assert (numbered != astronaut).any()
+    bgr = draw(np.ascontiguousarray(astronaut[..., ::-1]), [face], bgr=True)
+    np.testing.assert_array_equal(bgr[..., ::-1], plain)
+    with pytest.raises(InputError, match="uint8"):
+        draw(astronaut / 255, [face])
     for parts in ((), ("points", "nose")):
         with pytest.raises(InputError, match="not known") as caught:
             draw(astronaut, [face], parts)
