@@ -207,6 +207,13 @@ def align(
 
     if not paths and not lists:
         raise typer.BadParameter("name photos or folders, or a list of them with --from", param_hint="PATHS")
+    for option, given, needed, folder in (
+        ("--draw", draw is not None, "--overlay", overlay),
+        ("--crop-size", crop_size is not None, "--crops", crops),
+        ("--crop-style", crop_style != "face", "--crops", crops),
+    ):
+        if given and folder is None:
+            raise InputError(f"{option}: does nothing without {needed}", f"pass {needed} and a folder too")
     if gallery is not None and gallery.suffix.lower() != ".html":
         raise InputError(
             f"--gallery {gallery}: a page has a name that ends in .html", f"such as {gallery.with_suffix('.html')}"
