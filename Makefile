@@ -19,10 +19,11 @@ $(VENV)/.installed: pyproject.toml .ci/constraints.txt
 	@touch $@
 
 demo: $(VENV)/.installed ## Find the landmarks in sample_data/photos
-	@rm -f demo/landmarks.csv.partial
-	$(BIN)/dhm align sample_data/photos --out demo/landmarks.csv --overlay demo/overlays
+	@rm -f demo/landmarks.csv.partial demo/faces.html.partial
+	$(BIN)/dhm align sample_data/photos --out demo/landmarks.csv --overlay demo/overlays --gallery demo/faces.html
 	@echo "landmarks: demo/landmarks.csv"
 	@echo "pictures:  demo/overlays"
+	@echo "to look at, in a browser: demo/faces.html"
 
 test: $(VENV)/.installed ## Run the tests
 	$(BIN)/python -m pytest -n auto --dist loadfile

@@ -38,15 +38,32 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 if TYPE_CHECKING:
     from dhm_cli.data.store import FaceStore
     from dhm_cli.inference.aligner import Aligner, Face
+    from dhm_cli.inference.crops import crop
+    from dhm_cli.inference.overlays import draw
+    from dhm_cli.inference.pandas_table import faces_to_pandas
     from dhm_cli.io.images import read_image
     from dhm_cli.models.checkpoint import load_checkpoint
 
-__all__ = ["Aligner", "DhmError", "Face", "FaceStore", "__version__", "load_checkpoint", "read_image"]
+__all__ = [
+    "Aligner",
+    "DhmError",
+    "Face",
+    "FaceStore",
+    "__version__",
+    "crop",
+    "draw",
+    "faces_to_pandas",
+    "load_checkpoint",
+    "read_image",
+]
 
 _ROOMS = {
     "Aligner": "inference.aligner",
     "Face": "inference.aligner",
     "FaceStore": "data.store",
+    "crop": "inference.crops",
+    "draw": "inference.overlays",
+    "faces_to_pandas": "inference.pandas_table",
     "load_checkpoint": "models.checkpoint",
     "read_image": "io.images",
 }

@@ -18,25 +18,90 @@ _LISTED = 20
 
 def align(
     paths: Annotated[
-        list[Path], typer.Argument(help="Photos and folders of photos (searched recursively).", show_default=False)
-    ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The table to write, .csv; - is standard output.")] = Path(
-        "landmarks.csv"
-    ),
+        list[Path] | None,
+        typer.Argument(
+            help="Photos, folders of photos (searched recursively), patterns in quotes ('photos/**/*.jpg'), or - for "
+            "paths on standard input, one a line.",
+            show_default=False,
+        ),
+    ] = None,
+    lists: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--from",
+            metavar="<path>",
+            help="A list of photos: a path a line, or a table (.csv, .tsv, .jsonl, .json, .parquet, .npz) with a "
+            "column of paths, as seen from here or from the list's folder. May be given several times.",
+            show_default=False,
+        ),
+    ] = None,
+    path_column: Annotated[str, typer.Option(help="The column of the paths in a table of --from.")] = "path",
+    out: Annotated[
+        list[str],
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="<path>",
+            help="What to write, by its name: a .csv, .jsonl (one face a line), .json, .parquet or .npz file, a folder "
+            "of .pts files with a slash at its end (points/), or - for standard output. May be given several times.",
+        ),
+    ] = ["landmarks.csv"],  # noqa: B006  typer makes a new list
+    stream: Annotated[
+        Literal["csv", "jsonl"] | None,
+        typer.Option("--format", help="What --out - writes: a table, or JSON lines. Default: csv.", show_default=False),
+    ] = None,
     boxes: Annotated[
         Path | None,
         typer.Option(
-            help="Use these face boxes instead of detection: CSV with path, left, top, width, height, a row per box, "
-            "0-based pixels. The path is the photo's as given here, or relative to the boxes file, or a file name that "
-            "occurs once. A box is what the min/max box of the true landmarks would be, as in the AFLW2000-3D "
-            "protocol: it is squared on its longer side and enlarged by sqrt(2). For a detector's boxes, such as those "
-            "in a table of this command, add --refine 1. Rows without a box in such a table are skipped.",
+            help="Use these face boxes instead of detection: a table as for --from with path, left, top, width, "
+            "height, a row per box, 0-based pixels. The path is the photo's as given here, or relative to the boxes "
+            "file, or a file name that occurs once. A box is what the min/max box of the true landmarks would be, as "
+            "in the AFLW2000-3D protocol: it is squared on its longer side and enlarged by sqrt(2). For a detector's "
+            "boxes, such as those in a table of this command, add --refine 1. Rows without a box in such a table are "
+            "skipped.",
             show_default=False,
         ),
     ] = None,
     overlay: Annotated[
         Path | None,
-        typer.Option(help="Also save each photo with its landmarks drawn in this folder.", show_default=False),
+        typer.Option(help="Also save each photo with its faces drawn in this folder.", show_default=False),
+    ] = None,
+    draw: Annotated[
+        str | None,
+        typer.Option(
+            help="What --overlay draws, a list of points, lines, axes (of the head: x red, y green, z blue), box, "
+            "number, confidence. Default: points,lines,number.",
+            show_default=False,
+        ),
+    ] = None,
+    crops: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also save a crop of each face in this folder, as photo_0.jpg: upright by its 3D pose, in profile "
+            "too, black where the photo ends. The columns crop, crop_matrix (2x3, photo pixels to crop pixels) and "
+            "crop_landmarks go into the table.",
+            show_default=False,
+        ),
+    ] = None,
+    crop_style: Annotated[
+        Literal["face", "ffhq", "arcface"],
+        typer.Option(
+            help="face: the box of the landmarks, widened, as the networks see it. ffhq: the square of FFHQ. arcface: "
+            "eyes, nose and mouth where face recognition expects them. The last two keep the size of a head however it "
+            "is turned."
+        ),
+    ] = "face",
+    crop_size: Annotated[
+        int | None,
+        typer.Option(help="Side of the crops, pixels. Default: 256, of arcface 112.", show_default=False),
+    ] = None,
+    gallery: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also write a page to look at, .html: all faces as tiles, to sort and to filter. One file, which "
+            "works offline.",
+            show_default=False,
+        ),
     ] = None,
     model: Annotated[
         str | None,
@@ -64,10 +129,26 @@ def align(
         float,
         typer.Option(help="Leave out faces in which the network has less confidence, 0 to 1; doubtful is below 0.5."),
     ] = 0.0,
+    min_size: Annotated[
+        float, typer.Option(help="Leave out faces whose box has a longer side below this, pixels.")
+    ] = 0.0,
+    largest: Annotated[
+        bool,
+        typer.Option("--largest", help="Keep only the largest face of a photo; a doubtful one if there is no other."),
+    ] = False,
+    max_faces: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Keep only the first so many faces of a photo, in the order of the output. Filters are applied in the "
+            "order in which they stand here.",
+            show_default=False,
+        ),
+    ] = None,
     columns: Annotated[
         str | None,
         typer.Option(
-            help="Groups of columns of the table, a list such as score,box,landmarks; also known: confidence, pose, "
+            help="Groups of columns of all outputs, a list such as score,box,landmarks; also known: confidence, pose, "
             "sigma, visible. Default: score,confidence,box,pose,landmarks.",
             show_default=False,
         ),
@@ -101,27 +182,44 @@ def align(
         ),
     ] = False,
 ) -> None:
-    """Find the 68 landmarks of every face in photos and write them to a table.
+    """Find the 68 landmarks of every face in photos and write them to files.
 
     Example: dhm align ./photos --out landmarks.csv --overlay ./drawn
 
-    The table has one row per face: path, face (from 0), status, score of the detector, confidence, box, yaw, pitch,
-    roll in degrees, then x_0 … x_67, y_0 … y_67 and z_0 … z_67. A positive yaw turns the nose to the left of the photo,
-    a positive pitch up; a positive roll tilts the head clockwise as seen. Coordinates are 0-based pixels of the upright
-    photo (EXIF orientation obeyed), y down, z toward the viewer. Confidence is the chance that this is a face and its
-    landmarks are right (mean error below 6 % of the face); below 0.5 the status is doubtful. A photo without a face has
-    one row of status no_face, one that cannot be read or worked on of unreadable.
+    Every output has one row per face: path, face (from 0), status, score of the detector, confidence, box, yaw, pitch,
+    roll in degrees, then x_0 … x_67, y_0 … y_67 and z_0 … z_67, which formats with lists hold as 68 landmarks of x, y,
+    z. A positive yaw turns the nose to the left of the photo, a positive pitch up; a positive roll tilts the head
+    clockwise as seen. Coordinates are 0-based pixels (in .pts files 1-based) of the upright photo (EXIF orientation
+    obeyed), y down, z toward the viewer. Confidence is the chance that this is a face and its landmarks are right (mean
+    error below 6 % of the face); below 0.5 the status is doubtful. A photo without a face has one row of status
+    no_face, one that cannot be read or worked on of unreadable.
 
     The exit code is 0 when every photo was processed, 1 when one is unreadable or its box in --boxes is bad_box.
     """
     from tqdm import tqdm
 
     from dhm_cli.errors import InputError
-    from dhm_cli.inference.landmark_csv import DEFAULT_COLUMNS
+    from dhm_cli.inference.columns import DEFAULT_COLUMNS
+    from dhm_cli.inference.overlays import DEFAULT_PARTS
     from dhm_cli.inference.photos import align_files
     from dhm_cli.inference.results import BAD_BOX, UNREADABLE, partial_path
     from dhm_cli.runtime.outputs import is_stream
 
+    if not paths and not lists:
+        raise typer.BadParameter("name photos or folders, or a list of them with --from", param_hint="PATHS")
+    for option, given, needed, folder in (
+        ("--draw", draw is not None, "--overlay", overlay),
+        ("--crop-size", crop_size is not None, "--crops", crops),
+        ("--crop-style", crop_style != "face", "--crops", crops),
+    ):
+        if given and folder is None:
+            raise InputError(f"{option}: does nothing without {needed}", f"pass {needed} and a folder too")
+    if gallery is not None and gallery.suffix.lower() != ".html":
+        raise InputError(
+            f"--gallery {gallery}: a page has a name that ends in .html", f"such as {gallery.with_suffix('.html')}"
+        )
+    if gallery is not None:
+        out = [*out, str(gallery)]
     if weights is not None:
         raise InputError("--weights: a network is named by --model", f"pass --model {weights}")
     # On a terminal only; elsewhere a moving bar is noise.
@@ -134,10 +232,16 @@ def align(
 
         try:
             report = align_files(
-                paths,
+                paths or (),
                 out,
+                lists=lists or (),
+                path_column=path_column,
                 boxes_csv=boxes,
                 overlay_dir=overlay,
+                draw=DEFAULT_PARTS if draw is None else [name.strip() for name in draw.split(",")],
+                crop_dir=crops,
+                crop_size=crop_size,
+                crop_style=crop_style,
                 device=device,
                 threads=threads,
                 min_score=min_score,
@@ -146,8 +250,12 @@ def align(
                 face_model=face_model or existing_face_model(),
                 most_pixels=max_pixels,
                 min_confidence=min_confidence,
+                min_size=min_size,
+                largest=largest,
+                max_faces=max_faces,
                 columns=DEFAULT_COLUMNS if columns is None else [name.strip() for name in columns.split(",")],
                 angles=angles,
+                stream=stream,
                 resume=resume,
                 force=force,
                 progress=show,
@@ -155,16 +263,17 @@ def align(
         except KeyboardInterrupt as stop:
             bar.close()
             typer.echo("interrupted", err=True)
-            partial = partial_path(Path(os.path.realpath(out)))
-            if not is_stream(out) and partial.exists():
-                say(f"hint: the photos done so far are in {partial}; --resume goes on", "  ", err=True)
+            partials = [partial_path(Path(os.path.realpath(name))) for name in out if not is_stream(Path(name))]
+            if any(partial.exists() for partial in partials):
+                kept = " and ".join(str(partial) for partial in partials)
+                say(f"hint: the photos done so far are in {kept}; --resume goes on", "  ", err=True)
             raise typer.Exit(130) from stop
     _print_report(report, out, boxes)
     if report.with_status(UNREADABLE) or report.with_status(BAD_BOX) or report.unsearched:
         raise typer.Exit(1)
 
 
-def _print_report(report: "AlignmentReport", out: Path, boxes: Path | None) -> None:
+def _print_report(report: "AlignmentReport", out: list[str], boxes: Path | None) -> None:
     from dhm_cli.inference.results import BAD_BOX, NO_FACE, UNREADABLE
     from dhm_cli.runtime.outputs import is_stream
 
@@ -177,6 +286,8 @@ def _print_report(report: "AlignmentReport", out: Path, boxes: Path | None) -> N
         _warn(f"of {boxes} without a photo", list(report.unused_boxes), "path")
     undrawn = [result for result in report.results if result.overlay_problem]
     _warn("without an overlay", [f"{result.path}: {result.overlay_problem}" for result in undrawn])
+    uncropped = [result for result in report.results if result.crop_problem]
+    _warn("without a crop of each face", [f"{result.path}: {result.crop_problem}" for result in uncropped])
     photos = len(report.results)
     rate = (photos - report.kept) / max(report.seconds, 1e-6)
     kept = f" ({report.kept} of them from the interrupted run)" if report.kept else ""
@@ -184,11 +295,15 @@ def _print_report(report: "AlignmentReport", out: Path, boxes: Path | None) -> N
     _warn("not searched", list(report.unsearched), "folder")
     if report.not_read:
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(report.not_read.items()))
-        say(f"not read: {kinds}", err=True)
+        say(f"not read: {kinds}; with pip install 'dhm-cli[heic]' they are", err=True)
+    if report.left_out:
+        counts = ", ".join(f"{count:,} by {option}" for option, count in report.left_out.items())
+        rest = ", without those of the interrupted run" if report.kept else ""
+        say(f"left out: {_count(sum(report.left_out.values()), 'face')} ({counts}{rest})", err=True)
     say(
-        f"{out}: {_count(photos, 'photo')}{kept}, {_count(report.faces, 'face')}{doubtful}, "
+        f"{', '.join(out)}: {_count(photos, 'photo')}{kept}, {_count(report.faces, 'face')}{doubtful}, "
         f"{len(without)} without a face, {len(unreadable)} unreadable; {rate:.1f} photos/s",
-        err=is_stream(out),
+        err=any(is_stream(Path(name)) for name in out),
     )
 
 

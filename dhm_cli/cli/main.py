@@ -1,5 +1,6 @@
 """The command `dhm`: one thin file per subcommand, each of which imports its workflow when it runs."""
 
+import os
 import sys
 from typing import Annotated, Any
 
@@ -18,6 +19,9 @@ from dhm_cli.cli.train import train
 from dhm_cli.errors import DhmError
 from dhm_cli.runtime.interruption import INTERRUPTED, whole_imports
 from dhm_cli.version import __version__
+
+# OpenCV would tell of damaged photos in its own words beside ours; it reads this when it is imported.
+os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 
 
 class Commands(TyperGroup):

@@ -1,7 +1,8 @@
 """Pictures of results."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -25,8 +26,8 @@ GROUP_COLOURS: dict[str, tuple[int, int, int]] = {
 _OUTLINE = (25, 25, 25)
 # Brightness of the landmark farthest from the viewer; the nearest has 1.
 _FAR_BRIGHTNESS = 0.55
-# How strongly a doubtful face is drawn.
-_FAINT = 0.4
+# How strongly a small face is drawn.
+_SMALL_FACE_STRENGTH = 0.6
 # Pixels; lines do not grow beyond it.
 _LARGEST_FACE = 10_000.0
 # OpenCV draws at 1/16 pixel.
@@ -48,52 +49,78 @@ _LEGEND = 30
 
 
 def draw_landmarks(
-    image: NDArray[np.uint8],
-    faces: Sequence[NDArray[np.floating]] | NDArray[np.floating],
-    numbered: bool = False,
-    hidden: Sequence[NDArray[np.bool_] | None] | None = None,
-    faint: Sequence[bool] | None = None,
+    image: NDArray[np.uint8], faces: Sequence[NDArray[np.floating]] | NDArray[np.floating]
 ) -> NDArray[np.uint8]:
     """Draw 68-point landmarks as curves and points, one colour a group, nearer points brighter.
 
     Args:
         image: (H, W, 3) uint8 RGB; not changed.
         faces: landmarks of each face, (68, 3), photo pixels, z toward the viewer.
-        numbered: write each face's number from 0 beside it, where there are several.
-        hidden: for each face which landmarks to draw hollow, (68,), or None.
-        faint: which faces to draw half transparent.
 
     Returns:
         A copy of the image with the drawing, (H, W, 3) uint8 RGB.
     """
     canvas = np.ascontiguousarray(image).copy()
-    for number, points in enumerate(faces):
-        below = canvas.copy() if faint is not None and faint[number] else None
-        _draw_face(canvas, np.asarray(points, dtype=np.float64), None if hidden is None else hidden[number])
-        if below is not None:
-            cv2.addWeighted(below, 1 - _FAINT, canvas, _FAINT, 0, dst=canvas)
-    if numbered and len(faces) > 1:
-        for number, points in enumerate(faces):
-            _draw_number(canvas, number, np.asarray(points, dtype=np.float64))
+    for points in faces:
+        draw_face(canvas, np.asarray(points, dtype=np.float64))
     return canvas
 
 
-def _draw_number(canvas: NDArray[np.uint8], number: int, points: NDArray[np.float64]) -> None:
-    """The number of a face at the upper left of its box."""
-    left, top = np.nan_to_num(points[:, :2].min(axis=0)).clip(-1e6, 1e6).astype(int)
-    scale = float(np.clip(face_size(points) / 160, 0.45, 2.0))
-    place = (max(2, int(left) - round(10 * scale)), max(round(22 * scale) + 2, int(top) - round(4 * scale)))
-    for colour, thickness in ((_OUTLINE, 3 + round(2 * scale)), ((255, 255, 255), 1 + round(scale / 2))):
-        cv2.putText(canvas, str(number), place, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, thickness, cv2.LINE_AA)
+def draw_face(
+    canvas: NDArray[np.uint8],
+    points: NDArray[np.float64],
+    hidden: NDArray[np.bool_] | None = None,
+    with_lines: bool = True,
+    with_points: bool = True,
+) -> None:
+    """Draw one face on an image; see `draw_landmarks`.
 
+    On small faces dots would cover the face: there it is curves alone, or finer dots alone, half transparent.
 
-def _draw_face(canvas: NDArray[np.uint8], points: NDArray[np.float64], hidden: NDArray[np.bool_] | None = None) -> None:
-    if float(face_size(points)) < _SMALL_FACE:
-        _draw_small_face(canvas, points)
-        return
+    Args:
+        canvas: (H, W, 3) uint8 RGB; changed in place.
+        points: (68, 3), pixels.
+        hidden: which landmarks to draw hollow, (68,), or None.
+        with_lines: draw the curves.
+        with_points: draw the points.
+    """
     size = min(float(face_size(points)), _LARGEST_FACE)
+    if size < _SMALL_FACE:
+        with blended(canvas, points, _SMALL_FACE_STRENGTH):
+            if with_lines:
+                _draw_curves(canvas, points, 1)
+            elif with_points:
+                _draw_points(canvas, points, None, 0.7, False)
+        return
     thickness = max(1, round(size / 160))
-    radius = max(0.7, size / 90)
+    if with_lines:
+        _draw_curves(canvas, points, thickness)
+    if with_points:
+        _draw_points(canvas, points, hidden, max(0.7, size / 90), thickness > 1)
+
+
+@contextmanager
+def blended(canvas: NDArray[np.uint8], points: NDArray[np.float64], strength: float) -> Iterator[None]:
+    """What is drawn meanwhile, on and around some points, is blended with what was there before.
+
+    Args:
+        canvas: (H, W, 3) uint8; changed in place.
+        points: (N, 2 or more), pixels; the blending reaches 0.1 times their size beyond them.
+        strength: of what is drawn, 0 to 1.
+    """
+    limits = canvas.shape[1::-1]
+    low, high = np.nan_to_num(points[:, :2].min(axis=0)), np.nan_to_num(points[:, :2].max(axis=0))
+    reach = 4 + 0.1 * float((high - low).max())
+    left, top = np.clip(low - reach, 0, limits).astype(int)
+    right, bottom = np.clip(high + reach + 1, 0, limits).astype(int)
+    region = canvas[top:bottom, left:right]
+    before = region.copy()
+    yield
+    if region.size:
+        region[:] = cv2.addWeighted(before, 1 - strength, region, strength, 0)
+
+
+def _draw_curves(canvas: NDArray[np.uint8], points: NDArray[np.float64], thickness: int) -> None:
     colours = _colours(points)
     # Far to near, so that the near side of a turned face is drawn over the far side.
     segments = sorted(_segments(), key=lambda pair: points[pair[0], 2] + points[pair[1], 2])
@@ -102,27 +129,22 @@ def _draw_face(canvas: NDArray[np.uint8], points: NDArray[np.float64], hidden: N
             _line(canvas, points[a], points[b], _OUTLINE, thickness + 2)
     for a, b in segments:
         _line(canvas, points[a], points[b], _mix(colours[a], colours[b]), thickness)
+
+
+def _draw_points(
+    canvas: NDArray[np.uint8],
+    points: NDArray[np.float64],
+    hidden: NDArray[np.bool_] | None,
+    radius: float,
+    outlined: bool,
+) -> None:
+    colours = _colours(points)
     for k in np.argsort(points[:, 2]):
-        if thickness > 1:
+        if outlined:
             _dot(canvas, points[k], radius + 1, _OUTLINE)
         _dot(canvas, points[k], radius, colours[k])
         if hidden is not None and hidden[k]:
             _dot(canvas, points[k], 0.55 * radius, _OUTLINE)
-
-
-def _draw_small_face(canvas: NDArray[np.uint8], points: NDArray[np.float64]) -> None:
-    """On a few pixels dots would cover the face: curves alone, half transparent."""
-    limits = canvas.shape[1::-1]
-    left, top = np.clip(points[:, :2].min(axis=0) - 3, 0, limits).astype(int)
-    right, bottom = np.clip(points[:, :2].max(axis=0) + 4, 0, limits).astype(int)
-    seen = canvas[top:bottom, left:right]
-    if not seen.size:
-        return
-    colours, drawn = _colours(points), seen.copy()
-    inside = points - [left, top, 0]
-    for a, b in sorted(_segments(), key=lambda pair: points[pair[0], 2] + points[pair[1], 2]):
-        _line(drawn, inside[a], inside[b], _mix(colours[a], colours[b]), 1)
-    seen[:] = cv2.addWeighted(seen, 0.4, drawn, 0.6, 0)
 
 
 def _colours(points: NDArray[np.float64]) -> list[tuple[int, int, int]]:

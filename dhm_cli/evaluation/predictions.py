@@ -7,7 +7,7 @@ import os
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
@@ -20,12 +20,14 @@ from dhm_cli.datasets.folders import readable, split_suffix, survey, walk
 from dhm_cli.errors import InputError
 from dhm_cli.geometry.landmarks import NUM_LANDMARKS
 from dhm_cli.geometry.pose import matrix_to_euler, yaw_pitch_roll_to_matrix
-from dhm_cli.inference.landmark_csv import COLUMN_GROUPS
+from dhm_cli.inference.columns import COLUMN_GROUPS
+from dhm_cli.inference.pts_folder import INDEX, read_index
 from dhm_cli.inference.results import BAD_BOX, NO_FACE, UNREADABLE
 from dhm_cli.io.images import read_bytes
 from dhm_cli.io.pts import FARTHEST, read_pts
+from dhm_cli.io.rows import read_rows
 
-_KINDS = "expected a .csv as `dhm align` writes, a .json, .npy or .npz file, or a folder of .pts files"
+_KINDS = "expected a file that `dhm align` writes, a .csv, .json, .npy or .npz file, or a folder of .pts files"
 _CSV = "expected UTF-8 CSV with a header as `dhm align` writes: path, x_0 … x_67, y_0 … y_67 and, if known, z_0 … z_67"
 _JSON = 'expected {"photo.jpg": points} or [{"path": "photo.jpg", "landmarks": points}], points being 68 lists of x, y'
 _ARRAYS = "expected points (N, 68, 2 or 3); in an .npz also `names` (N,) and, if known, `pose` (N, 3) in degrees"
@@ -40,6 +42,8 @@ _POINT_KEYS = ("landmarks", "points")
 _POSE = ("pitch", "yaw", "roll")
 # What a table of `dhm align` has beside its points, whatever else was added or left out.
 _OF_ALIGN = ("face", "status")
+# What it says of a row that is no face.
+_WITHOUT_FACE = (NO_FACE, UNREADABLE, BAD_BOX)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,12 +74,16 @@ def read_predictions(path: Path) -> Predictions:
       pitch, yaw, roll, taken for the angles of 300W-LP too, but for a table of `dhm align` with yaw before pitch:
       those are the angles as people see them (`geometry.pose.matrix_to_yaw_pitch_roll`) and are converted.
     - JSON: {name: points or list of points}, or a list of objects with path (or name, image, file), landmarks (or
-      points) and, if known, pose [pitch, yaw, roll]. No points (null, []) are no face.
+      points) and, if known, pose [pitch, yaw, roll], or the angles one by one as in CSV. No points (null, []) are no
+      face.
+    - JSON lines and Parquet: such objects, one a line or row.
     - .npy (N, 68, 2 or 3) without names.
-    - .npz: `names` (N,), one array of points (N, 68, 2 or 3) and, if known, `pose` (N, 3).
-    - a folder of .pts files at any depth; a face's name is the path below the folder.
+    - .npz: `names` (or `path`) (N,), one array of points (N, 68, 2 or 3), of several that called `landmarks`, and, if
+      known, `pose` (N, 3), or the angles one by one.
+    - a folder of .pts files at any depth; a face's name is the path below the folder, or the photo's in `faces.csv`.
 
-    A pose in JSON and arrays is pitch, yaw, roll of 300W-LP. There the points may be transposed, (2 or 3, 68).
+    `pose` is pitch, yaw, roll of 300W-LP. Points may be transposed, (2 or 3, 68), but in CSV. Rows without a face in
+    files that `dhm align` wrote are left out.
 
     Raises:
         InputError: not such a file, not 68 points, no face, or numbers that are no pixels or degrees, NaN included.
@@ -87,6 +95,8 @@ def read_predictions(path: Path) -> Predictions:
         if suffix in suffixes:
             raise InputError(f"{path}: {what}", hint)
     readers = {".csv": _read_csv, ".json": _read_json, ".npy": _read_arrays, ".npz": _read_arrays}
+    if suffix in (".jsonl", ".parquet"):
+        return _checked(path, *_read_objects(path))
     if suffix not in readers:
         raise InputError(f"{path}: not a kind of file that predictions come in", _KINDS)
     content = read_bytes(path)
@@ -167,8 +177,7 @@ def _read_csv(path: Path, content: bytes) -> _Faces:
     axes = "xyz" if any(re.fullmatch(r"z_\d+", cell) for cell in header) else "xy"
     name = next((key for key in _NAME_KEYS if key in header), "path")
     points = [f"{axis}_{k}" for axis in axes for k in range(NUM_LANDMARKS)]
-    columns = (COLUMN_GROUPS["pose_300w_lp"], _POSE)
-    pose = list(next((names for names in columns if set(names) <= set(header)), ()))
+    pose = list(_pose_names(header))
     _check_header(path, header, [name, *points, *pose])
     name_at, status_at = header.index(name), header.index("status") if "status" in header else None
     pick = itemgetter(*(header.index(cell) for cell in points + pose))
@@ -179,22 +188,34 @@ def _read_csv(path: Path, content: bytes) -> _Faces:
                 f"{path}, line {line}: {len(row)} cells under a header of {len(header)}",
                 "write the file again, it may be cut off; put names with commas in quotes",
             )
-        if status_at is None or row[status_at] not in (NO_FACE, UNREADABLE, BAD_BOX):
+        if status_at is None or row[status_at] not in _WITHOUT_FACE:
             names.append(row[name_at])
             numbers.append(_numbers(pick(row), f"{path}, line {line}"))
     table = np.array(numbers).reshape(len(numbers), len(points) + len(pose))
     landmarks = table[:, : len(points)].reshape(-1, len(axes), NUM_LANDMARKS).transpose(0, 2, 1)
     angles = table[:, len(points) :] if pose else None
-    if angles is not None and _as_people_see(header, pose):
-        _unknown_pose(path, names, angles)
-        pitch, yaw, roll = np.radians(angles).T
-        angles = np.degrees(matrix_to_euler(yaw_pitch_roll_to_matrix(np.stack([yaw, pitch, roll], axis=1))))
+    if angles is not None and _as_people_see(header):
+        angles = _as_300w_lp(path, names, angles)
     return names, np.ascontiguousarray(landmarks), angles
 
 
-def _as_people_see(header: list[str], pose: list[str]) -> bool:
+def _pose_names(columns: Collection[str]) -> tuple[str, ...]:
+    """The columns of pitch, yaw, roll among others; none where they lack one."""
+    known = (COLUMN_GROUPS["pose_300w_lp"].columns, _POSE)
+    return next((names for names in known if set(names) <= set(columns)), ())
+
+
+def _as_people_see(columns: Sequence[str]) -> bool:
     """Whether the angles are those of `dhm align` with yaw first; other tables, also its own of old, are of 300W-LP."""
-    return pose == list(_POSE) and set(_OF_ALIGN) <= set(header) and header.index("yaw") < header.index("pitch")
+    ours = _pose_names(columns) == _POSE and set(_OF_ALIGN) <= set(columns)
+    return ours and columns.index("yaw") < columns.index("pitch")
+
+
+def _as_300w_lp(path: Path, names: Sequence[str] | None, angles: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Pitch, yaw, roll (M, 3) of 300W-LP, degrees, from those as people see them."""
+    _unknown_pose(path, names, angles)
+    pitch, yaw, roll = np.radians(angles).T
+    return np.degrees(matrix_to_euler(yaw_pitch_roll_to_matrix(np.stack([yaw, pitch, roll], axis=1))))
 
 
 def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
@@ -237,7 +258,26 @@ def _read_json(path: Path, content: bytes) -> _Faces:
         raise InputError(f"{path}: not a readable JSON file: {error}", _JSON) from error
     if not isinstance(data, dict | list):
         raise InputError(f"{path}: neither an object nor a list", _JSON)
-    faces = list(_json_object(path, data) if isinstance(data, dict) else _json_list(path, data))
+    if isinstance(data, list):
+        return _faces_of(path, data)
+    return _stacked(path, list(_json_object(path, data)))
+
+
+def _read_objects(path: Path) -> _Faces:
+    wanted = (*_NAME_KEYS, *_POINT_KEYS, *_OF_ALIGN, "pose", *_POSE, *COLUMN_GROUPS["pose_300w_lp"].columns)
+    return _faces_of(path, [row.cells for row in read_rows(path, (), wanted, "--predictions")])
+
+
+def _faces_of(path: Path, objects: list[Any]) -> _Faces:
+    """Faces from objects, each of a photo or a face."""
+    objects = [entry for entry in objects if not (isinstance(entry, dict) and entry.get("status") in _WITHOUT_FACE)]
+    names, landmarks, pose = _stacked(path, list(_json_list(path, objects)))
+    if objects and all(_as_people_see(list(entry)) and "pose" not in entry for entry in objects):
+        pose = None if pose is None else _as_300w_lp(path, names, pose)
+    return names, landmarks, pose
+
+
+def _stacked(path: Path, faces: list["_JsonFace"]) -> _Faces:
     three = [points.shape[-1] for _, points, _ in faces]
     if len(set(three)) > 1:
         odd = next(name for (name, points, _), first in zip(faces, three, strict=True) if first != three[0])
@@ -284,7 +324,8 @@ def _json_list(path: Path, data: list[Any]) -> Iterator[_JsonFace]:
             continue
         where = f"{path}: {name!r}"
         points = _as_68(_json_numbers(entry[key], where), where, _JSON)
-        pose = _NO_POSE if entry.get("pose") is None else _json_numbers(entry["pose"], where)
+        angles = entry.get("pose") or [entry[name] for name in _pose_names(entry)]
+        pose = _json_numbers(angles, where) if angles else _NO_POSE
         if points.ndim != 2 or pose.shape != (3,):
             found = f"points {points.shape} and a pose {pose.shape}"
             raise InputError(f"{where}: {found}, not (68, 2 or 3) and (3,)", _JSON)
@@ -309,15 +350,24 @@ def _read_arrays(path: Path, content: bytes) -> _Faces:
         raise InputError(f"{path}: damaged, or holds other things than numbers and text", _ARRAYS) from error
     if not packed:
         return None, _points_array(path, data), None
-    names = arrays.pop("names", None)
+    if "names" not in arrays and "path" in arrays:
+        arrays = {"names": arrays.pop("path"), **arrays}
+    names, status = arrays.pop("names", None), arrays.get("status")
+    if status is not None and names is not None and status.shape == names.shape and set(_OF_ALIGN) <= set(arrays):
+        arrays = {key: array[~np.isin(status, _WITHOUT_FACE)] for key, array in {"names": names, **arrays}.items()}
+        names = arrays.pop("names")
     pose = arrays.pop("pose", None)
+    angles = [arrays[name] for name in _pose_names(arrays)]
     points = _points_array(path, _only_points(path, arrays))
     if names is None or names.shape != (len(points),) or names.dtype.kind not in "US":
         found = "no `names`" if names is None else f"`names` {names.dtype} {names.shape}"
         raise InputError(f"{path}: {found} for {len(points)} faces", _ARRAYS)
+    texts = [name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else str(name) for name in names]
+    if pose is None and angles and all(array.shape == names.shape and array.dtype.kind in "fiu" for array in angles):
+        pose = np.stack(angles, axis=1).astype(np.float64)
+        pose = _as_300w_lp(path, texts, pose) if _as_people_see(list(arrays)) else pose
     if pose is not None and (pose.shape != (len(points), 3) or pose.dtype.kind not in "fiu"):
         raise InputError(f"{path}: `pose` {pose.dtype} {pose.shape} for {len(points)} faces", _ARRAYS)
-    texts = [name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else str(name) for name in names]
     return texts, points, None if pose is None else pose.astype(np.float64)
 
 
@@ -331,6 +381,8 @@ def _only_points(path: Path, arrays: dict[str, NDArray[Any]]) -> NDArray[Any]:
     """The array of points: the one of that shape, else, so that it can be named, the one of other points."""
     shaped = {k: a for k, a in arrays.items() if a.ndim == 3 and {2, 3} & set(a.shape[1:])}
     fitting = {k: a for k, a in shaped.items() if NUM_LANDMARKS in a.shape[1:]} or shaped
+    if len(fitting) > 1 and "landmarks" in fitting:
+        return fitting["landmarks"]
     if len(fitting) != 1:
         found = ", ".join(f"{k} {a.shape}" for k, a in arrays.items()) or "nothing"
         raise InputError(f"{path}: {len(fitting)} arrays of points, found {found}", _ARRAYS)
@@ -341,6 +393,11 @@ def _only_points(path: Path, arrays: dict[str, NDArray[Any]]) -> NDArray[Any]:
 
 
 def _read_pts_folder(folder: Path) -> _Faces:
+    if (folder / INDEX).is_file():
+        rows = [row for row in read_index(folder) if row["file"]]
+        names, files = [row["path"] for row in rows], [folder / row["file"] for row in rows]
+        points = [read_pts(path, merl_signs=False)[0] for path in files]
+        return names, np.array(points, dtype=np.float64), None
     files = [parent / name for parent, names in walk(folder) for name in names if split_suffix(name)[1] == ".pts"]
     if not files:
         raise InputError(f"{folder}: a folder without .pts files, found {survey(folder)}", _KINDS)

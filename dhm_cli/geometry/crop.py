@@ -22,6 +22,8 @@ Square = tuple[NDArray[np.float64], float]
 TurnedSquare = tuple[NDArray[np.float64], float, float]
 # cv2.warpAffine counts source pixels in 16 bits.
 _LONGEST_SOURCE = 32_766
+# Side of the crop that `smooth_crop` averages down, pixels.
+_LARGEST_SAMPLED = 2048
 
 
 def landmark_crop_square(points: NDArray[np.floating], margin: float = CROP_MARGIN) -> Square:
@@ -192,6 +194,29 @@ def extract_crop(
     if factor >= 2 or max(image.shape[:2]) > _LONGEST_SOURCE:
         image, matrix = _reduce(image, matrix, size, max(factor, 1))
     return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=border)
+
+
+def smooth_crop(image: NDArray[np.uint8], matrix: NDArray[np.floating], size: int) -> NDArray[np.uint8]:
+    """Cut a crop for people, or for other networks: as `extract_crop`, but free of aliasing at any scale.
+
+    Where the photo shrinks, a crop that is larger by a whole factor is averaged down, so that every pixel of the photo
+    counts. What lies outside the photo is black.
+
+    Args:
+        image: (H, W, 3) uint8.
+        matrix: (2, 3), photo to crop pixels.
+        size: side of the crop, pixels.
+
+    Returns:
+        (size, size, 3) uint8.
+    """
+    shrink = 1 / _scale(matrix)
+    if shrink <= 1:
+        return extract_crop(image, matrix, size)
+    factor = max(2, min(math.ceil(shrink), _LARGEST_SAMPLED // size))
+    larger = factor * np.asarray(matrix, np.float64)
+    larger[:, 2] += (factor - 1) / 2
+    return cv2.resize(extract_crop(image, larger, factor * size), (size, size), interpolation=cv2.INTER_AREA)
 
 
 def _reduce(

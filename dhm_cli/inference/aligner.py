@@ -3,10 +3,11 @@
 import math
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from itertools import islice
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,18 +23,22 @@ from dhm_cli.geometry.pose import (
     matrix_to_yaw_pitch_roll,
 )
 from dhm_cli.inference.boxes import Box
+from dhm_cli.inference.columns import DEFAULT_COLUMNS, Layout
 from dhm_cli.inference.detection import load_detector
 from dhm_cli.inference.engines import load_engine
 from dhm_cli.inference.face_box import KEEN_SCORE, MIN_SCORE, Detector, crop_square_from_box
 from dhm_cli.inference.passes import BELIEVED, find_landmarks
 from dhm_cli.inference.turned_photo import detect_turned
 from dhm_cli.inference.weights import SCOUT
+from dhm_cli.io.images import read_image
 
 # A given box with a longer side, in units of the photo's longer side, cannot be meant.
 _LARGEST_BOX = 10
 # A face that is tilted by more than this calls for a look at the photo turned with it, in such steps, radians; and most
 # looks at a photo.
 _TILTED, _STEP, _MOST_LOOKS = math.radians(25), math.radians(30), 6
+# A photo as users have it: (H, W, 3) uint8, or the path of a file.
+Image = NDArray[np.uint8] | str | os.PathLike[str]
 _BOX_HINT = "boxes are left,top,width,height in 0-based pixels of the upright photo"
 
 
@@ -62,6 +67,32 @@ class Pose300WLP(NamedTuple):
     roll: float
 
 
+class SavedCrop(NamedTuple):
+    """An aligned crop of a face in a file (`crops.save_crops`).
+
+    Attributes:
+        path: the file.
+        matrix: (2, 3), photo pixels to crop pixels.
+        landmarks: (68, 3), crop pixels.
+    """
+
+    path: str
+    matrix: NDArray[np.float64]
+    landmarks: NDArray[np.float64]
+
+
+class Tile(NamedTuple):
+    """A small picture of a face for a gallery (`tiles.with_tiles`).
+
+    Attributes:
+        webp: content of a WebP file, a square.
+        landmarks: (68, 3), in shares of its side from its upper left corner.
+    """
+
+    webp: bytes
+    landmarks: NDArray[np.float64]
+
+
 @dataclass(frozen=True, eq=False)
 class Face:
     """A face in a photo; 0-based photo pixels, x right, y down.
@@ -79,6 +110,8 @@ class Face:
             far 95 %.
         visibility: (68, 3), probabilities that a landmark is visible, occluded by something, or hidden by the head
             itself, in this order.
+        crop: where `dhm align` saved an aligned crop of it, else None.
+        tile: a small picture of it, where one is made for a gallery, else None.
 
     Example:
         >>> from dhm_cli import Aligner, read_image
@@ -97,6 +130,8 @@ class Face:
     confidence: float = float("nan")
     sigma: NDArray[np.floating] | None = None
     visibility: NDArray[np.floating] | None = None
+    crop: SavedCrop | None = None
+    tile: Tile | None = None
 
     @property
     def visible(self) -> NDArray[np.floating] | None:
@@ -119,6 +154,20 @@ class Face:
         """Pitch, yaw and roll in degrees as the files of 300W-LP have them: R = R_x(pitch) R_y(yaw) R_z(roll)."""
         pitch, yaw, roll = np.degrees(matrix_to_euler(self.rotation)).tolist()
         return Pose300WLP(pitch, yaw, roll)
+
+    def to_dict(self, columns: Sequence[str] = DEFAULT_COLUMNS) -> dict[str, Any]:
+        """The face as plain numbers and lists, ready for JSON, under the names that `dhm align --out faces.jsonl` has.
+
+        Args:
+            columns: names of `columns.COLUMN_GROUPS`.
+
+        Returns:
+            Numbers as they are, not rounded as in files; None where they are not known.
+
+        Raises:
+            InputError: a name is not known, or given twice.
+        """
+        return {name: value for group in Layout(columns).groups for name, value in group.record(self, False).items()}
 
 
 class Aligner:
@@ -188,14 +237,15 @@ class Aligner:
         """To another process it goes as its settings, and is loaded again there."""
         return Aligner, self._settings
 
-    def align(self, image: NDArray[np.uint8], boxes: Sequence[Sequence[float]] | None = None) -> list[Face]:
+    def align(self, image: Image, boxes: Sequence[Sequence[float]] | None = None, *, bgr: bool = False) -> list[Face]:
         """Find the landmarks of every face in a photo.
 
         Args:
-            image: (H, W, 3) uint8 RGB.
+            image: (H, W, 3) uint8 RGB, or the path of a photo.
             boxes: face boxes to use instead of detection, each (left, top, width, height) in photo pixels. A box is
                 what the min/max box of the true landmarks would be: it is squared on its longer side and enlarged by
                 sqrt(2).
+            bgr: the array's channels are blue, green, red, as OpenCV reads them.
 
         Returns:
             The faces, those of the given boxes in their order, else the largest first and doubtful ones last; empty
@@ -204,8 +254,8 @@ class Aligner:
             found then those faces are taken that the network believes.
 
         Raises:
-            InputError: wrong shape or type of the image; a box that is empty, lies outside the photo or is more than
-                ten times as large.
+            InputError: wrong shape or type of the image, or a file that cannot be read; a box that is empty, lies
+                outside the photo or is more than ten times as large.
             DhmError: the network answered something that is no number.
 
         Example:
@@ -218,20 +268,56 @@ class Aligner:
             >>> face.box, face.score
             ((100.0, 50.0, 80.0, 120.0), nan)
         """
-        image = _checked_image(image)
+        pixels = pixels_of(image, bgr)
         if boxes is None:
-            found = self.detector.detect(image)
-            squares: list[Square | TurnedSquare] = [crop_square_from_box(face) for face in found]
-            given = [((face.left, face.top, face.width, face.height), face.score) for face in found]
-        else:
-            if isinstance(boxes, str) or not hasattr(boxes, "__iter__"):
-                raise InputError(f"expected a list of boxes, found {boxes!r}", hint=_BOX_HINT)
-            checked = [_checked_box(box, image) for box in boxes]
-            squares = [_square_from_given_box(box) for box in checked]
-            given = [(box, float("nan")) for box in checked]
-        faces = self._faces(image, given, squares, (1 if boxes is None else 0) if self.refine is None else self.refine)
-        if boxes is not None:
-            return faces
+            return self._align_all([pixels])[0]
+        if isinstance(boxes, str) or not hasattr(boxes, "__iter__"):
+            raise InputError(f"expected a list of boxes, found {boxes!r}", hint=_BOX_HINT)
+        checked = [_checked_box(box, pixels) for box in boxes]
+        squares = [_square_from_given_box(box) for box in checked]
+        given = [(box, float("nan")) for box in checked]
+        return self._faces([pixels] * len(given), given, squares, self.refine or 0)
+
+    def align_many(self, images: Iterable[Image], batch_size: int = 32, *, bgr: bool = False) -> Iterator[list[Face]]:
+        """Find the landmarks of every face in many photos: the network sees the faces of a batch at once.
+
+        Args:
+            images: each as `align` takes it; a generator will do, since only one batch is held.
+            batch_size: photos in a batch.
+            bgr: as for `align`.
+
+        Yields:
+            The faces of each photo, in the photos' order, as `align` gives them.
+
+        Raises:
+            InputError: as `align`, at the batch of the photo in question.
+            DhmError: the network answered something that is no number.
+
+        Example:
+            >>> from dhm_cli import Aligner
+            >>> photos = ["sample_data/photos/astronaut.png", "sample_data/photos/astronaut_turned_left_25.jpg"]
+            >>> [len(faces) for faces in Aligner("cpu").align_many(photos)]
+            [1, 1]
+        """
+        check_number("batch_size", batch_size, int, least=1)
+        source = iter(images)
+        while batch := [pixels_of(image, bgr) for image in islice(source, batch_size)]:
+            yield from self._align_all(batch)
+
+    def _align_all(self, photos: Sequence[NDArray[np.uint8]]) -> list[list[Face]]:
+        """The faces of each photo, the largest first and doubtful ones last."""
+        boxes = [(k, box) for k, photo in enumerate(photos) for box in self.detector.detect(photo)]
+        given = [((box.left, box.top, box.width, box.height), box.score) for _, box in boxes]
+        squares = [crop_square_from_box(box) for _, box in boxes]
+        refine = 1 if self.refine is None else self.refine
+        found: list[list[Face]] = [[] for _ in photos]
+        faces = self._faces([photos[k] for k, _ in boxes], given, squares, refine)
+        for (k, _), face in zip(boxes, faces, strict=True):
+            found[k].append(face)
+        return [self._looked_again(photo, its_faces) for photo, its_faces in zip(photos, found, strict=True)]
+
+    def _looked_again(self, image: NDArray[np.uint8], faces: list[Face]) -> list[Face]:
+        """The faces of a photo after looks at it in other turns, where they call for such, doubtful ones last."""
         looked: list[float] = []
         while self.engine.doubts and len(looked) < _MOST_LOOKS:
             rolls = [roll for roll in self._rolls(faces) if roll not in looked][: _MOST_LOOKS - len(looked)]
@@ -243,15 +329,15 @@ class Aligner:
 
     def _faces(
         self,
-        image: NDArray[np.uint8],
+        photos: Sequence[NDArray[np.uint8]],
         given: Sequence[tuple[Box, float]],
         squares: Sequence[Square | TurnedSquare],
         refine: int,
     ) -> list[Face]:
-        """The faces of some boxes, each with its score, in squares of a photo."""
+        """The faces of some boxes, each with its photo, its score and its square."""
         if not squares:
             return []
-        found = find_landmarks(self.scout, self.engine, [image] * len(squares), squares, refine)
+        found = find_landmarks(self.scout, self.engine, photos, squares, refine)
         landmarks = found.landmarks
         landmarks[..., 2] -= landmarks[..., 2].mean(axis=1, keepdims=True)
         rotations = estimate_rotation(landmarks, self.engine.mean_shape)
@@ -282,7 +368,8 @@ class Aligner:
         """Known faces, and those that the network believes in a photo that is turned, the largest first."""
         found = list(detect_turned(self._keen_detector, image, rolls))
         given = [((box.left, box.top, box.width, box.height), box.score) for box, _ in found]
-        faces = self._faces(image, given, [square for _, square in found], max(1, self.refine or 1))
+        squares = [square for _, square in found]
+        faces = self._faces([image] * len(given), given, squares, max(1, self.refine or 1))
         faces = [face for face in (*faces, *known) if not face.doubtful]
         doubted = [face for face in known if face.doubtful]
         best = [*sorted(faces, key=lambda face: -face.confidence), *doubted]
@@ -308,13 +395,16 @@ def check_number(name: str, value: object, kind: type[int] | type[float], least:
         raise InputError(f"{name}: expected {least} or more, found {value}")
 
 
-def _checked_image(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def pixels_of(image: Image, bgr: bool) -> NDArray[np.uint8]:
+    """A photo (H, W, 3) uint8 RGB, from that, from BGR, or from its path."""
+    if isinstance(image, str | os.PathLike):
+        return read_image(image)
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
         found = image.dtype if isinstance(image, np.ndarray) else type(image).__name__
         raise InputError(f"expected an image of type uint8, found {found}", hint="values are 0 to 255, RGB")
     if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
         raise InputError(f"expected an image of shape (H, W, 3), found {image.shape}", hint="read_image gives RGB")
-    return np.ascontiguousarray(image)
+    return np.ascontiguousarray(image[..., ::-1] if bgr else image)
 
 
 def _checked_box(box: Sequence[float], image: NDArray[np.uint8]) -> Box:

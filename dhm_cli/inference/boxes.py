@@ -1,14 +1,15 @@
-"""Face boxes given by the user: a CSV file with the columns path, left, top, width, height, one row per box."""
+"""Face boxes given by the user: a table with the columns path, left, top, width, height, one row per box."""
 
-import csv
 import math
 import os
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from dhm_cli.errors import InputError
 from dhm_cli.inference.results import BAD_BOX, NO_FACE, UNREADABLE
+from dhm_cli.io.rows import read_rows
 
 BOX_COLUMNS = ("left", "top", "width", "height")
 
@@ -20,55 +21,49 @@ _FIX = "correct the line, or delete it"
 def read_boxes(path: str | os.PathLike[str]) -> dict[str, list[Box]]:
     """Read a boxes file.
 
-    A table written by `dhm align` will do: rows of status no_face, unreadable or bad_box are skipped, and so are rows
+    A file written by `dhm align` will do: rows of status no_face, unreadable or bad_box are skipped, and so are rows
     whose four numbers are empty.
 
     Args:
-        path: UTF-8 CSV with a header that names path, left, top, width, height in any order; other columns are ignored.
+        path: a table of any kind that `io.rows` reads, with the columns path, left, top, width, height in any order;
+            others are ignored.
 
     Returns:
         For each path as written in the file, in file order, its boxes (left, top, width, height), 0-based photo pixels.
 
     Raises:
-        InputError: the file cannot be read, lacks a column, or a line is malformed; names the line.
+        InputError: the file cannot be read, lacks a column, or a row is malformed; names the row.
     """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder", "pass a table that dhm align has written; .pts files have no boxes")
     boxes: defaultdict[str, list[Box]] = defaultdict(list)
-    try:
-        with Path(path).open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            reader = csv.DictReader(file)
-            missing = [name for name in ("path", *BOX_COLUMNS) if name not in (reader.fieldnames or ())]
-            if missing:
-                raise InputError(
-                    f"{path}: the header lacks {', '.join(missing)}", hint="it must name path,left,top,width,height"
-                )
-            for row in reader:
-                where = f"{path}, line {reader.line_num}"
-                if _has_no_box(row):
-                    continue
-                boxes[_photo(row, where)].append(_box(row, where))
-    except OSError as error:
-        hint = "check the name given to --boxes and the permissions"
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}", hint=hint) from error
-    except csv.Error as error:
-        raise InputError(f"{path}: not a CSV file: {error}", hint="save it as UTF-8 CSV") from error
+    for where, cells in read_rows(path, ("path", *BOX_COLUMNS), ("status",), "--boxes"):
+        if not _has_no_box(cells, where):
+            boxes[_photo(cells, where)].append(_box(cells, where))
     return dict(boxes)
 
 
-def _has_no_box(row: dict[str, str]) -> bool:
-    return row.get("status") in (NO_FACE, UNREADABLE, BAD_BOX) or all(row[name] == "" for name in BOX_COLUMNS)
+def _has_no_box(cells: dict[str, Any], where: str) -> bool:
+    if cells.get("status") in (NO_FACE, UNREADABLE, BAD_BOX):
+        return True
+    if not set(BOX_COLUMNS) & set(cells):
+        raise InputError(f"{where}: expected four numbers {','.join(BOX_COLUMNS)}, found none", hint=_FIX)
+    # Text has empty cells, JSON and Parquet have null, arrays have NaN.
+    return all(cells.get(name, 0) in ("", None) or cells[name] != cells[name] for name in BOX_COLUMNS)
 
 
-def _photo(row: dict[str, str], where: str) -> str:
-    if not row["path"]:
+def _photo(cells: dict[str, Any], where: str) -> str:
+    if not cells.get("path"):
         raise InputError(f"{where}: the path is empty", hint="name the photo, or delete the line")
-    return row["path"]
+    return str(cells["path"])
 
 
-def _box(row: dict[str, str], where: str) -> Box:
+def _box(cells: dict[str, Any], where: str) -> Box:
     try:
-        left, top, width, height = (float(row[name]) for name in BOX_COLUMNS)
-    except (TypeError, ValueError) as error:
-        found = ",".join(str(row[name]) for name in BOX_COLUMNS)
+        left, top, width, height = (float(cells[name]) for name in BOX_COLUMNS)
+    except (KeyError, TypeError, ValueError) as error:
+        found = ",".join(str(cells.get(name)) for name in BOX_COLUMNS)
         raise InputError(f"{where}: expected four numbers left,top,width,height, found {found}", hint=_FIX) from error
     if not all(map(math.isfinite, (left, top, width, height))) or width <= 0 or height <= 0:
         raise InputError(f"{where}: expected a width and a height above 0, found {width:g} x {height:g}", hint=_FIX)

@@ -1,5 +1,6 @@
 """What became of each photo of a run of `dhm align`."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,8 @@ class PhotoResult:
         problems: why it is unreadable, or what is wrong with each of its useless boxes.
         overlay_problem: why it has no overlay, where one was asked for and only that went wrong.
         doubtful: how many of its faces are doubtful.
+        left_out: how many of its faces each filter left out, by its option.
+        crop_problem: why some of its faces have no crop, where crops were asked for and only that went wrong.
     """
 
     path: str
@@ -30,6 +33,8 @@ class PhotoResult:
     problems: tuple[str, ...] = ()
     overlay_problem: str = ""
     doubtful: int = 0
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    crop_problem: str = ""
 
     @property
     def reason(self) -> str:
@@ -66,6 +71,11 @@ class AlignmentReport:
     def doubtful(self) -> int:
         """Number of doubtful faces among them."""
         return sum(result.doubtful for result in self.results)
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """How many faces each filter left out, by its option; without those of an interrupted run."""
+        return sum((Counter(result.left_out) for result in self.results), Counter())
 
     def with_status(self, status: str) -> list[PhotoResult]:
         """The photos of that status."""

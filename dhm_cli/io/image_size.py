@@ -7,6 +7,8 @@ filters, whatever thread asks, and makes room for a whole WebP first.
 import re
 import struct
 
+from dhm_cli.io.av1_size import av1_sizes
+
 # Kinds, with the bytes that files of theirs begin with; the patterns see the first 32 bytes.
 _KINDS = {
     "JPEG": rb"\xff\xd8\xff",
@@ -15,7 +17,8 @@ _KINDS = {
     "BMP": rb"BM",
     "TIFF": rb"II\*\0|MM\0\*",
     "GIF": rb"GIF8[79]a",
-    "AVIF": rb"....ftypavi[fs]",
+    "AVIF": rb"....ftyp(?:avi[fs]|m(?:if|sf)1.{4,12}avi[fs])",
+    "HEIC": rb"....ftyp(?:hei[cxms]|hev[cx]|m(?:if|sf)1)",
     "JPEG 2000": rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51",
     "PNM": rb"P[1-6]\s",
 }
@@ -110,12 +113,16 @@ def _gif(data: bytes) -> tuple[int, int]:
     return width, height
 
 
-def _avif(data: bytes) -> tuple[int, int]:
+def _heif(data: bytes) -> tuple[int, int]:
     sizes = [struct.unpack_from(">II", data, box.end() + 4) for box in re.finditer(b"ispe", data)]
     if not sizes:
         raise ValueError("no width and height")
     width, height = max(sizes, key=lambda size: size[0] * size[1])
     return width, height
+
+
+def _avif(data: bytes) -> tuple[int, int]:
+    return max((_heif(data), *av1_sizes(data)), key=lambda size: size[0] * size[1])
 
 
 def _jpeg_2000(data: bytes) -> tuple[int, int]:
@@ -139,6 +146,7 @@ _READERS = {
     "TIFF": _tiff,
     "GIF": _gif,
     "AVIF": _avif,
+    "HEIC": _heif,
     "JPEG 2000": _jpeg_2000,
     "PNM": _pnm,
 }

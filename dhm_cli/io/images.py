@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dhm_cli.errors import InputError
+from dhm_cli.io.heic import decode_heic
 from dhm_cli.io.image_size import declared_size, image_kind
 
 # A larger photo is refused unless the caller allows it: each worker holds it several times, at 3 bytes a pixel. The
@@ -17,7 +18,7 @@ MOST_PIXELS = 120_000_000
 # Of the file itself, for each pixel allowed: TIFFs of 8 bits with an alpha channel just pass.
 _MOST_BYTES_A_PIXEL = 4
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".gif")
 
 _JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8", 0xDA, b"\xff\xd9"
 # High enough that a network cannot tell the copy from the original, a tenth of the bytes of a PNG.
@@ -32,7 +33,8 @@ def read_image(path: str | os.PathLike[str], most_pixels: int = MOST_PIXELS) -> 
     """Read a photo as upright RGB.
 
     The EXIF orientation is obeyed, so pixel (0, 0) is the top left corner as a viewer shows it. Grey and palette images
-    become RGB, 16 bits become 8, and an alpha channel is dropped: transparent pixels keep the colour that is stored.
+    become RGB, 16 bits become 8, and an alpha channel is dropped: transparent pixels keep the colour that is stored. Of
+    several images in a file, such as an animation, the first is read. HEIC needs the extra [heic].
 
     Args:
         path: file name; any characters, any extension (the content decides).
@@ -109,6 +111,8 @@ def decode_image(
     if width * height > most_pixels:
         found = f"{width:,} x {height:,} pixels, more than {most_pixels / 1e6:g} megapixels"
         raise InputError(f"{path}: {found}", hint=_SMALLER)
+    if kind == "HEIC":
+        return decode_heic(data, path)
     try:
         flags = cv2.IMREAD_COLOR_RGB | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION)
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)

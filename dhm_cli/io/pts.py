@@ -1,5 +1,6 @@
 """Landmark annotations in .pts files, of ibug and of MERL-RAV."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,19 @@ def read_pts(path: Path, merl_signs: bool = True) -> tuple[NDArray[np.float32], 
     points = np.where(visibility[:, None] == OCCLUDED, -raw, raw) - 1
     points[visibility == NO_LABEL] = np.nan
     return points.astype(np.float32), visibility
+
+
+def pts_text(points: Sequence[Sequence[float]]) -> str:
+    """The content of a .pts file of ibug.
+
+    Args:
+        points: 68 of x, y and maybe more, 0-based pixels.
+
+    Returns:
+        Text with x and y, 1-based pixels with three decimals.
+    """
+    lines = "".join(f"{x + 1:.3f} {y + 1:.3f}\n" for x, y, *_ in points)
+    return f"version: 1\nn_points: {len(points)}\n{{\n{lines}}}\n"
 
 
 def has_merl_signs(path: Path) -> bool:

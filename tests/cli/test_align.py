@@ -122,6 +122,16 @@ def test_a_photo_without_an_overlay_is_named(here: Path, dummy_network: Path) ->
     assert "warning: 1 photo without an overlay:\n  photos/wide.png: a JPEG cannot hold 66000 x 8" in result.stderr
 
 
+def test_pictures_of_many_kinds(here: Path, dummy_network: Path) -> None:
+    pictures = ("--overlay", "drawn", "--draw", "axes, box", "--crops", "crops", "--crop-style", "arcface")
+    result = dhm("align", "photos", "--device", "cpu", "--model", dummy_network, *pictures, "--gallery", "faces.html")
+    assert result.exit_code == 0, result.output
+    assert "landmarks.csv, faces.html: 1 photo, 1 face" in result.stdout
+    assert Path("drawn/astronaut.jpg").is_file()
+    assert Path("crops/astronaut_0.jpg").is_file()
+    assert "dhm gallery" in Path("faces.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message", "hint"),
     [
@@ -132,8 +142,13 @@ def test_a_photo_without_an_overlay_is_named(here: Path, dummy_network: Path) ->
             "error: absent.csv: cannot be read",
             "hint: check the name given to --boxes",
         ),
-        (["photos", "--out", "photos"], "error: photos: no such kind of output", "hint: name a file"),
+        (["photos", "--out", "photos"], "error: photos: no such kind of output", "hint: for a folder of .pts"),
         (["photos", "--overlay", "photos"], "lies in the folder for overlays", "hint: "),
+        (["photos", "--gallery", "faces.txt"], "a page has a name that ends in .html", "hint: such as faces.html"),
+        (["photos", "--draw", "box"], "--draw: does nothing without --overlay", "hint: pass --overlay and a folder"),
+        (["photos", "--crop-style", "ffhq"], "--crop-style: does nothing without --crops", "hint: pass --crops"),
+        (["photos", "--overlay", "o", "--draw", "points,nose"], "--draw 'nose': not known", "hint: known are points"),
+        (["photos", "--crops", "c", "--crop-size", "5"], "from 16 to 4096, found 5", ""),
         (["photos", "--min-score", "7"], "error: --min-score: expected a score", "hint: the default is 0.6"),
         (["a" * 300], "cannot be read: File name too long", "hint: check the name"),
     ],
@@ -285,3 +300,25 @@ def test_angles_of_300w_lp_by_option_and_never_in_one_table_with_others(here: Pa
     assert "other columns" in said
     assert "--columns and --angles" in said
     assert partial.exists()
+
+
+def test_several_outputs_of_photos_named_on_standard_input(here: Path, dummy_network: Path) -> None:
+    options = ["--device", "cpu", "--model", str(dummy_network), "--columns", "box,landmarks"]
+    arguments = ["align", "-", "--out", "a.csv", "--out", "b.json", "--out", "points/", *options]
+    result = CliRunner().invoke(app, arguments, input="photos/astronaut.png\nphotos/gone.png\n")
+    assert result.exit_code == 1
+    assert "photos/gone.png: cannot be read" in result.stderr
+    assert "a.csv, b.json, points/: 2 photos, 1 face" in result.stdout
+    assert sorted(path.name for path in here.iterdir()) == ["a.csv", "b.json", "photos", "points"]
+    lines = dhm("align", "photos/*.png", "--out", "-", "--format", "jsonl", *options)
+    assert lines.stdout.startswith('{"path": "photos/astronaut.png", "face": 0, "status": "ok", "left": ')
+    assert "--format jsonl: is for --out -" in dhm("align", "photos", "--format", "jsonl", *options).stderr
+
+
+def test_what_the_filters_left_out_is_told(here: Path, dummy_network: Path) -> None:
+    Path("list.csv").write_text("photo\nphotos/astronaut.png\n")
+    options = ["--device", "cpu", "--model", str(dummy_network), "--path-column", "photo"]
+    result = dhm("align", "--from", "list.csv", "--min-size", "500", *options)
+    assert result.exit_code == 0, result.output
+    assert "left out: 1 face (1 by --min-size)" in result.stderr
+    assert "1 photo, 0 faces, 1 without a face" in result.stdout

@@ -177,17 +177,6 @@ def test_a_comparison_sheet_has_a_legend() -> None:
     assert (sheet[:legend, -20:] == sheet[0, 0]).all(), "the text is not cut"
 
 
-def test_faces_are_numbered_where_there_are_several() -> None:
-    canvas = np.full((400, 600, 3), 60, np.uint8)
-    shape = np.random.default_rng(0).uniform(0, 100, (68, 3))
-    faces = [shape + np.array([60, 150, 0]), shape + np.array([350, 150, 0])]
-    plain, numbered = (draw_landmarks(canvas, faces, numbered=on) for on in (False, True))
-    changed = np.argwhere((plain != numbered).any(axis=2))
-    assert len(changed) > 50
-    assert (changed[:, 0] < 160).all()  # above the faces
-    np.testing.assert_array_equal(draw_landmarks(canvas, faces[:1]), draw_landmarks(canvas, faces[:1], numbered=True))
-
-
 @pytest.mark.parametrize("place", [(100, 100), (-8, -8), (285, 195), (5000, 5000)])
 def test_small_faces_are_drawn_finely_and_only_where_they_are(place: tuple[int, int]) -> None:
     canvas = np.full((200, 300, 3), 60, np.uint8)

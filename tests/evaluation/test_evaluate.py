@@ -23,8 +23,8 @@ from dhm_cli.geometry.crop import crop_matrix, extract_crop
 from dhm_cli.geometry.landmarks import face_size
 from dhm_cli.inference.aligner import Face
 from dhm_cli.inference.engines import Engine, OnnxEngine
-from dhm_cli.inference.landmark_csv import LandmarkTable
 from dhm_cli.inference.results import OK, PhotoResult
+from dhm_cli.inference.writers import open_writer
 from dhm_cli.metrics.landmark_error import normalised_mean_error
 from dhm_cli.models.checkpoint import save_checkpoint
 from dhm_cli.morphable.face_model import FaceModel
@@ -156,7 +156,7 @@ def test_the_truth_as_predictions_of_every_kind(store: Path, landmarks: NDArray[
     for name, points in zip(NAMES, landmarks[..., :2] + 1.0, strict=True):
         text = "\n".join(f"{x} {y}" for x, y in points)
         (tmp_path / "d" / name).with_suffix(".pts").write_text(f"version: 1\nn_points: 68\n{{\n{text}\n}}\n")
-    table = LandmarkTable(tmp_path / "e.csv")
+    table = open_writer(tmp_path / "e.csv")
     for name, points in zip(NAMES, landmarks, strict=True):
         table.write(PhotoResult(f"photos/{name}", OK, 1), [Face(points, (0, 0, 1, 1), 0.9, np.eye(3))])
     table.finish()

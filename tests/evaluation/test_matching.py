@@ -11,8 +11,8 @@ from dhm_cli.evaluation.matching import Match, match_predictions
 from dhm_cli.evaluation.predictions import Predictions, read_predictions
 from dhm_cli.geometry.landmarks import bounding_box
 from dhm_cli.inference.aligner import Face
-from dhm_cli.inference.landmark_csv import LandmarkTable
 from dhm_cli.inference.results import OK, PhotoResult
+from dhm_cli.inference.writers import open_writer
 
 FILE = Path("method.csv")
 SHAPE = np.stack([np.arange(68.0) % 17, np.arange(68.0) % 11], axis=-1)
@@ -204,7 +204,7 @@ def test_data_without_faces() -> None:
 def test_from_a_file_of_align(tmp_path: Path) -> None:
     path = tmp_path / "landmarks.csv"
     faces = np.concatenate([faces_at([10, 50]), np.zeros((2, 68, 1))], axis=-1)
-    table = LandmarkTable(path)
+    table = open_writer(path)
     table.write(PhotoResult("photos/AFW/caf\udce9.jpg", OK, 2), [Face(f, (1, 2, 3, 4), 1.0, np.eye(3)) for f in faces])
     table.finish()
     # A store holds such bytes as escapes.

@@ -16,8 +16,9 @@ from dhm_cli.errors import InputError
 from dhm_cli.evaluation.predictions import read_predictions
 from dhm_cli.geometry.pose import Angles, euler_to_matrix
 from dhm_cli.inference.aligner import Face
-from dhm_cli.inference.landmark_csv import DEFAULT_COLUMNS, LandmarkTable, with_angles
+from dhm_cli.inference.columns import DEFAULT_COLUMNS, Layout, with_angles
 from dhm_cli.inference.results import BAD_BOX, NO_FACE, OK, UNREADABLE, PhotoResult
+from dhm_cli.inference.writers import open_writer
 
 # Point k of face f is (10 f + k, 200 - k / 4, k / 2 - 20): exact in every format.
 K = np.arange(68)
@@ -75,7 +76,7 @@ POSES = np.array([[-1.5, 20.25, 0.0], [73.0, -77.0, -68.0], [1.0, 2.0, 3.0]])  #
 def test_table_of_align(tmp_path: Path, angles: Angles) -> None:
     """Both orders of the table are the same poses to evaluate; one is a profile, whose angles differ by 60 degrees."""
     rotations = euler_to_matrix(np.radians(POSES))
-    table = LandmarkTable(tmp_path / "landmarks.csv", columns=with_angles(DEFAULT_COLUMNS, angles))
+    table = open_writer(tmp_path / "landmarks.csv", Layout(with_angles(DEFAULT_COLUMNS, angles)))
     table.write(PhotoResult(NAMES[0], OK, 2), [Face(FACES[f], (1, 2, 3, 4), 0.5, rotations[f]) for f in (0, 1)])
     table.write(PhotoResult("none.jpg", NO_FACE), [])
     table.write(PhotoResult("bad.jpg", UNREADABLE, problems=("not an image",)), [])
@@ -294,7 +295,7 @@ def test_numbers_that_are_no_angles(tmp_path: Path, bad: list[float]) -> None:
 
 def test_no_face(tmp_path: Path) -> None:
     refused(write_csv(tmp_path / "a.csv", header_of(), []), "no face")
-    table = LandmarkTable(tmp_path / "b.csv")
+    table = open_writer(tmp_path / "b.csv")
     table.write(PhotoResult("a.jpg", NO_FACE), [])
     table.finish()
     refused(tmp_path / "b.csv", "no face")

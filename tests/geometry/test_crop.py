@@ -2,6 +2,7 @@
 
 import math
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from dhm_cli.geometry.crop import (
     extract_crop,
     invert_matrix,
     landmark_crop_square,
+    smooth_crop,
     transform_landmarks,
 )
 
@@ -122,3 +124,26 @@ def test_landmark_crop_square() -> None:
     centre, side = landmark_crop_square(points)
     np.testing.assert_allclose(centre, [30.0, 60.0])
     assert side == pytest.approx(80 * math.sqrt(2))
+
+
+@pytest.mark.parametrize("shrink", [1.7, 2.6, 3.7, 5.3, 17.2])
+def test_a_smooth_crop_has_no_moire(shrink: float) -> None:
+    """A pattern too fine for the crop becomes nearly even grey; sampling it leaves waves."""
+    stripes = np.repeat(np.tile(np.array([0, 255], np.uint8), 1000)[None, :, None], 2000, axis=0).repeat(3, axis=2)
+    matrix = crop_matrix(np.array([999.5, 999.5]), 100 * shrink, 100, 0.4)
+    inside = smooth_crop(stripes, matrix, 100)[5:-5, 5:-5].astype(float)
+    assert inside.mean() == pytest.approx(127.5, abs=2)
+    assert inside.std() < 25
+    if shrink < 2:
+        assert extract_crop(stripes, matrix, 100)[5:-5, 5:-5].astype(float).std() > 60
+
+
+def test_a_smooth_crop_lies_where_its_matrix_says() -> None:
+    image = np.zeros((300, 300, 3), np.uint8)
+    cv2.circle(image, (180, 120), 9, (255, 255, 255), cv2.FILLED)
+    for side in (60.0, 170.0, 290.0):
+        matrix = crop_matrix(np.array([170.0, 130.0]), side, 100, 0.3)
+        weight = smooth_crop(image, matrix, 100)[..., 0].astype(float)
+        y, x = np.mgrid[:100, :100]
+        found = np.array([(x * weight).sum(), (y * weight).sum()]) / weight.sum()
+        np.testing.assert_allclose(found, transform_landmarks(np.array([[180.0, 120.0]]), matrix)[0], atol=0.1)

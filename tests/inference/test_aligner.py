@@ -1,7 +1,9 @@
 """A photo in, landmarks out: geometry of the crops, detected and given boxes, what is refused."""
 
+import json
 import math
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -10,7 +12,7 @@ import pytest
 import torch
 from dummy_network import answer_in_black
 from example_networks import make_model
-from example_photos import ASTRONAUT_FACE_CENTRE, encode, read_table
+from example_photos import ASTRONAUT, ASTRONAUT_FACE_CENTRE, encode, read_table
 from numpy.typing import NDArray
 
 import dhm_cli
@@ -209,3 +211,81 @@ def test_a_face_has_its_pose_as_a_matrix_and_in_both_orders() -> None:
 def test_angles_that_there_are_not_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--angles: expected yaw-pitch-roll or 300w-lp, found 'people'"):
         align_files([tmp_path], tmp_path / "out.csv", angles="people")
+
+
+# --- many photos, paths, other orders of channels
+
+
+def assert_same(found: list[Face], expected: list[Face]) -> None:
+    assert len(found) == len(expected)
+    for a, b in zip(found, expected, strict=True):
+        assert (a.box, a.score) == (b.box, b.score)
+        np.testing.assert_allclose(a.landmarks, b.landmarks, atol=1e-3)
+        np.testing.assert_allclose(a.confidence, b.confidence, atol=1e-4)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 32])
+def test_many_photos_give_what_each_gives(astronaut: NDArray[np.uint8], batch_size: int) -> None:
+    aligner = Aligner("cpu")  # its network doubts, so one photo is looked at in turns
+    two = np.ascontiguousarray(np.hstack([astronaut, astronaut[:, ::-1]]))
+    photos = [astronaut, BLACK, two, np.ascontiguousarray(np.rot90(astronaut)), astronaut]
+    found = list(aligner.align_many(iter(photos), batch_size))
+    assert [len(faces) for faces in found] == [1, 0, 2, 1, 1]
+    for faces, photo in zip(found, photos, strict=True):
+        assert_same(faces, aligner.align(photo))
+
+
+def test_only_one_batch_is_taken_at_a_time(aligner: Aligner) -> None:
+    taken: list[int] = []
+
+    def photos() -> Iterator[NDArray[np.uint8]]:
+        for k in range(6):
+            taken.append(k)
+            yield BLACK
+
+    found = aligner.align_many(photos(), batch_size=2)
+    assert taken == []
+    next(found)
+    assert taken == [0, 1]
+    assert len(list(found)) == 5
+
+
+@pytest.mark.parametrize("size", [0, -1, 1.5, "9"])
+def test_batch_sizes_that_are_none(aligner: Aligner, size: object) -> None:
+    with pytest.raises(InputError, match="batch_size"):
+        next(aligner.align_many([BLACK], size))
+
+
+def test_paths_and_bgr(astronaut: NDArray[np.uint8]) -> None:
+    aligner = Aligner("cpu")
+    expected = aligner.align(astronaut)
+    bgr = cv2.imread(str(ASTRONAUT))
+    for faces in (
+        aligner.align(ASTRONAUT),
+        aligner.align(str(ASTRONAUT)),
+        aligner.align(ASTRONAUT, bgr=True),  # of a file it is known
+        aligner.align(bgr, bgr=True),
+        *aligner.align_many([ASTRONAUT]),
+        *aligner.align_many([bgr], bgr=True),
+    ):
+        assert_same(faces, expected)
+    seen = [aligner.align(image, [(180, 70, 90, 106)])[0].landmarks for image in (astronaut, bgr)]
+    assert np.abs(seen[0] - seen[1]).max() > 0.1  # the network does see colours
+    with pytest.raises(InputError, match=r"gone\.jpg: cannot be read"):
+        aligner.align("gone.jpg")
+    with pytest.raises(InputError, match="expected an image"):
+        next(aligner.align_many(["gone.jpg", None][1:]))
+
+
+def test_a_face_as_plain_numbers(aligner: Aligner, astronaut: NDArray[np.uint8]) -> None:
+    (face,) = aligner.align(astronaut)
+    found = json.loads(json.dumps(face.to_dict()))
+    assert list(found) == [
+        *["score", "confidence", "left", "top", "width", "height", "yaw", "pitch", "roll", "landmarks"]
+    ]
+    assert found["confidence"] is None  # this network tells none
+    assert (found["left"], found["score"], found["yaw"]) == (face.box[0], face.score, face.pose.yaw)
+    np.testing.assert_array_equal(found["landmarks"], face.landmarks)
+    assert face.to_dict(["sigma", "visible"]) == {"sigma": None, "visible": None}
+    with pytest.raises(InputError, match="noses: not known"):
+        face.to_dict(["noses"])

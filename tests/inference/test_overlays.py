@@ -1,6 +1,7 @@
 """Copies of photos with landmarks: where they go, and what cannot be drawn."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,11 @@ import pytest
 from example_photos import ASTRONAUT, encode, read_table, write_album
 from numpy.typing import NDArray
 
+from dhm_cli.drawing.heads import PARTS
 from dhm_cli.errors import InputError
-from dhm_cli.inference.overlays import overlay_paths
+from dhm_cli.inference.aligner import Aligner
+from dhm_cli.inference.jpeg_folder import JpegFolder
+from dhm_cli.inference.overlays import draw
 from dhm_cli.inference.photos import align_files
 from dhm_cli.inference.results import OK
 from dhm_cli.io.images import read_image
@@ -81,9 +85,11 @@ def test_every_photo_has_an_overlay_of_its_own(dummy_network: Path, tmp_path: Pa
     for name in names:
         (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "photos" / name).write_bytes(encode(np.zeros((16, 16, 3), np.uint8), ".png"))
-    paths = overlay_paths([tmp_path / "photos" / name for name in names], tmp_path / "drawn")
-    assert len(set(paths.values())) == len(names)
-    shown = [str(path.relative_to(tmp_path / "drawn")) for path in paths.values()]
+    photos = [tmp_path / "photos" / name for name in names]
+    folder = JpegFolder(tmp_path / "drawn", "overlay", "--overlay", photos)
+    paths = [folder.path(photo) for photo in photos]
+    assert len(set(paths)) == len(names)
+    shown = [str(path.relative_to(tmp_path / "drawn")) for path in paths]
     assert shown == ["a.png.jpg", "a.jpg", "a.png_.jpg", "A.jpg", "b.jpg", "c.d/b.jpg"]
 
 
@@ -132,11 +138,36 @@ def test_a_folder_for_overlays_that_cannot_be_written_stops_the_run(
 def test_a_drawing_that_fails_costs_no_landmarks(
     album: Path, dummy_network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(image: NDArray[np.uint8], faces: object, **how: object) -> NDArray[np.uint8]:
+    def fail(*_: object) -> NDArray[np.uint8]:
         raise MemoryError
 
-    monkeypatch.setattr("dhm_cli.inference.overlays.draw_landmarks", fail)
+    monkeypatch.setattr("dhm_cli.inference.overlays.draw_heads", fail)
     options = {"device": "cpu", "model": dummy_network}
     report = align_files([album], tmp_path / "out.csv", overlay_dir=tmp_path / "drawn", **options)
     assert report.faces == 4
     assert report.results[0].overlay_problem == "not enough memory"
+
+
+def test_what_is_drawn(astronaut: NDArray[np.uint8]) -> None:
+    (face,) = Aligner("cpu").align(astronaut)
+    before = astronaut.copy()
+    plain = draw(astronaut, [face])
+    np.testing.assert_array_equal(astronaut, before)
+    drawn = {part: (draw(astronaut, [face], (part,)) != astronaut).any(axis=2) for part in PARTS}
+    assert not drawn["number"].any()  # there is one face only
+    for part in ("points", "lines", "axes", "box", "confidence"):
+        assert drawn[part].sum() > 100, part
+    np.testing.assert_array_equal((plain != astronaut).any(axis=2), drawn["points"] | drawn["lines"])
+    left, top, width, height = np.round(face.box).astype(int)
+    assert drawn["box"][top, left : left + width].all()
+    assert not drawn["box"][top + 5 : top + height - 5, left + 5 : left + width - 5].any()
+    numbered = draw(astronaut, [face, replace(face, landmarks=face.landmarks + np.array([100, 100, 0]))], ("number",))
+    assert (numbered != astronaut).any()
+    bgr = draw(np.ascontiguousarray(astronaut[..., ::-1]), [face], bgr=True)
+    np.testing.assert_array_equal(bgr[..., ::-1], plain)
+    with pytest.raises(InputError, match="uint8"):
+        draw(astronaut / 255, [face])
+    for parts in ((), ("points", "nose")):
+        with pytest.raises(InputError, match="not known") as caught:
+            draw(astronaut, [face], parts)
+        assert "axes" in caught.value.hint

@@ -290,7 +290,7 @@ def test_the_photo_itself_is_no_place_for_the_table(album: Path, dummy_network: 
 def test_a_file_that_dhm_did_not_write_is_kept(album: Path, dummy_network: Path, tmp_path: Path) -> None:
     out = tmp_path / "marks.csv"
     out.write_text("name,mark\nAda,1\n")
-    with pytest.raises(InputError, match="exists and is not a table of dhm align"):
+    with pytest.raises(InputError, match="exists and is not an output of dhm align"):
         align_files([album], out, device="cpu", model=dummy_network)
     assert out.read_text().startswith("name,mark")
     align_files([album], out, device="cpu", model=dummy_network, force=True)
@@ -332,8 +332,8 @@ def test_two_runs_on_one_table(album: Path, dummy_network: Path, tmp_path: Path)
     """The second used to write into the first one's table."""
     out = tmp_path / "out.csv"
     code = (
-        "import sys; from pathlib import Path; from dhm_cli.inference.landmark_csv import LandmarkTable\n"
-        "table = LandmarkTable(Path(sys.argv[1])); print('open', flush=True); sys.stdin.read()"
+        "import sys; from pathlib import Path; from dhm_cli.inference.writers import open_writer\n"
+        "table = open_writer(Path(sys.argv[1])); print('open', flush=True); sys.stdin.read()"
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", code, str(out)]
@@ -354,7 +354,7 @@ def test_a_full_disk_names_the_file_and_the_next_step(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("dhm_cli.inference.landmark_csv.move_into_place", full)
+    monkeypatch.setattr("dhm_cli.inference.row_files.move_into_place", full)
     with pytest.raises(InputError, match=r"out\.csv: cannot be written: No space left") as caught:
         align_files([album], tmp_path / "out.csv", device="cpu", model=dummy_network)
     assert "--resume" in caught.value.hint
@@ -408,6 +408,7 @@ def test_a_network_that_answers_no_numbers_costs_a_row(
 def test_folders_and_kinds_that_were_passed_over_are_told(
     album: Path, dummy_network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("dhm_cli.io.photo_search.reads_heic", lambda: False)
     (album / "phone.heic").touch()
     (album / "clip.mp4").write_bytes(b"\0\0\0\x18ftypmp42")
     scan = os.scandir

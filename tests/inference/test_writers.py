@@ -9,23 +9,30 @@ from example_photos import write_album
 from dhm_cli.errors import InputError
 from dhm_cli.inference import writers
 from dhm_cli.inference.aligner import Face
-from dhm_cli.inference.landmark_csv import LandmarkTable
+from dhm_cli.inference.columns import Identity, Layout
 from dhm_cli.inference.photos import align_files
-from dhm_cli.inference.results import NO_FACE, OK, UNREADABLE, PhotoResult
+from dhm_cli.inference.results import NO_FACE, OK, UNREADABLE, PhotoResult, partial_path
+from dhm_cli.inference.row_files import RowFile
 from dhm_cli.inference.writers import Kind, open_writer
 
 
 class Diary:
     """A writer that notes what it is asked for; it has finished a photo before."""
 
-    def __init__(self, out: Path, resume: bool, columns: Sequence[str]) -> None:
-        self.columns = tuple(columns)
-        self.finished = {str(out.parent / "album" / "a.png"): PhotoResult("a.png", OK, 7)} if resume else {}
+    def __init__(self, out: Path, layout: Layout, resume: bool) -> None:
+        done = {(str(out.parent / "album" / "a.png"),): PhotoResult("a.png", OK, 7)}
+        self.finished: dict[Identity, PhotoResult] = done if resume else {}
         self.written: list[tuple[PhotoResult, list[Face]]] = []
         self.ends: list[str] = []
 
     def write(self, result: PhotoResult, faces: Sequence[Face]) -> None:
         self.written.append((result, list(faces)))
+
+    def keep(self, count: int) -> None:
+        assert count == len(self.finished)
+
+    def complete(self) -> None:
+        self.ends.append("complete")
 
     def finish(self) -> None:
         self.ends.append("finish")
@@ -39,8 +46,8 @@ def diaries(monkeypatch: pytest.MonkeyPatch) -> list[Diary]:
     """The writers that are opened for names on .diary."""
     opened: list[Diary] = []
 
-    def open_diary(out: Path, resume: bool, columns: Sequence[str]) -> Diary:
-        opened.append(Diary(out, resume, columns))
+    def open_diary(out: Path, layout: Layout, resume: bool) -> Diary:
+        opened.append(Diary(out, layout, resume))
         return opened[-1]
 
     monkeypatch.setitem(writers.WRITERS, ".diary", Kind(open_diary, open_diary, lambda _: True))
@@ -51,9 +58,9 @@ def test_the_ending_chooses(tmp_path: Path, diaries: list[Diary]) -> None:
     for name in ("a.diary", "b.DIARY"):
         assert open_writer(tmp_path / name) is diaries[-1]
     writer = open_writer(tmp_path / "landmarks.CSV")
-    assert isinstance(writer, LandmarkTable)
+    assert isinstance(writer, RowFile)
     writer.close()
-    for name in ("landmarks", "landmarks.txt", "landmarks.json", "x.parquet"):
+    for name in ("landmarks", "landmarks.txt", "landmarks.xml", "x.docx"):
         with pytest.raises(InputError, match="no such kind of output") as caught:
             open_writer(tmp_path / name)
         assert ".csv" in caught.value.hint
@@ -64,7 +71,7 @@ def test_a_writer_is_handed_photos_and_faces(tmp_path: Path, dummy_network: Path
     write_album(tmp_path / "album")
     report = align_files([tmp_path / "album"], tmp_path / "out.diary", device="cpu", model=dummy_network)
     (diary,) = diaries
-    assert diary.ends == ["finish", "close"]
+    assert diary.ends == ["complete", "finish", "close"]
     results = [result for result, _ in diary.written]
     assert tuple(results) == report.results
     assert [result.status for result in results] == [OK, NO_FACE, UNREADABLE, OK, OK]
@@ -76,6 +83,7 @@ def test_a_writer_is_handed_photos_and_faces(tmp_path: Path, dummy_network: Path
 def test_a_writer_says_what_is_done(tmp_path: Path, dummy_network: Path, diaries: list[Diary]) -> None:
     write_album(tmp_path / "album")
     out = tmp_path / "out.diary"
+    partial_path(out).touch()
     report = align_files([tmp_path / "album"], out, device="cpu", model=dummy_network, resume=True)
     assert (report.kept, report.faces) == (1, 7 + 3)
     assert len(diaries[0].written) == 4

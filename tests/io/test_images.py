@@ -1,8 +1,11 @@
 """Reading and finding photos: orientation, depth, damage, names."""
 
+import io
 import os
+import re
 import stat
 import struct
+import sys
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
@@ -44,7 +47,9 @@ def test_jpeg_orientation_is_obeyed(tmp_path: Path, orientation: int) -> None:
     assert_quarters(read_image(path))
 
 
-@pytest.mark.parametrize("name", ["A.JPG", "b.JpEg", "c.PNG", "d.webp", "e.BMP", "f.tiff", "Größe (1) 日本.jpg", "g.x"])
+@pytest.mark.parametrize(
+    "name", ["A.JPG", "b.JpEg", "c.PNG", "d.webp", "e.BMP", "f.tiff", "h.GIF", "Größe 日本.jpg", "g.x"]
+)
 def test_any_name_and_format(tmp_path: Path, name: str) -> None:
     suffix = Path(name).suffix.lower()
     path = tmp_path / name
@@ -224,3 +229,99 @@ def test_the_declared_size_is_the_decoded_one(extension: str) -> None:
     for length in range(0, len(data), 7):  # cut off anywhere, it says so
         with suppress(ValueError):
             declared_size(data[:length], image_kind(data))
+
+
+# --- animations, AVIF, HEIC
+
+
+def pillow_file(images: list[NDArray[np.uint8]], kind: str, **options: object) -> bytes:
+    """Images as Pillow writes them, of which it has kinds and options that OpenCV has not."""
+    pillow = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+    first, *others = map(pillow.fromarray, images)
+    file = io.BytesIO()
+    try:
+        first.save(file, kind, **({"save_all": True, "append_images": others} if others else {}), **options)
+    except (KeyError, OSError, ValueError) as error:
+        pytest.skip(f"this Pillow writes no {kind}: {error}")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "AVIF", "TIFF"])
+def test_of_an_animation_the_first_image_is_read(tmp_path: Path, kind: str) -> None:
+    black = np.zeros((48, 64, 3), np.uint8)
+    data = pillow_file([quarters(), black, black + 255], kind)
+    assert declared_size(data, image_kind(data)) == (64, 48)
+    (tmp_path / "photo").write_bytes(data)
+    assert_quarters(read_image(tmp_path / "photo"), tolerance=40)
+
+
+def test_a_gif_with_few_colours_and_see_through_ones(tmp_path: Path) -> None:
+    pillow = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+    image = pillow.fromarray(quarters()).convert("P")
+    image.save(tmp_path / "a.gif", transparency=image.getpixel((0, 0)))
+    assert read_image(tmp_path / "a.gif").shape == (48, 64, 3)
+
+
+def test_an_avif_that_hides_its_size_from_the_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its decoder would make room for the size that the AV1 image in it declares: 2 kB took 1.9 GB."""
+    for images in ([quarters(400, 600)], [quarters(400, 600)] * 3):  # a still picture, and an animation
+        data = pillow_file(images, "AVIF")
+        for box in re.finditer(b"ispe", data):
+            data = data[: box.end() + 4] + struct.pack(">II", 8, 8) + data[box.end() + 12 :]
+        assert declared_size(data, "AVIF") == (600, 400)
+        (tmp_path / "a.avif").write_bytes(data)
+        monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
+        with pytest.raises(InputError, match="600 x 400 pixels, more than"):
+            read_image(tmp_path / "a.avif", most_pixels=200_000)
+
+
+def test_damaged_avif_files_tell_a_size_or_say_so() -> None:
+    data = pillow_file([quarters()] * 2, "AVIF")
+    rng = np.random.default_rng(0)
+    for _ in range(500):
+        damaged = bytearray(data)
+        damaged[rng.integers(len(data))] = rng.integers(256)
+        with suppress(ValueError):
+            declared_size(bytes(damaged), "AVIF")
+
+
+def heic(images: list[NDArray[np.uint8]], **options: object) -> bytes:
+    plugin = pytest.importorskip("pillow_heif", reason="pillow-heif, the extra [heic], is not installed")
+    plugin.register_heif_opener()
+    return pillow_file(images, "HEIF", **options)
+
+
+def test_heic(tmp_path: Path) -> None:
+    path = tmp_path / "IMG_1.HEIC"
+    path.write_bytes(heic([quarters()]))
+    assert image_kind(path.read_bytes()) == "HEIC"
+    assert_quarters(read_image(path))
+    path.write_bytes(heic([quarters()[..., 0]]))
+    assert read_image(path).shape == (48, 64, 3)
+    path.write_bytes(heic([np.dstack([quarters(), quarters()[..., :1]])]))
+    assert_quarters(read_image(path))
+    with pytest.raises(InputError, match="64 x 64 pixels, more than"):  # in whole blocks, as it is decoded
+        read_image(path, most_pixels=1000)
+
+
+def test_heic_orientation_is_obeyed(tmp_path: Path) -> None:
+    exif = exif_segment(6)[4:]
+    (tmp_path / "a.heic").write_bytes(heic([STORED[6](quarters())], exif=exif))
+    assert_quarters(read_image(tmp_path / "a.heic"))
+
+
+def test_damaged_heic(tmp_path: Path) -> None:
+    data = heic([quarters()])
+    for cut in range(16, len(data) - 1, len(data) // 9):
+        (tmp_path / "a.heic").write_bytes(data[:cut])
+        with pytest.raises(InputError, match="damaged HEIC"):
+            read_image(tmp_path / "a.heic")
+
+
+def test_heic_without_its_plugin_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    size = b"\0\0\0\x14ispe" + struct.pack(">III", 0, 64, 48)
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + size)
+    with pytest.raises(InputError, match="HEIC photos need pillow-heif") as caught:
+        read_image(tmp_path / "a.heic")
+    assert "[heic]" in caught.value.hint

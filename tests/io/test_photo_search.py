@@ -88,20 +88,42 @@ def test_folders_too_deep_to_be_named_are_told(tmp_path: Path, monkeypatch: pyte
         os.chdir(tmp_path)
 
 
-def test_pictures_that_are_not_read_are_counted(tmp_path: Path) -> None:
-    for name in ("a.jpg", "b.HEIC", "c.heic", "d.gif", "notes.txt", ".e.gif"):
+def test_pictures_that_are_not_read_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dhm_cli.io.photo_search.reads_heic", lambda: False)
+    for name in ("a.jpg", "b.HEIC", "c.heic", "d.gif", "notes.txt", ".e.heic"):
         (tmp_path / name).touch()
-    assert find_photos([tmp_path]).not_read == Counter({".heic": 2, ".gif": 1})
+    assert find_photos([tmp_path]).not_read == Counter({".heic": 2})
     (tmp_path / "a.jpg").unlink()
+    (tmp_path / "d.gif").unlink()
     with pytest.raises(InputError) as caught:
         find_photos([tmp_path])
-    assert ".gif, .heic are not read" in caught.value.hint
+    assert ".heic need the extra [heic]" in caught.value.hint
+    monkeypatch.setattr("dhm_cli.io.photo_search.reads_heic", lambda: True)
+    assert [photo.name for photo in find_photos([tmp_path]).photos] == ["b.HEIC", "c.heic"]
+
+
+def test_a_pattern_is_filled_in_as_a_shell_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("p/b.jpg", "p/a.jpg", "p/q/c.jpg", "p/q/notes.txt", "p/q/r/d.PNG", "p/.e.jpg", "x[1].jpg", "x1.jpg"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+    for pattern, expected in (
+        ("p/*.jpg", ["p/a.jpg", "p/b.jpg"]),
+        ("p/**/*.jpg", ["p/a.jpg", "p/b.jpg", "p/q/c.jpg"]),
+        ("p/**/*", ["p/a.jpg", "p/b.jpg", "p/q/c.jpg", "p/q/notes.txt", "p/q/r/d.PNG"]),
+        ("p/*", ["p/a.jpg", "p/b.jpg", "p/q/c.jpg", "p/q/r/d.PNG"]),  # q as a folder named outright
+        ("x[1].jpg", ["x[1].jpg"]),  # there is such a file
+        ("x[12].jpg", ["x1.jpg"]),
+    ):
+        assert [photo.as_posix() for photo in find_photos([pattern]).photos] == expected
+    with pytest.raises(InputError, match=r"p/\*\.tif: no file fits this pattern") as caught:
+        find_photos(["p/*.tif"])
+    assert "**" in caught.value.hint
 
 
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("photos/*.jpg", "in quotes"),
         ("https://example.org/face.jpg", "download it first"),
         ("s3://bucket/face.jpg", "download it first"),
         ("my photo.jpg", "needs quotes"),

@@ -1,0 +1,74 @@
+"""All pictures that `dhm align` makes of one photo while it is in memory: overlay, crops, tiles of a gallery."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dhm_cli.inference.aligner import Face
+from dhm_cli.inference.crops import QUALITY, check_crop, save_crops
+from dhm_cli.inference.jpeg_folder import JpegFolder
+from dhm_cli.inference.overlays import check_parts, save_overlay
+from dhm_cli.inference.tiles import with_tiles
+
+
+class Pictures:
+    """What pictures are made, and where they go. Safe to use from several threads.
+
+    Args:
+        photos: all photos.
+        overlay_dir: folder for overlays, or None for none.
+        parts: what is drawn in them (`overlays.draw`).
+        crop_dir: folder for crops, or None for none.
+        crop_size: see `crops.crop`.
+        crop_style: see `crops.crop`.
+        tiles: whether to make tiles.
+        force: replace files that dhm did not write.
+
+    Raises:
+        InputError: an option or a folder cannot be used.
+    """
+
+    def __init__(
+        self,
+        photos: Sequence[Path],
+        overlay_dir: str | os.PathLike[str] | None,
+        parts: Sequence[str],
+        crop_dir: str | os.PathLike[str] | None,
+        crop_size: int | None,
+        crop_style: str,
+        tiles: bool,
+        force: bool,
+    ) -> None:
+        self._parts, self._style = check_parts(parts), crop_style
+        self._size, self._tiles = check_crop(crop_size, crop_style), tiles
+        self._overlays = (
+            None if overlay_dir is None else JpegFolder(Path(overlay_dir), "overlay", "--overlay", photos, force=force)
+        )
+        self._crops = (
+            None if crop_dir is None else JpegFolder(Path(crop_dir), "crop", "--crops", photos, QUALITY, force)
+        )
+
+    def make(self, photo: Path, image: NDArray[np.uint8], faces: list[Face]) -> tuple[list[Face], str, str]:
+        """Make the pictures of one photo.
+
+        Args:
+            photo: one of the photos.
+            image: (H, W, 3) uint8 RGB.
+            faces: its faces.
+
+        Returns:
+            The faces with their crops and tiles; why it has no overlay; why some faces have no crop. '' where all is
+            well.
+
+        Raises:
+            InputError: a file cannot be written, and those of the next photos cannot either.
+        """
+        undrawn = uncropped = ""
+        if self._overlays is not None:
+            undrawn = save_overlay(self._overlays, photo, image, faces, self._parts)
+        if self._crops is not None:
+            faces, uncropped = save_crops(self._crops, photo, image, faces, self._size, self._style)
+        return with_tiles(image, faces) if self._tiles else faces, undrawn, uncropped
