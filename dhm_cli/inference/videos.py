@@ -100,7 +100,7 @@ def align_video(
     max_faces: int | None = None,
     columns: Sequence[str] = ("track", *DEFAULT_COLUMNS),
     angles: Angles = "yaw-pitch-roll",
-    stream: str = "csv",
+    stream: str | None = None,
     resume: bool = False,
     force: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -121,7 +121,7 @@ def align_video(
         min_confidence, min_size, largest, max_faces: see `Filters`; faces that are left out are followed all the same.
         columns: groups of columns, names of `columns.COLUMN_GROUPS`.
         angles: see `photos.align_files`.
-        stream: what an output that is a stream gets, "csv" or "jsonl".
+        stream: see `photos.align_files`.
         resume: go on with an interrupted run that had the same arguments.
         force: replace files that dhm did not write.
         progress: called as (frames done, frames in all or 0), first with the number kept.
@@ -136,7 +136,7 @@ def align_video(
     is_camera = isinstance(video, int)
     outs = [out] if isinstance(out, str | os.PathLike) else list(out)
     smooth = smooth or ("live" if is_camera else "file")
-    for name in map(os.fspath, outs):
+    for name in [os.fspath(file) for file in outs]:
         if name.endswith(("/", os.sep, ".html")):
             raise InputError(f"--out {name}: is for photos, not for a video", "name a table, such as clip.csv")
     if is_camera and resume:

@@ -45,7 +45,11 @@ class VideoFile:
         """
         if self._stream is None:
             self._size = image.shape[1], image.shape[0]
-            self._stream = self._container.add_stream("libx264", rate=Fraction(self._rate).limit_denominator(1001))
+            rate = Fraction(self._rate).limit_denominator(1001)
+            try:
+                self._stream = self._container.add_stream("libx264", rate=rate)
+            except ValueError as error:
+                raise InputError("this PyAV writes no H.264", "pip install av: its own wheels do") from error
             self._stream.width, self._stream.height = (side + side % 2 for side in self._size)
             self._stream.pix_fmt, self._stream.options = "yuv420p", _OPTIONS
             self._stream.codec_context.time_base = self._stream.time_base = _CLOCK

@@ -23,8 +23,9 @@ SMOOTH: tuple[Smooth, ...] = get_args(Smooth)
 _HALF_WINDOW, _FEWEST, _MOST = 0.3, 4, 15
 # Below the step of any clock, seconds.
 _INSTANT = 1e-6
-# A departure from the curve of less than this many times the noise is noise.
-_NOISE = 2.5
+# A departure from the curve of less than this many times the noise is noise; of a pose, few numbers whose chance sums
+# spread more, of less than so many times that.
+_NOISE, _POSE = 3.0, 1.25
 # What moves together begins at these landmarks: jaw, brows, nose, each eye, mouth. Departures are judged by group.
 _MOVING = (JAW.start, BROWS.start, NOSE.start, EYES.start, EYES.start + 6, MOUTH.start)
 # One Euro: least cut-off of pose and shape, hertz, and what speed adds, hertz per face size or radian a second.
@@ -189,7 +190,7 @@ class FileSmoother:
         # In one unit, face sizes: a turn by an angle moves the outline of a face by half of it.
         pose = np.concatenate([parts.place / size, parts.log_scale[:, None] / 2, turn / 2], axis=1)[:, None]
         unsure = np.maximum(_relative(sigma[centre], axis=0), 1.0)
-        (smooth,) = _without_noise(pose, local_value(pose, times, weights.mean(axis=1)), centre)
+        (smooth,) = _without_noise(pose, local_value(pose, times, weights.mean(axis=1)), centre, more=_POSE)
         curve = local_value(parts.shape, times, weights, unsure**2)
         more = np.add.reduceat(unsure, _MOVING) / np.diff([*_MOVING, len(unsure)])
         shape = _without_noise(parts.shape, curve, centre, _MOVING, more)
@@ -253,7 +254,7 @@ def _without_noise(
         more: (groups,), what the noise is multiplied by.
 
     Returns:
-        (K, D): curve + g (value - curve) with g = max(0, 1 - (2.5 noise / |value - curve|)^2), the same for a group.
+        (K, D): curve + g (value - curve) with g = max(0, 1 - (3 noise / |value - curve|)^2), the same for a group.
         The noise is the median length of the second differences over time, over sqrt(6).
     """
     if len(values) < 3:
