@@ -15,14 +15,15 @@ $(VENV)/.installed: pyproject.toml .ci/constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint .ci/constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint .ci/constraints.txt \
-		--editable . mypy pytest pytest-xdist ruff
+		--editable '.[video]' mypy pytest pytest-xdist ruff
 	@touch $@
 
-demo: $(VENV)/.installed ## Find the landmarks in sample_data/photos
-	@rm -f demo/landmarks.csv.partial demo/faces.html.partial
+demo: $(VENV)/.installed ## Find the landmarks in sample_data/photos and in a short video
+	@rm -rf demo/landmarks.csv.partial demo/faces.html.partial demo/video.csv.partial* demo/video.mp4.partial
 	$(BIN)/dhm align sample_data/photos --out demo/landmarks.csv --overlay demo/overlays --gallery demo/faces.html
-	@echo "landmarks: demo/landmarks.csv"
-	@echo "pictures:  demo/overlays"
+	$(BIN)/dhm align sample_data/faces.mp4 --out demo/video.csv --overlay demo/video.mp4
+	@echo "landmarks: demo/landmarks.csv, demo/video.csv"
+	@echo "pictures:  demo/overlays, demo/video.mp4"
 	@echo "to look at, in a browser: demo/faces.html"
 
 test: $(VENV)/.installed ## Run the tests

@@ -10,7 +10,7 @@ The map of the house. A room for each stage, whole; stages never import each oth
 
 Below the stages stands what they share:
 
-    inference     photos -> landmarks (`dhm align`): detector, network, table, overlays; loads no torch
+    inference     photos and videos -> landmarks (`dhm align`): detector, network, tracks, tables, overlays; no torch
     models        the networks, their list and their checkpoints
     data          what networks are trained on: store, batches, augmentation
     datasets      third-party datasets, one file a family
@@ -18,6 +18,7 @@ Below the stages stands what they share:
     config        settings of networks and trainings, each declared once
     drawing       charts and pictures of faces
     metrics       errors, their bootstrap, the headline numbers, published results
+    motion        how faces move: pose and shape apart, smoothing over time
     geometry      landmarks, crops, pose, self-occlusion
     io            bytes <-> arrays: images, video, landmark files
     runtime       the machine: atomic files, threads, locks, memory, interruption, progress

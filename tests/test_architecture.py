@@ -17,7 +17,7 @@ FLOORS = (
     ("errors", "version"),
     ("runtime",),
     ("geometry", "config"),
-    ("io", "metrics"),
+    ("io", "metrics", "motion"),
     ("morphable", "drawing"),
     ("models", "datasets"),
     ("data", "inference"),

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from dhm_cli.cli.lines import say
+from dhm_cli.cli.align_video import align_a_video, refuse_for_videos, video_of
+from dhm_cli.cli.lines import count, say
 from dhm_cli.morphable.location import DEFAULT_FACE_MODEL, existing_face_model
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def align(
         list[Path] | None,
         typer.Argument(
             help="Photos, folders of photos (searched recursively), patterns in quotes ('photos/**/*.jpg'), or - for "
-            "paths on standard input, one a line.",
+            "paths on standard input, one a line; or one video.",
             show_default=False,
         ),
     ] = None,
@@ -64,7 +65,10 @@ def align(
     ] = None,
     overlay: Annotated[
         Path | None,
-        typer.Option(help="Also save each photo with its faces drawn in this folder.", show_default=False),
+        typer.Option(
+            help="Also save each photo with its faces drawn in this folder; of a video, the file of a video, .mp4.",
+            show_default=False,
+        ),
     ] = None,
     draw: Annotated[
         str | None,
@@ -100,6 +104,18 @@ def align(
         typer.Option(
             help="Also write a page to look at, .html: all faces as tiles, to sort and to filter. One file, which "
             "works offline.",
+            show_default=False,
+        ),
+    ] = None,
+    camera: Annotated[
+        int | None,
+        typer.Option(min=0, help="Follow what this camera sees, from 0, until Ctrl-C.", show_default=False),
+    ] = None,
+    smooth: Annotated[
+        Literal["none", "file", "live"] | None,
+        typer.Option(
+            help="How landmarks of a video are kept from jittering. file: over a window around each frame, without "
+            "lag. live: by the frames before. none: raw values. Default: file, of a camera live.",
             show_default=False,
         ),
     ] = None,
@@ -182,9 +198,11 @@ def align(
         ),
     ] = False,
 ) -> None:
-    """Find the 68 landmarks of every face in photos and write them to files.
+    """Find the 68 landmarks of every face in photos, or in a video, and write them to files.
 
-    Example: dhm align ./photos --out landmarks.csv --overlay ./drawn
+    Examples: dhm align ./photos --out landmarks.csv --overlay ./drawn
+
+    dhm align clip.mp4 --out clip.csv --overlay drawn.mp4
 
     Every output has one row per face: path, face (from 0), status, score of the detector, confidence, box, yaw, pitch,
     roll in degrees, then x_0 … x_67, y_0 … y_67 and z_0 … z_67, which formats with lists hold as 68 landmarks of x, y,
@@ -193,6 +211,9 @@ def align(
     obeyed), y down, z toward the viewer. Confidence is the chance that this is a face and its landmarks are right (mean
     error below 6 % of the face); below 0.5 the status is doubtful. A photo without a face has one row of status
     no_face, one that cannot be read or worked on of unreadable.
+
+    Of a video the rows are those of its frames, with the columns frame (from 0), time (seconds) and track: the same
+    number for the same face in all frames. A damaged frame is unreadable and costs itself only.
 
     The exit code is 0 when every photo was processed, 1 when one is unreadable or its box in --boxes is bad_box.
     """
@@ -205,7 +226,7 @@ def align(
     from dhm_cli.inference.results import BAD_BOX, UNREADABLE, partial_path
     from dhm_cli.runtime.outputs import is_stream
 
-    if not paths and not lists:
+    if not paths and not lists and camera is None:
         raise typer.BadParameter("name photos or folders, or a list of them with --from", param_hint="PATHS")
     for option, given, needed, folder in (
         ("--draw", draw is not None, "--overlay", overlay),
@@ -222,6 +243,30 @@ def align(
         out = [*out, str(gallery)]
     if weights is not None:
         raise InputError("--weights: a network is named by --model", f"pass --model {weights}")
+    video = video_of(paths or [], camera, smooth)
+    if video is not None:
+        refuse_for_videos(lists=lists, boxes=boxes, crops=crops, gallery=gallery, refine=refine, threads=threads)
+        align_a_video(
+            video,
+            out,
+            overlay=overlay,
+            draw=DEFAULT_PARTS if draw is None else [name.strip() for name in draw.split(",")],
+            smooth=smooth,
+            device=device,
+            min_score=min_score,
+            model=model,
+            face_model=face_model or existing_face_model(),
+            min_confidence=min_confidence,
+            min_size=min_size,
+            largest=largest,
+            max_faces=max_faces,
+            columns=columns,
+            angles=angles,
+            stream=stream,
+            resume=resume,
+            force=force,
+        )
+        return
     # On a terminal only; elsewhere a moving bar is noise.
     with tqdm(unit=" photos", disable=None) as bar:
 
@@ -299,22 +344,18 @@ def _print_report(report: "AlignmentReport", out: list[str], boxes: Path | None)
     if report.left_out:
         counts = ", ".join(f"{count:,} by {option}" for option, count in report.left_out.items())
         rest = ", without those of the interrupted run" if report.kept else ""
-        say(f"left out: {_count(sum(report.left_out.values()), 'face')} ({counts}{rest})", err=True)
+        say(f"left out: {count(sum(report.left_out.values()), 'face')} ({counts}{rest})", err=True)
     say(
-        f"{', '.join(out)}: {_count(photos, 'photo')}{kept}, {_count(report.faces, 'face')}{doubtful}, "
+        f"{', '.join(out)}: {count(photos, 'photo')}{kept}, {count(report.faces, 'face')}{doubtful}, "
         f"{len(without)} without a face, {len(unreadable)} unreadable; {rate:.1f} photos/s",
         err=any(is_stream(Path(name)) for name in out),
     )
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'s' * (number != 1)}"
-
-
 def _warn(what: str, items: list[str], noun: str = "photo") -> None:
     if not items:
         return
-    say(f"warning: {_count(len(items), noun)} {what}:", err=True)
+    say(f"warning: {count(len(items), noun)} {what}:", err=True)
     for item in items[:_LISTED]:
         say(f"  {item}", "    ", err=True)
     if len(items) > _LISTED:

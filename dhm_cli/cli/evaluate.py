@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from dhm_cli.cli.evaluate_video import evaluate_on_video
 from dhm_cli.cli.lines import say
 from dhm_cli.cli.progress import shown_on
 from dhm_cli.cli.tables import print_table
@@ -29,8 +30,21 @@ _EXCLUDED = 40
 
 def evaluate(
     data: Annotated[
-        Path, typer.Option(help="The faces to score on, a store of dhm prepare (FILE.h5).", rich_help_panel=_TRUTH)
-    ] = ...,  # type: ignore[assignment]
+        Path | None,
+        typer.Option(
+            help="The faces to score on, a store of dhm prepare (FILE.h5).", show_default=False, rich_help_panel=_TRUTH
+        ),
+    ] = None,
+    video: Annotated[
+        Path | None,
+        typer.Option(
+            help="Videos in place of --data: a folder in the layout of 300VW (vid.avi, annot/000001.pts), or a photo, "
+            "of which videos are made that rest and move along a known path. NME, jitter and lag, before and after "
+            "smoothing.",
+            show_default=False,
+            rich_help_panel=_TRUTH,
+        ),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -190,9 +204,16 @@ def evaluate(
 
     dhm evaluate --predictions theirs.csv --data data/aflw2000-3d.h5 --against runs/fast/best.safetensors
 
+    dhm evaluate --video 300VW --report report
+
     Numbers are percent of the face size, sqrt(w*h) of the true points' box; the definition of every one is in the
     report.
     """
+    if data is None or video is not None:
+        _check_video_alone(data, video, predictions, against, not_faces)
+        assert video is not None
+        evaluate_on_video(video, model, device, face_model or existing_face_model(), report, json_file, force)
+        return
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the threads share the work by faces, not within one
     from dhm_cli.runtime.interruption import deferred_interrupts
 
@@ -249,6 +270,17 @@ def evaluate(
                         partial.write_text(json_text(found), encoding="utf-8")
     if report is not None:
         typer.echo(f"report: {report / 'report.html'}", err=json_file == STDOUT)
+
+
+def _check_video_alone(data: Path | None, video: Path | None, *others: object) -> None:
+    from dhm_cli.errors import InputError
+
+    if video is None:
+        raise InputError("--data: nothing to score on", "pass a store of dhm prepare, --data FILE.h5, or --video")
+    if data is not None or any(others):
+        raise InputError(
+            f"--video {video}: goes with --model, --device, --report and --json alone", "leave the other options out"
+        )
 
 
 def _print(report: "Report") -> None:

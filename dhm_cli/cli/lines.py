@@ -63,3 +63,8 @@ def say(text: str, indent: str = "", err: bool = False, start: str = "") -> None
         start: before the first line.
     """
     typer.echo(wrapped(text, indent, start), err=err)
+
+
+def count(number: int, noun: str) -> str:
+    """A number of things, as in "1,000 photos"."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"

@@ -121,6 +121,7 @@ def _of_crop(name: str) -> Callable[[Any], Any]:
 _MATRIX = tuple(f"crop_matrix_{row}{column}" for column in range(3) for row in range(2))
 
 GROUPS = (
+    Group("track", ("track",), lambda face: [face.track], kind=int),
     Group("score", ("score",), lambda face: [face.score], default=True),
     Group("confidence", ("confidence",), lambda face: [face.confidence], default=True),
     Group("box", ("left", "top", "width", "height"), lambda face: face.box, default=True),
@@ -148,6 +149,7 @@ class Key(NamedTuple):
 
 
 PHOTO_KEYS = (Key("path"),)
+FRAME_KEYS = (Key("path"), Key("frame", int), Key("time", float, 4))
 # The values of the keys of one photo, as all formats have them.
 Identity = tuple[Cell, ...]
 

@@ -38,7 +38,7 @@ def draw(
         faces: as `Aligner.align` gives them.
         parts: any of "points" and "lines" of the landmarks, the "axes" of the head (x to the right of a frontal head,
             y up, z where the nose points: red, green, blue), the "box", the "number" from 0 where there are several
-            faces, and the "confidence".
+            faces, in a video that of the track, and the "confidence".
         bgr: the array's channels are blue, green, red, and those of the drawing are to be so too.
 
     Returns:
@@ -54,7 +54,8 @@ def draw(
         >>> drawn.shape
         (512, 512, 3)
     """
-    heads = [head_of(face, number if len(faces) > 1 else None) for number, face in enumerate(faces)]
+    numbers = [face.track if face.track is not None else k if len(faces) > 1 else None for k, face in enumerate(faces)]
+    heads = [head_of(face, number) for face, number in zip(faces, numbers, strict=True)]
     drawing = draw_heads(pixels_of(image, bgr), heads, check_parts(list(parts)))
     return np.ascontiguousarray(drawing[..., ::-1]) if bgr else drawing
 

@@ -60,6 +60,23 @@ def find_landmarks(
     return found
 
 
+def follow_landmarks(engine: Engine, image: NDArray[np.uint8], squares: Sequence[TurnedSquare]) -> Answer:
+    """The landmarks of faces whose upright squares are known about, as from the frame before.
+
+    Args:
+        engine: the network.
+        image: (H, W, 3) uint8 RGB.
+        squares: B, where the faces should be.
+
+    Returns:
+        The answer of one pass in photo pixels; of a second where a square was off.
+
+    Raises:
+        DhmError: the network answered something that is no number.
+    """
+    return _last(engine, [image] * len(squares), squares, 1)
+
+
 def _roughly_upright(
     scout: Engine, photos: Sequence[NDArray[np.uint8]], squares: Sequence[Square | TurnedSquare]
 ) -> list[Square | TurnedSquare]:

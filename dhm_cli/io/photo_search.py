@@ -146,4 +146,4 @@ def video_hint(path: Path) -> str:
     """What to do with a file that looks like a video; empty for any other."""
     if path.suffix.lower() not in VIDEO_EXTENSIONS:
         return ""
-    return "dhm reads photos: take frames out of the video first, such as with ffmpeg -i VIDEO frames/%06d.jpg"
+    return "a video is aligned alone: name no other file with it"

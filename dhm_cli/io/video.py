@@ -10,7 +10,10 @@ from numpy.typing import NDArray
 
 from dhm_cli.errors import InputError
 
-VIDEO_EXTENSIONS = (".avi", ".mp4", ".mov", ".mkv", ".mpg", ".mpeg", ".wmv")
+VIDEO_EXTENSIONS = (
+    *(".avi", ".mp4", ".mov", ".mkv", ".mpg", ".mpeg", ".wmv"),
+    *(".webm", ".m4v", ".mts", ".m2ts", ".3gp", ".ogv", ".flv"),
+)
 
 _HINT = "copy or download the video again; its other frames are used"
 

@@ -1,10 +1,12 @@
 """How many threads there are to use, and keeping the libraries from using them all."""
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from queue import Full, Queue
 from typing import TypeVar
 
 # Items in the making per worker: enough to keep all workers busy while one of them has a large one.
@@ -55,6 +57,50 @@ def in_order(work: Callable[[Item], T], items: Sequence[Item], workers: int) -> 
                 yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def ahead(items: Iterator[Item], most: int) -> Generator[Item, None, None]:
+    """Items that a thread takes from an iterator before they are asked for.
+
+    Args:
+        items: used in that thread alone; what it raises is raised here in its place.
+        most: items that wait at a time.
+
+    Yields:
+        The items in order. Closed early, it waits for the item in the making and takes no more.
+    """
+    waiting: Queue[tuple[Item | None, BaseException | None]] = Queue(most)
+    closed = threading.Event()
+
+    def put(item: Item | None, error: BaseException | None) -> None:
+        while not closed.is_set():
+            with suppress(Full):
+                return waiting.put((item, error), timeout=0.1)
+
+    def work() -> None:
+        try:
+            for item in items:
+                put(item, None)
+                if closed.is_set():
+                    return
+        except BaseException as error:
+            put(None, error)
+        else:
+            put(None, StopIteration())
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = waiting.get()
+            if isinstance(error, StopIteration):
+                return
+            if error is not None:
+                raise error
+            yield item  # type: ignore[misc]
+    finally:
+        closed.set()
+        thread.join()
 
 
 def single_threaded_mathematics() -> None:

@@ -1,0 +1,108 @@
+"""`dhm align` on a video or a camera."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from dhm_cli.cli.lines import count, say
+
+if TYPE_CHECKING:
+    from dhm_cli.inference.videos import VideoReport
+
+
+def video_of(paths: Sequence[Path], camera: int | None, smooth: str | None) -> Path | int | None:
+    """The video file or the number of the camera that is meant; None for photos.
+
+    Raises:
+        InputError: a video among other files, or nothing at all.
+    """
+    from dhm_cli.errors import InputError
+    from dhm_cli.io.video import VIDEO_EXTENSIONS
+
+    videos = [path for path in paths if path.suffix.lower() in VIDEO_EXTENSIONS and not path.is_dir()]
+    if camera is not None:
+        if paths:
+            raise InputError(f"--camera {camera} and {paths[0]}: one at a time", "leave one of them out")
+        return camera
+    if videos and len(paths) > 1:
+        raise InputError(f"{videos[0]}: a video among other files", "align each video alone, and photos without them")
+    if videos:
+        return videos[0]
+    if smooth is not None:
+        raise InputError(f"--smooth {smooth}: is for videos", "leave it out, or name one video")
+    if not paths:
+        raise InputError("no photos are named", "dhm align FOLDER, or photos, or one video; see dhm align --help")
+    return None
+
+
+def refuse_for_videos(**options: object) -> None:
+    """Raise an InputError where an option for photos is given, by its name; `lists` is --from."""
+    from dhm_cli.errors import InputError
+
+    for name, value in options.items():
+        if value is not None:
+            option = "--from" if name == "lists" else f"--{name}"
+            raise InputError(f"{option}: is for photos, not for a video", "leave it out")
+
+
+def align_a_video(video: Path | int, out: Sequence[str], *, columns: str | None, **options: Any) -> None:
+    """Follow the faces of a video, with a bar; see `inference.videos.align_video`."""
+    from tqdm import tqdm
+
+    from dhm_cli.inference.columns import DEFAULT_COLUMNS
+    from dhm_cli.inference.results import partial_path
+    from dhm_cli.inference.videos import STRIDE, align_video
+    from dhm_cli.runtime.outputs import is_stream
+
+    groups = DEFAULT_COLUMNS if columns is None else [name.strip() for name in columns.split(",")]
+    groups = ["track", *(name for name in groups if name != "track")]
+    with tqdm(unit=" frames", disable=None) as bar:
+
+        def show(done: int, total: int) -> None:
+            if bar.total is None and total:
+                bar.total = total
+            if bar.n == 0:
+                bar.initial = bar.n = done
+            bar.update(done - bar.n)
+
+        try:
+            report = align_video(
+                video, out, columns=["track", *(g for g in groups if g != "track")], progress=show, **options
+            )
+        except KeyboardInterrupt as stop:
+            bar.close()
+            typer.echo("interrupted", err=True)
+            partials = [partial_path(Path(os.path.realpath(name))) for name in out if not is_stream(Path(name))]
+            if any(partial.exists() for partial in partials):
+                kept = " and ".join(map(str, partials))
+                say(f"hint: the frames done so far are in {kept}; --resume goes on", "  ", err=True)
+                say(f"from every {STRIDE}th frame", "  ", err=True)
+            raise typer.Exit(130) from stop
+    _print_report(report, out)
+    if report.damaged or report.lost:
+        raise typer.Exit(1)
+
+
+def _print_report(report: "VideoReport", out: Sequence[str]) -> None:
+    from dhm_cli.runtime.outputs import is_stream
+
+    if report.damaged:
+        say(f"warning: {report.name}: {count(report.damaged, 'damaged frame')}, see the table", err=True)
+    if report.lost:
+        say(
+            f"warning: {report.name}: ends early, {count(report.lost, 'frame')} of {report.frames + report.lost:,} "
+            "are not in the file",
+            err=True,
+        )
+    kept = f" ({report.kept:,} of them from the interrupted run)" if report.kept else ""
+    doubtful = f" ({report.doubtful} doubtful)" if report.doubtful else ""
+    rate = (report.frames - report.kept) / max(report.seconds, 1e-6)
+    say(
+        f"{', '.join(out)}: {count(report.frames, 'frame')}{kept}, {count(report.tracks, 'track')}, "
+        f"{count(report.faces, 'face')}{doubtful}, {report.without:,} without a face, {report.damaged:,} damaged; "
+        f"{rate:.1f} frames/s",
+        err=any(is_stream(Path(name)) for name in out),
+    )

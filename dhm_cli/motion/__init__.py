@@ -1,0 +1,1 @@
+"""How faces move: pose and shape apart, curves over time, filters."""
