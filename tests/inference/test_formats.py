@@ -18,7 +18,7 @@ from dhm_cli.evaluation.predictions import read_predictions
 from dhm_cli.geometry.pose import yaw_pitch_roll_to_matrix
 from dhm_cli.inference.aligner import Face, SavedCrop
 from dhm_cli.inference.boxes import read_boxes
-from dhm_cli.inference.columns import COLUMN_GROUPS, DEFAULT_COLUMNS, Layout
+from dhm_cli.inference.columns import COLUMN_GROUPS, CROP_COLUMNS, DEFAULT_COLUMNS, Layout
 from dhm_cli.inference.pts_folder import INDEX
 from dhm_cli.inference.results import BAD_BOX, NO_FACE, OK, UNREADABLE, PhotoResult, partial_path
 from dhm_cli.inference.writers import Outputs
@@ -326,14 +326,17 @@ def test_pipes_get_what_they_are_named_for(tmp_path: Path) -> None:
 def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(
     small_disk: Path, filling_disk: Callable[[Callable[[], object], int], set[str]]
 ) -> None:
+    # Of such a size that the disk is full in the middle of every file, in steps of 4096.
+    layout = Layout(tuple(name for name in COLUMN_GROUPS if name not in CROP_COLUMNS))
+
     def run() -> None:
-        write(small_disk, FILES, resume=True)
+        write(small_disk, FILES, layout, resume=True)
 
     named = filling_disk(run, 4096)
     assert any(name.startswith("a.csv.partial: cannot be written: No space left") for name in named), named
     assert any(name.startswith("e.npz: cannot be written: No space left") for name in named), named
     assert sorted(os.listdir(small_disk)) == sorted(name.strip("/") for name in FILES)
-    write(small_disk.parent / "whole", FILES)
+    write(small_disk.parent / "whole", FILES, layout)
     assert content(small_disk) == content(small_disk.parent / "whole")
 
 
