@@ -83,7 +83,7 @@ def records_of(path: Path) -> list[dict[str, Any]]:
         return pyarrow.parquet.read_table(path).to_pylist()
     with np.load(path) as arrays:
         rows = [dict(zip(arrays.files, values, strict=True)) for values in zip(*arrays.values(), strict=True)]
-    return [{k: None if (k, v) == ("face", -1) else v.tolist() for k, v in row.items()} for row in rows]
+    return [{k: None if k in ("face", "track") and v == -1 else v.tolist() for k, v in row.items()} for row in rows]
 
 
 def assert_equal_to(rows: list[dict[str, str]], records: list[dict[str, Any]]) -> None:
