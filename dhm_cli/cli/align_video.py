@@ -17,7 +17,7 @@ def video_of(paths: Sequence[Path], camera: int | None, smooth: str | None) -> P
     """The video file or the number of the camera that is meant; None for photos.
 
     Raises:
-        InputError: a video among other files, or nothing at all.
+        InputError: a video among other files, or --smooth with photos.
     """
     from dhm_cli.errors import InputError
     from dhm_cli.io.video import VIDEO_EXTENSIONS
@@ -33,8 +33,6 @@ def video_of(paths: Sequence[Path], camera: int | None, smooth: str | None) -> P
         return videos[0]
     if smooth is not None:
         raise InputError(f"--smooth {smooth}: is for videos", "leave it out, or name one video")
-    if not paths:
-        raise InputError("no photos are named", "dhm align FOLDER, or photos, or one video; see dhm align --help")
     return None
 
 
