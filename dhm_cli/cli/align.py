@@ -182,7 +182,9 @@ def align(
     threads: Annotated[
         int | None, typer.Option(min=1, help="Photos processed at a time; default: one per core.", show_default=False)
     ] = None,
-    max_pixels: Annotated[int, typer.Option(min=1, help="Photos that declare more pixels are not read.")] = 120_000_000,
+    max_pixels: Annotated[
+        int, typer.Option(min=1, help="Photos and videos that declare more pixels are not read.")
+    ] = 120_000_000,
     angles: Annotated[
         Literal["yaw-pitch-roll", "300w-lp"],
         typer.Option(
@@ -256,6 +258,7 @@ def align(
             min_score=min_score,
             model=model,
             face_model=face_model or existing_face_model(),
+            most_pixels=max_pixels,
             min_confidence=min_confidence,
             min_size=min_size,
             largest=largest,

@@ -20,6 +20,7 @@ def video_of(paths: Sequence[Path], camera: int | None, smooth: str | None) -> P
         InputError: a video among other files, or --smooth with photos.
     """
     from dhm_cli.errors import InputError
+    from dhm_cli.io.photo_search import find_photos
     from dhm_cli.io.video import VIDEO_EXTENSIONS
 
     videos = [path for path in paths if path.suffix.lower() in VIDEO_EXTENSIONS and not path.is_dir()]
@@ -27,10 +28,13 @@ def video_of(paths: Sequence[Path], camera: int | None, smooth: str | None) -> P
         if paths:
             raise InputError(f"--camera {camera} and {paths[0]}: one at a time", "leave one of them out")
         return camera
-    if videos and len(paths) > 1:
-        raise InputError(f"{videos[0]}: a video among other files", "align each video alone, and photos without them")
     if videos:
-        return videos[0]
+        found = find_photos(paths).photos  # what is not there is told, and a pattern may stand for one video
+        if len(found) > 1:
+            raise InputError(
+                f"{videos[0]}: a video among other files", "align each video alone, and photos without them"
+            )
+        return found[0]
     if smooth is not None:
         raise InputError(f"--smooth {smooth}: is for videos", "leave it out, or name one video")
     return None

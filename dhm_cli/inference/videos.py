@@ -28,6 +28,7 @@ from dhm_cli.inference.tracker import Tracked, Tracker
 from dhm_cli.inference.writers import Outputs
 from dhm_cli.io.camera import Camera
 from dhm_cli.io.clip import Clip, Frame
+from dhm_cli.io.images import MOST_PIXELS
 from dhm_cli.motion.smoothing import Smooth, make_smoother
 from dhm_cli.runtime.atomic import written_atomically
 from dhm_cli.runtime.outputs import is_stream
@@ -94,6 +95,7 @@ def align_video(
     min_score: float = MIN_SCORE,
     model: str | os.PathLike[str] | None = None,
     face_model: str | os.PathLike[str] | None = None,
+    most_pixels: int = MOST_PIXELS,
     min_confidence: float = 0.0,
     min_size: float = 0.0,
     largest: bool = False,
@@ -118,6 +120,7 @@ def align_video(
         draw: what it draws of them, names of `heads.PARTS`.
         smooth: a name of `motion.smoothing.SMOOTH`; None for "file", of a camera "live".
         device, min_score, model, face_model: see `Aligner`.
+        most_pixels: a video whose frames have more is refused.
         min_confidence, min_size, largest, max_faces: see `Filters`; faces that are left out are followed all the same.
         columns: groups of columns, names of `columns.COLUMN_GROUPS`.
         angles: see `photos.align_files`.
@@ -142,7 +145,7 @@ def align_video(
     if is_camera and resume:
         raise InputError("--resume: what a camera saw is gone", "leave it out")
     with ExitStack() as stack:
-        source: Source = Camera(video) if isinstance(video, int) else Clip(video)
+        source: Source = Camera(video) if isinstance(video, int) else Clip(video, most_pixels)
         stack.enter_context(closing(source))
         aligner = Aligner(device, min_score=min_score, model=model, face_model=face_model)
         work = _Work(aligner, smooth, source.rate, overlay is not None)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dhm_cli.errors import InputError
+from dhm_cli.io.images import MOST_PIXELS
 
 _COPY_AGAIN = "copy or download the video again"
 # Frames per second where a file does not say.
@@ -43,7 +44,8 @@ class Clip:
     """A video file, opened.
 
     Args:
-        path: the file.
+        path: the file; nothing but files is opened, no address and no list of other files.
+        most_pixels: a video whose frames have more is refused.
 
     Attributes:
         name: the path as given.
@@ -56,11 +58,13 @@ class Clip:
         InputError: PyAV is missing; the file cannot be opened, or has no video in it.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], most_pixels: int = MOST_PIXELS) -> None:
         self.path, self.name = Path(path), str(path)
         av = pyav()
         try:
-            self._container = av.open(os.fspath(path), metadata_errors="replace")
+            self.path.stat()  # for ffmpeg some names are addresses
+            only_files = {"protocol_whitelist": "file"}
+            self._container = av.open(os.path.abspath(path), metadata_errors="replace", options=only_files)
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise InputError(f"{path}: cannot be opened as a video: {_reason(error)}", _COPY_AGAIN) from error
         streams = [s for s in self._container.streams.video if "attached_pic" not in str(s.disposition)]
@@ -72,6 +76,10 @@ class Clip:
         if self._stream.codec_context is None:
             self._container.close()
             raise InputError(f"{path}: its codec is not known to PyAV", "convert it to H.264, such as with ffmpeg")
+        width, height = self._stream.codec_context.width, self._stream.codec_context.height
+        if width * height > most_pixels:
+            self._container.close()
+            raise InputError(f"{path}: frames of {width} x {height} pixels", "allow more with --max-pixels")
         self._stream.thread_type = "AUTO"
         self.codec = str(self._stream.codec_context.name)
         self.rate = _positive(self._stream.average_rate) or _positive(self._stream.guessed_rate) or _USUAL_RATE

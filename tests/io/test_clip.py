@@ -132,6 +132,22 @@ def test_no_videos(tmp_path: Path) -> None:
         assert str(tmp_path / name) in error.value.message
 
 
+def test_nothing_but_files_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_clip(tmp_path / "a.mp4", FRAMES[:2])
+    (tmp_path / "list.mp4").write_text(f"ffconcat version 1.0\nfile http://localhost:9/a.mp4\nfile {tmp_path}/a.mp4\n")
+    for name in ("http://localhost:9/a.mp4", "concat:a.mp4|a.mp4", "list.mp4"):
+        with pytest.raises(InputError):
+            list(Clip(name).read())
+    assert len(list(Clip("a.mp4").read())) == 2
+
+
+def test_huge_frames(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.mp4", FRAMES[:2])
+    with pytest.raises(InputError, match="224 x 96"):
+        Clip(path, most_pixels=20_000)
+
+
 def test_without_pyav(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match="PyAV") as error:
