@@ -221,8 +221,9 @@ def test_bad_input_names_the_file_and_the_next_step(
 
 def test_data_is_asked_for(here: Path) -> None:
     result = dhm()
-    assert result.exit_code == 2
-    assert "--data" in result.stderr
+    assert result.exit_code == 1
+    assert "error: --data: nothing to score on" in result.stderr
+    assert "--video" in result.stderr
 
 
 @pytest.mark.usefixtures("no_charts")
