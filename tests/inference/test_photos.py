@@ -422,4 +422,4 @@ def test_folders_and_kinds_that_were_passed_over_are_told(
     report = align_files([album, album / "clip.mp4"], tmp_path / "out.csv", device="cpu", model=dummy_network)
     assert report.unsearched == (f"{album / 'trip, 1'}: cannot be searched: Permission denied",)
     assert dict(report.not_read) == {".heic": 1}
-    assert "ffmpeg" in report.results[-1].reason
+    assert "a video is aligned alone" in report.results[-1].reason

@@ -136,5 +136,5 @@ def test_the_hint_fits_the_name(name: str, hint: str) -> None:
 
 
 def test_a_video_is_known_by_its_name() -> None:
-    assert "ffmpeg" in video_hint(Path("clip.MP4"))
+    assert "aligned alone" in video_hint(Path("clip.MP4"))
     assert video_hint(Path("photo.jpg")) == ""
