@@ -84,10 +84,8 @@ class Tracker:
         self._tracks: list[Track] = []
         self._near: set[tuple[int, int]] = set()  # pairs of numbers that may have been mixed up
         self._frame, self._next, self.looks = -1, 0, 0
-        self._looked, self._turned = (
-            -look_every,
-            -look_every,
-        )  # frames of the last look, and of the last at turned copies
+        # Frames of the last look, and of the last one at turned copies.
+        self._looked, self._turned = -look_every, -look_every
 
     @property
     def tracks(self) -> int:
