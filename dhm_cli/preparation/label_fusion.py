@@ -215,9 +215,7 @@ def relabel(
     disagreement = _disagreement(frame, labels.visibility, points, weights[0], after, sources.spread)
     bad = np.any([disagreement[name] > limit for name, limit in _LIMITS.items()], axis=0) & train
     if follow:
-        own = _deviations(fitted, human, weights[0], train & ~bad)
-        deviations = own if deviations is None else deviations.with_noise(own)
-        fitted = _followed(fitted, human, weights[0], deviations)
+        fitted, deviations = _followed(fitted, human, weights[0], train & ~bad, deviations)
         after = fitted.landmarks[..., :2].astype(np.float64)
     moved_by = _apart(frame, after, before, np.ones(labels.visibility.shape, bool))
     kept = test | ~weights.any(axis=(0, 2))  # of the latter nothing is said
@@ -277,20 +275,21 @@ def _fit(model: FaceModel, labels: FaceLabels, points: Array, weights: Array, pr
     )
 
 
-def _deviations(fitted: FaceLabels, human: Array, trust: Array, rows: Mask) -> Deviations:
-    """How human points (N, 68, 2), those with trust (N, 68), lie around the fits of some rows (N,)."""
-    known = np.where((trust > 0)[..., None], human, np.nan)
-    offsets = FaceFrame(fitted).enter(known - fitted.landmarks[..., :2])
-    return Deviations.measure(offsets[rows])
+def _followed(
+    fitted: FaceLabels, human: Array, trust: Array, learned: Mask, known: Deviations | None
+) -> tuple[FaceLabels, Deviations]:
+    """The labels, their landmarks moved by the expected deviation of human points (N, 68, 2) with trust (N, 68).
 
-
-def _followed(fitted: FaceLabels, human: Array, trust: Array, deviations: Deviations) -> FaceLabels:
-    """The labels, their landmarks moved by the expected deviation of human points (N, 68, 2) with trust (N, 68)."""
+    The deviations are measured on the rows `learned` (N,), but for their noise taken from `known` where there are some.
+    """
     frame = FaceFrame(fitted)
-    offsets = frame.enter(human - fitted.landmarks[..., :2])
+    offsets, trusted = frame.enter(human - fitted.landmarks[..., :2]), frame.order(trust)
+    deviations = Deviations.measure(np.where((trusted > 0)[..., None], offsets, np.nan)[learned])
+    if known is not None:
+        deviations = known.with_noise(deviations)
     landmarks = fitted.landmarks.copy()
-    landmarks[..., :2] += frame.leave(deviations.expected(offsets, frame.order(trust)))
-    return replace(fitted, landmarks=landmarks, box=bounding_box(landmarks).astype(np.float32))
+    landmarks[..., :2] += frame.leave(deviations.expected(offsets, trusted))
+    return replace(fitted, landmarks=landmarks, box=bounding_box(landmarks).astype(np.float32)), deviations
 
 
 def _disagreement(
