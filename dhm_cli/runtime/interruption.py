@@ -9,8 +9,6 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 INTERRUPTED = 130
-# Seconds until an interrupt that fell into an import is told again.
-_AGAIN = 0.02
 
 
 @contextmanager
@@ -63,16 +61,30 @@ def _exit(number: int, frame: FrameType | None) -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    if not _is_importing(frame):
+    importer = _importer(frame)
+    if importer is None:
         raise KeyboardInterrupt
-    timer = threading.Timer(_AGAIN, signal.raise_signal, [number])
-    timer.daemon = True
-    timer.start()
+    # Told again when the import is over: at the next line of the code that asked for it.
+    importer.f_trace = _interrupt_here
+    sys.settrace(_trace_nothing)
 
 
-def _is_importing(frame: FrameType | None) -> bool:
+def _importer(frame: FrameType | None) -> FrameType | None:
+    """The frame that waits for the outermost import, if there is one."""
+    importer, within = None, False
     while frame is not None:
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
-            return True
-        frame = frame.f_back
-    return False
+        of_import = frame.f_code.co_filename.startswith("<frozen importlib")
+        if within and not of_import:
+            importer = frame
+        within, frame = of_import, frame.f_back
+    return importer
+
+
+def _interrupt_here(frame: FrameType, event: str, argument: object) -> None:
+    sys.settrace(None)
+    frame.f_trace = None
+    raise KeyboardInterrupt
+
+
+def _trace_nothing(frame: FrameType, event: str, argument: object) -> None:
+    """Follow no new frame; only with a trace function set are the frames asked that have one of their own."""
