@@ -6,11 +6,13 @@ The map of the house. A room for each stage, whole; stages never import each oth
     training      stores -> a network (`dhm train`)
     evaluation    a network, or any method's points -> a report (`dhm evaluate`)
     export        a checkpoint -> the file that `dhm align` runs (`dhm export`)
+    alignment     photos and videos -> tables, pages and pictures of their faces (`dhm align`)
     benchmark     networks -> speed, size and memory (`dhm benchmark`)
 
 Below the stages stands what they share:
 
-    inference     photos and videos -> landmarks (`dhm align`): detector, network, tracks, tables, overlays; no torch
+    writers       faces -> files: tables, pages, crops, overlays, drawn videos
+    inference     an image -> its faces: detector, network, passes, tracks; no torch
     models        the networks, their list and their checkpoints
     data          what networks are trained on: store, batches, augmentation
     datasets      third-party datasets, one file a family
@@ -39,11 +41,11 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 if TYPE_CHECKING:
     from dhm_cli.data.store import FaceStore
     from dhm_cli.inference.aligner import Aligner, Face
-    from dhm_cli.inference.crops import crop
-    from dhm_cli.inference.overlays import draw
-    from dhm_cli.inference.pandas_table import faces_to_pandas
     from dhm_cli.io.images import read_image
     from dhm_cli.models.checkpoint import load_checkpoint
+    from dhm_cli.writers.crops import crop
+    from dhm_cli.writers.overlays import draw
+    from dhm_cli.writers.pandas_table import faces_to_pandas
 
 __all__ = [
     "Aligner",
@@ -62,9 +64,9 @@ _ROOMS = {
     "Aligner": "inference.aligner",
     "Face": "inference.aligner",
     "FaceStore": "data.store",
-    "crop": "inference.crops",
-    "draw": "inference.overlays",
-    "faces_to_pandas": "inference.pandas_table",
+    "crop": "writers.crops",
+    "draw": "writers.overlays",
+    "faces_to_pandas": "writers.pandas_table",
     "load_checkpoint": "models.checkpoint",
     "read_image": "io.images",
 }

@@ -221,12 +221,12 @@ def align(
     """
     from tqdm import tqdm
 
+    from dhm_cli.alignment.photos import align_files
     from dhm_cli.errors import InputError
     from dhm_cli.inference.columns import DEFAULT_COLUMNS
-    from dhm_cli.inference.overlays import DEFAULT_PARTS
-    from dhm_cli.inference.photos import align_files
     from dhm_cli.inference.results import BAD_BOX, UNREADABLE, partial_path
     from dhm_cli.runtime.outputs import is_stream
+    from dhm_cli.writers.overlays import DEFAULT_PARTS
 
     if not paths and not lists and camera is None:
         raise typer.BadParameter("name photos or folders, or a list of them with --from", param_hint="PATHS")

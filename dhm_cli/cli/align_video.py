@@ -10,7 +10,7 @@ import typer
 from dhm_cli.cli.lines import count, say
 
 if TYPE_CHECKING:
-    from dhm_cli.inference.videos import VideoReport
+    from dhm_cli.alignment.videos import VideoReport
 
 
 def video_of(paths: Sequence[Path], camera: int | None, smooth: str | None) -> Path | int | None:
@@ -51,12 +51,12 @@ def refuse_for_videos(**options: object) -> None:
 
 
 def align_a_video(video: Path | int, out: Sequence[str], *, columns: str | None, **options: Any) -> None:
-    """Follow the faces of a video, with a bar; see `inference.videos.align_video`."""
+    """Follow the faces of a video, with a bar; see `alignment.videos.align_video`."""
     from tqdm import tqdm
 
+    from dhm_cli.alignment.videos import STRIDE, align_video
     from dhm_cli.inference.columns import DEFAULT_COLUMNS
     from dhm_cli.inference.results import partial_path
-    from dhm_cli.inference.videos import STRIDE, align_video
     from dhm_cli.runtime.outputs import is_stream
 
     groups = DEFAULT_COLUMNS if columns is None else [name.strip() for name in columns.split(",")]

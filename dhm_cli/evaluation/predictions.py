@@ -21,11 +21,11 @@ from dhm_cli.errors import InputError
 from dhm_cli.geometry.landmarks import NUM_LANDMARKS
 from dhm_cli.geometry.pose import matrix_to_euler, yaw_pitch_roll_to_matrix
 from dhm_cli.inference.columns import COLUMN_GROUPS
-from dhm_cli.inference.pts_folder import INDEX, read_index
 from dhm_cli.inference.results import BAD_BOX, NO_FACE, UNREADABLE
 from dhm_cli.io.images import read_bytes
 from dhm_cli.io.pts import FARTHEST, read_pts
 from dhm_cli.io.rows import read_rows
+from dhm_cli.writers.pts_folder import INDEX, read_index
 
 _KINDS = "expected a file that `dhm align` writes, a .csv, .json, .npy or .npz file, or a folder of .pts files"
 _CSV = "expected UTF-8 CSV with a header as `dhm align` writes: path, x_0 … x_67, y_0 … y_67 and, if known, z_0 … z_67"

@@ -1,1 +1,1 @@
-"""From photos to landmarks (`dhm align`); importing it loads no torch."""
+"""An image to its faces: detector, network, passes, tracks; importing it loads no torch."""

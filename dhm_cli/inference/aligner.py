@@ -22,11 +22,10 @@ from dhm_cli.geometry.pose import (
     matrix_to_euler,
     matrix_to_yaw_pitch_roll,
 )
-from dhm_cli.inference.boxes import Box
 from dhm_cli.inference.columns import DEFAULT_COLUMNS, Layout
 from dhm_cli.inference.detection import load_detector
 from dhm_cli.inference.engines import Answer, load_engine
-from dhm_cli.inference.face_box import KEEN_SCORE, MIN_SCORE, Detector, crop_square_from_box
+from dhm_cli.inference.face_box import KEEN_SCORE, MIN_SCORE, Box, Detector, crop_square_from_box
 from dhm_cli.inference.passes import BELIEVED, find_landmarks
 from dhm_cli.inference.tracker import LOOK_EVERY, Tracked, Tracker
 from dhm_cli.inference.turned_photo import detect_turned

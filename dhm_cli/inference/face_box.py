@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 
 from dhm_cli.geometry.crop import Square
 
+# left, top, width, height in 0-based photo pixels.
+Box = tuple[float, float, float, float]
+
 # The square that a box calls for, in units of the box's mean side, so that it agrees with the landmarks' box squared on
 # its longer side x sqrt(2): medians for YuNet over 500 AFLW training faces of all poses, spread 0.08 and 0.03.
 CROP_SIDE = 1.31

@@ -59,7 +59,7 @@ def start_dhm(*arguments: str | Path, before: str = "") -> "subprocess.Popen[str
 # Reading the photo 4.png takes until the file go_on is there.
 SLOW_PHOTO = """
 import pathlib, time
-from dhm_cli.inference import photos
+from dhm_cli.alignment import photos
 read_image = photos.read_image
 def read_slowly(path, *more):
     while path.name == "4.png" and not pathlib.Path("go_on").exists():

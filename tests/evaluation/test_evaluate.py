@@ -24,10 +24,10 @@ from dhm_cli.geometry.landmarks import face_size
 from dhm_cli.inference.aligner import Face
 from dhm_cli.inference.engines import Engine, OnnxEngine
 from dhm_cli.inference.results import OK, PhotoResult
-from dhm_cli.inference.writers import open_writer
 from dhm_cli.metrics.landmark_error import normalised_mean_error
 from dhm_cli.models.checkpoint import save_checkpoint
 from dhm_cli.morphable.face_model import FaceModel
+from dhm_cli.writers.registry import open_writer
 
 QUICK = Scoring(replicates=100)
 FILES = [

@@ -12,7 +12,7 @@ from dhm_cli.evaluation.predictions import Predictions, read_predictions
 from dhm_cli.geometry.landmarks import bounding_box
 from dhm_cli.inference.aligner import Face
 from dhm_cli.inference.results import OK, PhotoResult
-from dhm_cli.inference.writers import open_writer
+from dhm_cli.writers.registry import open_writer
 
 FILE = Path("method.csv")
 SHAPE = np.stack([np.arange(68.0) % 17, np.arange(68.0) % 11], axis=-1)

@@ -18,7 +18,7 @@ from dhm_cli.geometry.pose import Angles, euler_to_matrix
 from dhm_cli.inference.aligner import Face
 from dhm_cli.inference.columns import DEFAULT_COLUMNS, Layout, with_angles
 from dhm_cli.inference.results import BAD_BOX, NO_FACE, OK, UNREADABLE, PhotoResult
-from dhm_cli.inference.writers import open_writer
+from dhm_cli.writers.registry import open_writer
 
 # Point k of face f is (10 f + k, 200 - k / 4, k / 2 - 20): exact in every format.
 K = np.arange(68)

@@ -16,11 +16,11 @@ from example_photos import ASTRONAUT, ASTRONAUT_FACE_CENTRE, encode, read_table
 from numpy.typing import NDArray
 
 import dhm_cli
+from dhm_cli.alignment.photos import align_files
 from dhm_cli.errors import InputError
 from dhm_cli.geometry.pose import euler_to_matrix, yaw_pitch_roll_to_matrix
 from dhm_cli.inference.aligner import Aligner, Face
 from dhm_cli.inference.face_box import FaceBox, crop_square_from_box
-from dhm_cli.inference.photos import align_files
 from dhm_cli.models.checkpoint import save_checkpoint
 from dhm_cli.morphable.toy import toy_face_model
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from example_photos import read_table, write_album
 
+from dhm_cli.alignment.filters import Filters
+from dhm_cli.alignment.photos import align_files
 from dhm_cli.errors import InputError
 from dhm_cli.inference.aligner import Face
-from dhm_cli.inference.filters import Filters
-from dhm_cli.inference.photos import align_files
 from dhm_cli.inference.results import NO_FACE, OK
 
 

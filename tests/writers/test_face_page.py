@@ -14,14 +14,14 @@ from browser import CHROMIUM, Page, browser
 from example_photos import ASTRONAUT, write_album
 from numpy.typing import NDArray
 
+from dhm_cli.alignment.photos import align_files
 from dhm_cli.errors import InputError
 from dhm_cli.geometry.pose import yaw_pitch_roll_to_matrix
 from dhm_cli.inference.aligner import Aligner, Face
 from dhm_cli.inference.columns import Layout
-from dhm_cli.inference.face_page import FacePage, PageLines
-from dhm_cli.inference.photos import align_files
 from dhm_cli.inference.results import NO_FACE, OK, UNREADABLE, PhotoResult
-from dhm_cli.inference.tiles import with_tiles
+from dhm_cli.writers.face_page import FacePage, PageLines
+from dhm_cli.writers.tiles import with_tiles
 
 EVIL = [
     "</script><script>window.hacked = 1</script>.png",

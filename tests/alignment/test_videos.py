@@ -18,9 +18,9 @@ from example_photos import read_table  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 from places import SAMPLE_DATA  # noqa: E402
 
+from dhm_cli.alignment import videos  # noqa: E402
+from dhm_cli.alignment.videos import align_video  # noqa: E402
 from dhm_cli.errors import InputError  # noqa: E402
-from dhm_cli.inference import videos  # noqa: E402
-from dhm_cli.inference.videos import align_video  # noqa: E402
 from dhm_cli.io.clip import Clip, Frame  # noqa: E402
 
 SAMPLE = SAMPLE_DATA / "faces.mp4"
@@ -114,7 +114,7 @@ def test_a_run_of_other_options_does_not_go_on(tmp_path: Path, clip: Path, often
 def test_killed(tmp_path: Path) -> None:
     """The process is killed amid its work, with checkpoints at every tenth frame, and goes on."""
     code = (
-        "import sys; from pathlib import Path; from dhm_cli.inference import videos; videos.STRIDE = 10; "
+        "import sys; from pathlib import Path; from dhm_cli.alignment import videos; videos.STRIDE = 10; "
         "videos.align_video(sys.argv[1], sys.argv[2], device='cpu', resume=True)"
     )
     out, partial = tmp_path / "a.csv", tmp_path / "a.csv.partial"

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from dhm_cli.alignment.given_boxes import match_boxes, read_boxes
 from dhm_cli.errors import InputError
-from dhm_cli.inference.boxes import match_boxes, read_boxes
 
 HEADER = "path,left,top,width,height\n"
 A, B = (1.0, 2.0, 30.0, 40.5), (5.0, -6.0, 7.0, 8.0)

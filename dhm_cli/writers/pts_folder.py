@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dhm_cli.errors import InputError
-from dhm_cli.inference.built_files import BuiltFile, Records, remove
 from dhm_cli.inference.columns import Layout
 from dhm_cli.io.pts import pts_text
 from dhm_cli.runtime.hashing import short_hash
+from dhm_cli.writers.built_files import BuiltFile, Records, remove
 
 # Beside the .pts files: all rows, each with the name of its file.
 INDEX = "faces.csv"

@@ -12,9 +12,9 @@ from dhm_cli.errors import InputError
 from dhm_cli.geometry.pose import euler_to_matrix, yaw_pitch_roll_to_matrix
 from dhm_cli.inference.aligner import Face
 from dhm_cli.inference.columns import DEFAULT_COLUMNS, Layout, with_angles
-from dhm_cli.inference.landmark_csv import Csv
 from dhm_cli.inference.results import BAD_BOX, NO_FACE, OK, UNREADABLE, PhotoResult, partial_path
-from dhm_cli.inference.row_files import RowFile, RowStream
+from dhm_cli.writers.landmark_csv import Csv
+from dhm_cli.writers.row_files import RowFile, RowStream
 
 COLUMNS = tuple(Layout().header)
 

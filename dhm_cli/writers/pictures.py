@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dhm_cli.inference.aligner import Face
-from dhm_cli.inference.crops import QUALITY, check_crop, save_crops
-from dhm_cli.inference.jpeg_folder import JpegFolder
-from dhm_cli.inference.overlays import check_parts, save_overlay
-from dhm_cli.inference.tiles import with_tiles
+from dhm_cli.writers.crops import QUALITY, check_crop, save_crops
+from dhm_cli.writers.jpeg_folder import JpegFolder
+from dhm_cli.writers.overlays import check_parts, save_overlay
+from dhm_cli.writers.tiles import with_tiles
 
 
 class Pictures:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dhm_cli.inference.columns import Layout, Record
-from dhm_cli.inference.json_lines import JsonLines
-from dhm_cli.inference.row_files import RowFile
 from dhm_cli.runtime.atomic import move_into_place
+from dhm_cli.writers.json_lines import JsonLines
+from dhm_cli.writers.row_files import RowFile
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from dhm_cli.datasets.folders import readable
-from dhm_cli.inference.built_files import BuiltFile, Records
 from dhm_cli.inference.columns import Layout
 from dhm_cli.io.parquet import load_pyarrow
+from dhm_cli.writers.built_files import BuiltFile, Records
 
 # Rows of one row group: what is held in memory at a time.
 _ROWS = 1000

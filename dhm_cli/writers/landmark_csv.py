@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from dhm_cli.inference.columns import Cell, Layout, Record
-from dhm_cli.inference.row_files import OtherColumns, ReadRow
+from dhm_cli.writers.row_files import OtherColumns, ReadRow
 
 # A header of ours, and one that a crash cut off.
 _OURS = re.compile(rb"path,(\w+,)*?face,status(,|\r?\n)")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import IO
 
 from dhm_cli.inference.columns import Layout, Record
-from dhm_cli.inference.row_files import OtherColumns, ReadRow
+from dhm_cli.writers.row_files import OtherColumns, ReadRow
 
 _BEGINNING = b'{"path": '
 

@@ -19,7 +19,7 @@ from dhm_cli.drawing.faces import GROUP_COLOURS
 from dhm_cli.geometry.landmarks import CURVES, GROUPS, NUM_LANDMARKS, face_size
 from dhm_cli.inference.aligner import Face
 from dhm_cli.inference.columns import Layout, Record, cell
-from dhm_cli.inference.row_files import OtherColumns, ReadRow, RowFile
+from dhm_cli.writers.row_files import OtherColumns, ReadRow, RowFile
 
 ENDING = ".html"
 _TEMPLATE, _STYLE, _SCRIPT = "face_page.html.j2", "face_page.css", "face_page.js"

@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dhm_cli.alignment.given_boxes import read_boxes
 from dhm_cli.errors import DhmError, InputError
 from dhm_cli.evaluation.predictions import read_predictions
 from dhm_cli.geometry.pose import yaw_pitch_roll_to_matrix
 from dhm_cli.inference.aligner import Face, SavedCrop
-from dhm_cli.inference.boxes import read_boxes
 from dhm_cli.inference.columns import COLUMN_GROUPS, CROP_COLUMNS, DEFAULT_COLUMNS, Layout
-from dhm_cli.inference.pts_folder import INDEX
 from dhm_cli.inference.results import BAD_BOX, NO_FACE, OK, UNREADABLE, PhotoResult, partial_path
-from dhm_cli.inference.writers import Outputs
 from dhm_cli.io.pts import read_pts
+from dhm_cli.writers.pts_folder import INDEX
+from dhm_cli.writers.registry import Outputs
 
 NAMES = ("a.csv", "b.jsonl", "c.json", "d.parquet", "e.npz", "points/")
 FILES = (*NAMES[:3], *NAMES[4:])  # without Parquet, whose pyarrow is an extra
@@ -220,7 +220,7 @@ def test_killed_while_outputs_are_built(tmp_path: Path, monkeypatch: pytest.Monk
     write(whole, FILES)
     for target in ("built_files.move_into_place", "pts_folder.remove", "npz_arrays.np.savez_compressed"):
         with monkeypatch.context() as patch:
-            patch.setattr(f"dhm_cli.inference.{target}", interrupt)
+            patch.setattr(f"dhm_cli.writers.{target}", interrupt)
             with pytest.raises(KeyboardInterrupt):
                 write(cut, FILES)
         left = tuple(name for name in FILES if partial_path(cut / name.strip("/")).exists())

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from dhm_cli.errors import InputError
+from dhm_cli.inference.face_box import Box
 from dhm_cli.inference.results import BAD_BOX, NO_FACE, UNREADABLE
 from dhm_cli.io.rows import read_rows
 
 BOX_COLUMNS = ("left", "top", "width", "height")
-
-Box = tuple[float, float, float, float]
 
 _FIX = "correct the line, or delete it"
 

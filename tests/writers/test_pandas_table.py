@@ -12,7 +12,7 @@ from dhm_cli.errors import DhmError
 from dhm_cli.inference.aligner import Face
 from dhm_cli.inference.columns import Layout
 from dhm_cli.inference.results import OK, PhotoResult
-from dhm_cli.inference.writers import open_writer
+from dhm_cli.writers.registry import open_writer
 
 POINTS = np.arange(204).reshape(68, 3) / 7
 FACE = Face(POINTS, (1.0, 2.0, 3.0, 4.0), float("nan"), np.eye(3), 0.75)

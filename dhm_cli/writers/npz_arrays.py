@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dhm_cli.inference.built_files import Records
+from dhm_cli.writers.built_files import Records
 
 # What stands for unknown numbers and texts.
 _UNKNOWN: dict[type, Any] = {float: np.nan, int: -1, str: ""}

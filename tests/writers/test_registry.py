@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 from example_photos import write_album
 
+from dhm_cli.alignment.photos import align_files
 from dhm_cli.errors import InputError
-from dhm_cli.inference import writers
 from dhm_cli.inference.aligner import Face
 from dhm_cli.inference.columns import Identity, Layout
-from dhm_cli.inference.photos import align_files
 from dhm_cli.inference.results import NO_FACE, OK, UNREADABLE, PhotoResult, partial_path
-from dhm_cli.inference.row_files import RowFile
-from dhm_cli.inference.writers import Kind, open_writer
+from dhm_cli.writers import registry
+from dhm_cli.writers.registry import Kind, open_writer
+from dhm_cli.writers.row_files import RowFile
 
 
 class Diary:
@@ -50,7 +50,7 @@ def diaries(monkeypatch: pytest.MonkeyPatch) -> list[Diary]:
         opened.append(Diary(out, layout, resume))
         return opened[-1]
 
-    monkeypatch.setitem(writers.WRITERS, ".diary", Kind(open_diary, open_diary, lambda _: True))
+    monkeypatch.setitem(registry.WRITERS, ".diary", Kind(open_diary, open_diary, lambda _: True))
     return opened
 
 

@@ -10,22 +10,22 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from dhm_cli.alignment.filters import Filters
+from dhm_cli.alignment.given_boxes import match_boxes, read_boxes
 from dhm_cli.errors import DhmError, InputError
 from dhm_cli.geometry.pose import Angles
 from dhm_cli.inference.aligner import Aligner, Face, check_number, usable_boxes
-from dhm_cli.inference.boxes import Box, match_boxes, read_boxes
 from dhm_cli.inference.columns import CROP_COLUMNS, DEFAULT_COLUMNS, Layout, with_angles
-from dhm_cli.inference.face_box import MIN_SCORE
-from dhm_cli.inference.face_page import ENDING
-from dhm_cli.inference.filters import Filters
-from dhm_cli.inference.overlays import DEFAULT_PARTS
-from dhm_cli.inference.pictures import Pictures
+from dhm_cli.inference.face_box import MIN_SCORE, Box
 from dhm_cli.inference.results import BAD_BOX, NO_FACE, OK, UNREADABLE, AlignmentReport, PhotoResult, reason_of
-from dhm_cli.inference.writers import Outputs
 from dhm_cli.io.images import MOST_PIXELS, read_image
 from dhm_cli.io.photo_lists import COLUMN
 from dhm_cli.io.photo_search import find_photos, list_hint, video_hint
 from dhm_cli.runtime.threads import available_cores, in_order
+from dhm_cli.writers.face_page import ENDING
+from dhm_cli.writers.overlays import DEFAULT_PARTS
+from dhm_cli.writers.pictures import Pictures
+from dhm_cli.writers.registry import Outputs
 
 # What is known of a photo that an earlier run has finished.
 _KEPT = "see the interrupted run"
@@ -61,7 +61,7 @@ def align_files(
     force: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> AlignmentReport:
-    """Align the faces of many photos and write them to outputs (`dhm_cli.inference.writers`).
+    """Align the faces of many photos and write them to outputs (`dhm_cli.writers.registry`).
 
     Each photo is read, searched and aligned by one worker thread; a few photos are in the making at any time, so memory
     does not grow with their number. The output follows the order of the photos whatever the workers' order. An

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from dhm_cli.inference.built_files import Records
-from dhm_cli.inference.json_lines import begins_with, json_text
+from dhm_cli.writers.built_files import Records
+from dhm_cli.writers.json_lines import begins_with, json_text
 
 _BEGINNING = b'[\n{"path": '
 

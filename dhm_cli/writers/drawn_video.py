@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from dhm_cli.errors import InputError
 from dhm_cli.inference.aligner import Face
-from dhm_cli.inference.overlays import check_parts, draw
 from dhm_cli.inference.results import partial_path
 from dhm_cli.io.h264 import VideoFile, is_drawn, join_parts
 from dhm_cli.runtime.atomic import written_atomically
 from dhm_cli.runtime.outputs import check_output, is_stream
+from dhm_cli.writers.overlays import check_parts, draw
 
 _PART = "{:06d}.mp4"
 

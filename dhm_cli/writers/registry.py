@@ -9,18 +9,18 @@ from typing import NamedTuple, Protocol
 
 from dhm_cli.errors import InputError
 from dhm_cli.inference.aligner import Face
-from dhm_cli.inference.built_files import BuiltFile
 from dhm_cli.inference.columns import Identity, Layout
-from dhm_cli.inference.face_page import ENDING, FacePage, PageLines
-from dhm_cli.inference.json_lines import JsonLines
-from dhm_cli.inference.json_list import build_json, is_json
-from dhm_cli.inference.landmark_csv import Csv
-from dhm_cli.inference.npz_arrays import build_npz, is_npz
-from dhm_cli.inference.parquet_table import is_parquet, open_parquet
-from dhm_cli.inference.pts_folder import PtsFolder
 from dhm_cli.inference.results import PhotoResult, partial_path
-from dhm_cli.inference.row_files import Encoding, RowFile, RowStream
 from dhm_cli.runtime.outputs import check_output, is_stream
+from dhm_cli.writers.built_files import BuiltFile
+from dhm_cli.writers.face_page import ENDING, FacePage, PageLines
+from dhm_cli.writers.json_lines import JsonLines
+from dhm_cli.writers.json_list import build_json, is_json
+from dhm_cli.writers.landmark_csv import Csv
+from dhm_cli.writers.npz_arrays import build_npz, is_npz
+from dhm_cli.writers.parquet_table import is_parquet, open_parquet
+from dhm_cli.writers.pts_folder import PtsFolder
+from dhm_cli.writers.row_files import Encoding, RowFile, RowStream
 
 
 class Writer(Protocol):

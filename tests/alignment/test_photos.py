@@ -21,12 +21,12 @@ from onnxruntime import InferenceSession
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 from places import ROOT
 
+from dhm_cli.alignment.photos import align_files
 from dhm_cli.errors import InputError
 from dhm_cli.inference import yunet
 from dhm_cli.inference.aligner import Aligner, Face
 from dhm_cli.inference.engines import Answer, OnnxEngine
 from dhm_cli.inference.onnx_session import onnx_session
-from dhm_cli.inference.photos import align_files
 from dhm_cli.inference.results import BAD_BOX, NO_FACE, OK, UNREADABLE, partial_path
 from dhm_cli.io.images import read_image
 
@@ -160,7 +160,7 @@ def test_only_a_few_photos_are_in_the_making(
     for k in range(60):
         cv2.imwrite(str(folder / f"{k:02}.png"), np.zeros((8, 8, 3), np.uint8))
     read: list[Path] = []
-    monkeypatch.setattr("dhm_cli.inference.photos.read_image", lambda path, _: (read.append(path), read_image(path))[1])
+    monkeypatch.setattr("dhm_cli.alignment.photos.read_image", lambda path, _: (read.append(path), read_image(path))[1])
     lead: list[int] = []
 
     def dawdle(done: int, total: int) -> None:
@@ -248,7 +248,7 @@ def test_memory_is_kept_by_runs_only(
     album: Path, dummy_network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[bool] = []
-    monkeypatch.setattr("dhm_cli.inference.photos._keep_freed_memory", lambda: calls.append(True))
+    monkeypatch.setattr("dhm_cli.alignment.photos._keep_freed_memory", lambda: calls.append(True))
     Aligner("cpu", model=dummy_network)
     assert not calls
     align_files([album / "a.png"], tmp_path / "out.csv", device="cpu", model=dummy_network)
@@ -332,7 +332,7 @@ def test_two_runs_on_one_table(album: Path, dummy_network: Path, tmp_path: Path)
     """The second used to write into the first one's table."""
     out = tmp_path / "out.csv"
     code = (
-        "import sys; from pathlib import Path; from dhm_cli.inference.writers import open_writer\n"
+        "import sys; from pathlib import Path; from dhm_cli.writers.registry import open_writer\n"
         "table = open_writer(Path(sys.argv[1])); print('open', flush=True); sys.stdin.read()"
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -354,7 +354,7 @@ def test_a_full_disk_names_the_file_and_the_next_step(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("dhm_cli.inference.row_files.move_into_place", full)
+    monkeypatch.setattr("dhm_cli.writers.row_files.move_into_place", full)
     with pytest.raises(InputError, match=r"out\.csv: cannot be written: No space left") as caught:
         align_files([album], tmp_path / "out.csv", device="cpu", model=dummy_network)
     assert "--resume" in caught.value.hint

@@ -13,8 +13,8 @@ from dhm_cli.errors import InputError
 from dhm_cli.geometry.crop import crop_matrix, smooth_crop, transform_landmarks
 from dhm_cli.geometry.crop_styles import ARCFACE_SIZE, CROP_STYLES
 from dhm_cli.inference.aligner import Face, Image, SavedCrop, pixels_of
-from dhm_cli.inference.jpeg_folder import JpegFolder
 from dhm_cli.inference.results import reason_of
+from dhm_cli.writers.jpeg_folder import JpegFolder
 
 QUALITY = 95
 _SIZES = (16, 4096)

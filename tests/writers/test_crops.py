@@ -10,12 +10,12 @@ from example_photos import ASTRONAUT, encode, read_table, write_album
 from numpy.typing import NDArray
 
 from dhm_cli import crop, read_image
+from dhm_cli.alignment.photos import align_files
 from dhm_cli.errors import InputError
 from dhm_cli.geometry.crop_styles import CROP_STYLES
 from dhm_cli.inference.aligner import Aligner, Face
 from dhm_cli.inference.columns import CROP_COLUMNS, DEFAULT_COLUMNS
-from dhm_cli.inference.jpeg_folder import JpegFolder
-from dhm_cli.inference.photos import align_files
+from dhm_cli.writers.jpeg_folder import JpegFolder
 
 
 @pytest.fixture(scope="module")

@@ -9,14 +9,14 @@ import pytest
 from example_photos import ASTRONAUT, encode, read_table, write_album
 from numpy.typing import NDArray
 
+from dhm_cli.alignment.photos import align_files
 from dhm_cli.drawing.heads import PARTS
 from dhm_cli.errors import InputError
 from dhm_cli.inference.aligner import Aligner
-from dhm_cli.inference.jpeg_folder import JpegFolder
-from dhm_cli.inference.overlays import draw
-from dhm_cli.inference.photos import align_files
 from dhm_cli.inference.results import OK
 from dhm_cli.io.images import read_image
+from dhm_cli.writers.jpeg_folder import JpegFolder
+from dhm_cli.writers.overlays import draw
 
 BLACK = np.zeros((400, 500, 3), np.uint8)
 
@@ -141,7 +141,7 @@ def test_a_drawing_that_fails_costs_no_landmarks(
     def fail(*_: object) -> NDArray[np.uint8]:
         raise MemoryError
 
-    monkeypatch.setattr("dhm_cli.inference.overlays.draw_heads", fail)
+    monkeypatch.setattr("dhm_cli.writers.overlays.draw_heads", fail)
     options = {"device": "cpu", "model": dummy_network}
     report = align_files([album], tmp_path / "out.csv", overlay_dir=tmp_path / "drawn", **options)
     assert report.faces == 4

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from dhm_cli.drawing.heads import PARTS, Head, draw_heads
 from dhm_cli.errors import InputError
 from dhm_cli.inference.aligner import Face, Image, pixels_of
-from dhm_cli.inference.jpeg_folder import JpegFolder
 from dhm_cli.inference.results import reason_of
+from dhm_cli.writers.jpeg_folder import JpegFolder
 
 DEFAULT_PARTS = ("points", "lines", "number")
 

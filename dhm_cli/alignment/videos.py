@@ -14,18 +14,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dhm_cli.alignment.filters import Filters
 from dhm_cli.errors import InputError
 from dhm_cli.geometry.pose import Angles
 from dhm_cli.inference.aligner import Aligner, Face
 from dhm_cli.inference.columns import DEFAULT_COLUMNS, FRAME_KEYS, Layout, with_angles
-from dhm_cli.inference.drawn_video import DrawnVideo
 from dhm_cli.inference.engines import Answer
 from dhm_cli.inference.face_box import MIN_SCORE
-from dhm_cli.inference.filters import Filters
-from dhm_cli.inference.overlays import DEFAULT_PARTS
 from dhm_cli.inference.results import NO_FACE, OK, UNREADABLE, PhotoResult, partial_path
 from dhm_cli.inference.tracker import Tracked, Tracker
-from dhm_cli.inference.writers import Outputs
 from dhm_cli.io.camera import Camera
 from dhm_cli.io.clip import Clip, Frame
 from dhm_cli.io.images import MOST_PIXELS
@@ -33,6 +30,9 @@ from dhm_cli.motion.smoothing import Smooth, make_smoother
 from dhm_cli.runtime.atomic import written_atomically
 from dhm_cli.runtime.outputs import is_stream
 from dhm_cli.runtime.threads import ahead, single_threaded_opencv
+from dhm_cli.writers.drawn_video import DrawnVideo
+from dhm_cli.writers.overlays import DEFAULT_PARTS
+from dhm_cli.writers.registry import Outputs
 
 # Frames that are decoded ahead of the network, and frames between two points from which an interrupted run can go on.
 _AHEAD, STRIDE = 8, 600
@@ -107,7 +107,7 @@ def align_video(
     force: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> VideoReport:
-    """Follow the faces of a video and write them to outputs, frame by frame (`dhm_cli.inference.writers`).
+    """Follow the faces of a video and write them to outputs, frame by frame (`dhm_cli.writers.registry`).
 
     The video is read once, by a thread of its own, and memory does not grow with its length. An exception leaves what
     is done in `<out>.partial`, where `resume` picks it up at every 600th frame; a resumed run gives the same output as

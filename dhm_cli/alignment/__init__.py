@@ -1,0 +1,1 @@
+"""Photos and videos to tables of landmarks (`dhm align`)."""
