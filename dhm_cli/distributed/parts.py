@@ -11,6 +11,7 @@ from dhm_cli.errors import InputError
 from dhm_cli.io.parquet import load_pyarrow
 from dhm_cli.io.remote import is_url, list_urls, open_file, upload
 from dhm_cli.runtime.atomic import written_atomically
+from dhm_cli.writers.parquet_table import compact
 
 _PREFIX, _ENDING = "part-", ".parquet"
 
@@ -76,11 +77,11 @@ class Parts:
         try:
             if is_url(place):
                 with tempfile.TemporaryDirectory(prefix="dhm-") as folder:
-                    parquet.write_table(table, Path(folder) / "part", compression="zstd")
+                    parquet.write_table(table, Path(folder) / "part", **compact(self.schema))
                     upload(Path(folder) / "part", place)
             else:
                 with written_atomically(Path(place)) as partial:
-                    parquet.write_table(table, partial, compression="zstd")
+                    parquet.write_table(table, partial, **compact(self.schema))
         except OSError as error:
             raise InputError(f"{place}: cannot be written: {error.strerror or error}", "then --resume") from error
 

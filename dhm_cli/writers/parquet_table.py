@@ -32,15 +32,22 @@ def build_parquet(records: Records, path: Path) -> None:
     import pyarrow.parquet as pq
 
     schema, rows = arrow_schema(records.layout), iter(records)
-    # Dictionaries of numbers that are nearly all different cost a tenth; level 6 saves a quarter against the default.
-    texts = [field.name for field in records.layout.fields if field.kind is str]
-    with pq.ParquetWriter(path, schema, compression="zstd", compression_level=6, use_dictionary=texts) as writer:
+    with pq.ParquetWriter(path, schema, **compact(schema)) as writer:
         while group := list(islice(rows, _ROWS)):
             for record in group:
                 for key in records.layout.keys:
                     if isinstance(record[key.name], str):
                         record[key.name] = readable(record[key.name])
             writer.write_table(pa.Table.from_pylist(group, schema))
+
+
+def compact(schema: Any) -> dict[str, Any]:
+    """How pyarrow is to write a table of that `pyarrow.Schema`.
+
+    Dictionaries of numbers that are nearly all different cost a tenth; level 6 saves a quarter against the default.
+    """
+    texts = [field.name for field in schema if str(field.type) == "string"]
+    return {"compression": "zstd", "compression_level": 6, "use_dictionary": texts}
 
 
 def arrow_schema(layout: Layout) -> Any:
