@@ -19,6 +19,8 @@ from dhm_cli.io.images import MOST_PIXELS, check_image, decode_image
 _REDUCTIONS = (8, 4, 2, 1)
 # A smaller JPEG is decoded whole at once, pixels on the longer side: looking twice would cost more than it saves.
 _WHOLE_BELOW = 1536
+# The coarsest that is decoded after the first.
+_SECOND = 2
 # EXIF orientations whose left edge, whose top edge is where the file ends; where a reduced copy rounds up.
 _ENDS_LEFT, _ENDS_TOP, _TRANSPOSED = (2, 3, 6, 7), (3, 4, 7, 8), (5, 6, 7, 8)
 
@@ -80,6 +82,8 @@ class Photo:
         """A copy that is reduced by at most `reduction`, the coarsest of them unless a finer one is at hand."""
         factor = next(k for k in _REDUCTIONS if k <= max(reduction, 1)) if self._is_reducible else 1
         at_hand = max((k for k in self._copies if k <= factor), default=0)
+        if self._copies:  # where a second copy is wanted, a third often follows, and half the photo serves for both
+            factor = min(factor, _SECOND)
         if not at_hand:
             image = self._decode(reduction=factor)
             height, width = image.shape[:2]
