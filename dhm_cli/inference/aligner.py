@@ -3,7 +3,7 @@
 import math
 import os
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
@@ -288,7 +288,12 @@ class Aligner:
         return self._faces([pixels] * len(given), given, squares, self.refine or 0)
 
     def align_many(
-        self, images: Iterable[Image | Photo], batch_size: int = 32, *, bgr: bool = False
+        self,
+        images: Iterable[Image | Photo],
+        batch_size: int = 32,
+        *,
+        bgr: bool = False,
+        on_error: Callable[[Image | Photo, InputError], object] | None = None,
     ) -> Iterator[list[Face]]:
         """Find the landmarks of every face in many photos: the network sees the faces of a batch at once.
 
@@ -296,24 +301,37 @@ class Aligner:
             images: each as `align` takes it; a generator will do, since only one batch is held.
             batch_size: photos in a batch.
             bgr: as for `align`.
+            on_error: called with each photo, or its path, that cannot be used, and the error, whose `message` says why;
+                it has no faces then, and the others go on. None ends the work there with that error.
 
         Yields:
-            The faces of each photo, in the photos' order, as `align` gives them.
+            The faces of each photo, one list a photo in the photos' order, as `align` gives them.
 
         Raises:
-            InputError: as `align`, at the batch of the photo in question.
+            InputError: as `align`, where the faces of all photos before have been given; not with `on_error`.
             DhmError: the network answered something that is no number.
 
         Example:
             >>> from dhm_cli import Aligner
-            >>> photos = ["sample_data/photos/astronaut.png", "sample_data/photos/astronaut_turned_left_25.jpg"]
-            >>> [len(faces) for faces in Aligner("cpu").align_many(photos)]
-            [1, 1]
+            >>> photos = ["sample_data/photos/astronaut.png", "gone.png"]
+            >>> tell = lambda photo, error: print(error.message)
+            >>> [len(faces) for faces in Aligner("cpu").align_many(photos, on_error=tell)]
+            gone.png: cannot be read: No such file or directory
+            [1, 0]
         """
         check_number("batch_size", batch_size, int, least=1)
         source = iter(images)
-        while batch := [_looked_at(image, bgr) for image in islice(source, batch_size)]:
-            yield from self._align_all(batch)
+        while batch := list(islice(source, batch_size)):
+            read = [_pixels_or_error(image, bgr) for image in batch]
+            found = iter(self._align_all([pixels for pixels in read if not isinstance(pixels, InputError)]))
+            for image, pixels in zip(batch, read, strict=True):
+                if not isinstance(pixels, InputError):
+                    yield next(found)
+                elif on_error is None:
+                    raise pixels
+                else:
+                    on_error(image, pixels)
+                    yield []
 
     def _align_all(self, photos: Sequence[Pixels]) -> list[list[Face]]:
         """The faces of each photo, the largest first and doubtful ones last."""
@@ -487,6 +505,14 @@ def pixels_of(image: Image, bgr: bool) -> NDArray[np.uint8]:
     if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
         raise InputError(f"expected an image of shape (H, W, 3), found {image.shape}", hint="read_image gives RGB")
     return np.ascontiguousarray(image[..., ::-1] if bgr else image)
+
+
+def _pixels_or_error(image: Image | Photo, bgr: bool) -> Pixels | InputError:
+    """See `_looked_at`; the error is given back."""
+    try:
+        return _looked_at(image, bgr)
+    except InputError as error:
+        return error
 
 
 def _checked_box(box: Sequence[float], image: Pixels) -> Box:
