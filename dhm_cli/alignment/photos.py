@@ -20,7 +20,8 @@ from dhm_cli.inference.columns import CROP_COLUMNS, DEFAULT_COLUMNS, Layout, wit
 from dhm_cli.inference.face_box import MIN_SCORE, Box
 from dhm_cli.inference.results import BAD_BOX, NO_FACE, OK, UNREADABLE, AlignmentReport, PhotoResult, reason_of
 from dhm_cli.io.images import MOST_PIXELS
-from dhm_cli.io.packed import IMAGE_COLUMN, Photo, is_pack, read_photo, unpack
+from dhm_cli.io.packed import IMAGE_COLUMN, Source, is_pack, read_source, unpack
+from dhm_cli.io.photo import Photo
 from dhm_cli.io.photo_lists import COLUMN
 from dhm_cli.io.photo_search import find_photos, list_hint, video_hint
 from dhm_cli.runtime.threads import available_cores, in_order
@@ -116,7 +117,7 @@ def align_files(
     pictures = Pictures(places, overlay_dir, draw, crop_dir, crop_size, crop_style, _has_page(outs), force)
     aligner = Aligner(device, min_score=min_score, refine=refine, model=model, face_model=face_model)
 
-    def work(photo: Photo) -> tuple[PhotoResult, list[Face]]:
+    def work(photo: Source) -> tuple[PhotoResult, list[Face]]:
         its_boxes = None if boxes is None else boxes.get(Path(str(photo)), [])
         return align_photo(aligner, photo, its_boxes, pictures, most_pixels, filters)
 
@@ -149,7 +150,7 @@ def align_files(
 
 def each_photo(
     photos: Iterable[Path | str], most_pixels: int, image_column: str, path_column: str, broken: list[str]
-) -> Iterator[Photo]:
+) -> Iterator[Source]:
     """Photos, and those in packs one by one.
 
     Args:
@@ -202,7 +203,7 @@ def _boxes_of(photos: Sequence[Path], boxes_csv: str | os.PathLike[str]) -> tupl
 
 def align_photo(
     aligner: Aligner,
-    photo: Photo,
+    photo: Source,
     boxes: list[Box] | None,
     pictures: Pictures | None,
     most_pixels: int,
@@ -212,7 +213,7 @@ def align_photo(
     path = str(photo)
     place = Path(path)
     try:
-        image = read_photo(photo, most_pixels)
+        image = Photo(read_source(photo, most_pixels), path, most_pixels)
         usable, problems = (None, []) if boxes is None else usable_boxes(boxes, image)
         faces, left_out = filters(aligner.align(image, usable))
     except (DhmError, cv2.error, MemoryError) as error:

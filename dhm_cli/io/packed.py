@@ -10,11 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from dhm_cli.errors import DhmError, InputError
-from dhm_cli.io.images import EXTENSIONS, HEIC_EXTENSIONS, decode_image, most_bytes, read_image
+from dhm_cli.io.images import EXTENSIONS, HEIC_EXTENSIONS, most_bytes, read_photo
 from dhm_cli.io.parquet import read_parquet
 from dhm_cli.io.photo_lists import COLUMN
 from dhm_cli.io.remote import is_url, open_file
@@ -47,25 +44,25 @@ def photo_of(name: str) -> Path | str:
 
 
 # A photo to read: a file of this machine, an address (`remote.is_url`), or one out of a pack.
-Photo = Path | str | PackedPhoto
+Source = Path | str | PackedPhoto
 
 
-def is_pack(photo: Photo) -> bool:
+def is_pack(photo: Source) -> bool:
     """Whether a name is that of a pack."""
     return not isinstance(photo, PackedPhoto) and str(photo).lower().endswith(PACKS)
 
 
-def read_photo(photo: Photo, most_pixels: int) -> NDArray[np.uint8]:
-    """Read a photo from wherever it is, as `read_image` does.
+def read_source(photo: Source, most_pixels: int) -> bytes:
+    """The content of a photo's file, undecoded, from wherever it is.
 
     Raises:
-        InputError: as `read_image`.
+        InputError: as `images.read_photo`.
     """
     if not isinstance(photo, PackedPhoto):
-        return read_image(photo, most_pixels)
+        return read_photo(photo, most_pixels)
     if photo.data is None:
         raise InputError(f"{photo}: no image file, or one of more than {most_bytes(most_pixels) / 1e6:,.0f} MB")
-    return decode_image(photo.data, photo.path, most_pixels=most_pixels)
+    return photo.data
 
 
 def unpack(
