@@ -28,7 +28,7 @@ FLOORS = (
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # Modules that `dhm align` needs: torch takes two seconds to load.
-LIGHT = ("dhm_cli.inference.aligner", "dhm_cli.alignment.photos", "dhm_cli.io.images")
+LIGHT = ("dhm_cli.inference.aligner", "dhm_cli.alignment.photos", "dhm_cli.distributed", "dhm_cli.io.images")
 
 LIGHT_ROOMS = (
     "alignment",
@@ -174,7 +174,7 @@ def test_the_package_and_the_command_load_nothing_heavy() -> None:
 def test_alignment_loads_no_torch() -> None:
     loaded = loaded_after("import " + ", ".join(LIGHT))
     assert "numpy" in loaded
-    assert not loaded & {"torch", "scipy", "h5py", "typer"}
+    assert not loaded & {"torch", "scipy", "h5py", "typer", "fsspec", "ray", "pyarrow"}
 
 
 def test_the_metrics_need_numpy_alone() -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import threading
 import time
 from collections import Counter
@@ -33,6 +34,8 @@ from dhm_cli.writers.registry import WRITERS
 _MOST_PHOTOS, _PARTS_AN_ACTOR = 2048, 8
 # Seconds without a finished part after which it is given up: Ray waits for ever for cores that are never free.
 STALLED = 600.0
+# Seconds in which a cluster answers.
+_ANSWERED = 10.0
 
 
 @dataclass(frozen=True)
@@ -166,19 +169,22 @@ class _Cluster:
     def __init__(self, ray: Any, address: str, actors: int | None, device: str) -> None:
         self._ray, self._on_gpu = ray, device == "cuda"
         quiet = {"log_to_driver": False, "logging_level": "ERROR"}
-        cores = actors or available_cores()
         try:
-            if address == "local":
-                raise ConnectionError
-            ray.init(address=address, **quiet)
-            free = int(ray.cluster_resources().get("GPU" if self._on_gpu else "CPU", 0)) - (not self._on_gpu)
-        except ConnectionError as error:
-            if address not in ("auto", "local"):
-                hint = "start it with ray start --head, or pass --ray auto for this machine alone"
-                raise DhmError(f"--ray {address}: no Ray cluster there", hint) from error
+            host, _, port = address.removeprefix("ray://").rpartition(":")
+            if host and port.isdecimal():  # Ray itself tries for minutes
+                socket.create_connection((host.strip("[]"), int(port)), _ANSWERED).close()
+            joined = address != "local" and ray.init(address=address, **quiet)
+        except Exception as error:  # Ray has several for a cluster that is not there
+            if address != "auto" or not isinstance(error, ConnectionError):
+                hint = "start one with ray start --head, or pass --ray auto for this machine alone"
+                raise DhmError(f"--ray {address}: no Ray cluster answers: {error}", hint) from error
+            joined = False
+        if not joined:
             # One core more than the actors take is told to Ray, which hangs when they hold all.
-            ray.init(address="local", num_cpus=cores + 1, include_dashboard=False, **quiet)
-            free = int(ray.cluster_resources().get("GPU", 0)) if self._on_gpu else cores
+            cores = (actors or available_cores()) + 1
+            ray.init(address="local", num_cpus=cores, include_dashboard=False, **quiet)
+        resources = ray.cluster_resources()
+        free = int(resources.get("GPU", 0)) if self._on_gpu else int(resources.get("CPU", 0)) - 1
         self.actors = min(actors or free, free)
         if self.actors < 1:
             ray.shutdown()

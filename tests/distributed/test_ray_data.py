@@ -1,6 +1,7 @@
 """Photos shared out by Ray Data; its parts without it, and one run with it where it is installed."""
 
 import os
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -161,6 +162,15 @@ def test_an_error_in_a_worker_is_told_in_its_words() -> None:
     assert (told.args, told.hint) == (("out/part: cannot be written: disk full",), "make room")  # type: ignore[attr-defined]
     told = ray_data._told(RuntimeError("long\n\nthe last line\n"), "out")
     assert told.args == ("out: Ray gave up: the last line",)
+
+
+def test_a_cluster_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:  # but not listening
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(DhmError, match=f"--ray {address}: no Ray cluster answers") as caught:
+            ray_data._Cluster(None, address, 1, "cpu")
+    assert "ray start --head" in caught.value.hint
 
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
