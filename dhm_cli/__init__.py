@@ -9,6 +9,10 @@ The map of the house. A room for each stage, whole; stages never import each oth
     alignment     photos and videos -> tables, pages and pictures of their faces (`dhm align`)
     benchmark     networks -> speed, size and memory (`dhm benchmark`)
 
+Above the stages stands what shares their work out:
+
+    distributed   batches of photos -> batches of faces, on many machines (`dhm align --ray`)
+
 Below the stages stands what they share:
 
     writers       faces -> files: tables, pages, crops, overlays, drawn videos

@@ -23,9 +23,9 @@ FLOORS = (
     ("data", "inference"),
     ("writers",),
     ("preparation", "training", "evaluation", "export", "benchmark", "alignment"),
+    ("distributed",),
     ("cli",),
 )
-STAGES = FLOORS[-2]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # Modules that `dhm align` needs: torch takes two seconds to load.
 LIGHT = ("dhm_cli.inference.aligner", "dhm_cli.alignment.photos", "dhm_cli.io.images")
@@ -35,6 +35,7 @@ LIGHT_ROOMS = (
     "cli",
     "config",
     "datasets",
+    "distributed",
     "drawing",
     "evaluation",
     "geometry",

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -12,14 +12,15 @@ import numpy as np
 
 from dhm_cli.alignment.filters import Filters
 from dhm_cli.alignment.given_boxes import match_boxes, read_boxes
+from dhm_cli.alignment.shard import Shard
 from dhm_cli.errors import DhmError, InputError
 from dhm_cli.geometry.pose import Angles
 from dhm_cli.inference.aligner import Aligner, Face, check_number, usable_boxes
 from dhm_cli.inference.columns import CROP_COLUMNS, DEFAULT_COLUMNS, Layout, with_angles
 from dhm_cli.inference.face_box import MIN_SCORE, Box
 from dhm_cli.inference.results import BAD_BOX, NO_FACE, OK, UNREADABLE, AlignmentReport, PhotoResult, reason_of
-from dhm_cli.io.images import MOST_PIXELS, read_photo
-from dhm_cli.io.photo import Photo
+from dhm_cli.io.images import MOST_PIXELS
+from dhm_cli.io.packed import IMAGE_COLUMN, Place, is_pack, read_photo, unpack
 from dhm_cli.io.photo_lists import COLUMN
 from dhm_cli.io.photo_search import find_photos, list_hint, video_hint
 from dhm_cli.runtime.threads import available_cores, in_order
@@ -38,6 +39,8 @@ def align_files(
     *,
     lists: Sequence[str | os.PathLike[str]] = (),
     path_column: str = COLUMN,
+    image_column: str = IMAGE_COLUMN,
+    shard: Shard | None = None,
     boxes_csv: str | os.PathLike[str] | None = None,
     overlay_dir: str | os.PathLike[str] | None = None,
     draw: Sequence[str] = DEFAULT_PARTS,
@@ -71,6 +74,8 @@ def align_files(
     Args:
         paths: photos, folders of photos and patterns; see `find_photos`.
         lists, path_column: files that name photos; see `find_photos`.
+        image_column: of the image files in Parquet tables among `paths`; see `packed.unpack`.
+        shard: align only the photos of this share; those in packs are shared out one by one too.
         out: the output, or several; replaced at the very end.
         boxes_csv: boxes to use instead of detection; see `read_boxes`, `match_boxes` and `Aligner.align`.
         overlay_dir: where to save a copy of each photo with its faces drawn, in the photos' folder structure.
@@ -102,32 +107,80 @@ def align_files(
     filters = Filters(min_confidence, min_size, largest, max_faces)
     layout = Layout(with_angles(_with_crops(columns, crop_dir is not None), angles))
     found = find_photos(paths, lists, path_column)
-    photos = found.photos
-    boxes, unused = (None, []) if boxes_csv is None else _boxes_of(photos, boxes_csv)
+    places = [Path(photo) for photo in found.photos]
+    packs = [photo for photo in found.photos if is_pack(photo)]
+    if packs:
+        _refuse_for_packs(packs[0], boxes=boxes_csv, overlay=overlay_dir, crops=crop_dir)
+    boxes, unused = (None, []) if boxes_csv is None else _boxes_of(places, boxes_csv)
     outs = [out] if isinstance(out, str | os.PathLike) else out
-    pictures = Pictures(photos, overlay_dir, draw, crop_dir, crop_size, crop_style, _has_page(outs), force)
+    pictures = Pictures(places, overlay_dir, draw, crop_dir, crop_size, crop_style, _has_page(outs), force)
     aligner = Aligner(device, min_score=min_score, refine=refine, model=model, face_model=face_model)
 
-    def work(photo: Path) -> tuple[PhotoResult, list[Face]]:
-        its_boxes = None if boxes is None else boxes.get(photo, [])
-        return _align_photo(aligner, photo, its_boxes, pictures, most_pixels, filters)
+    def work(photo: Place) -> tuple[PhotoResult, list[Face]]:
+        its_boxes = None if boxes is None else boxes.get(Path(str(photo)), [])
+        return align_photo(aligner, photo, its_boxes, pictures, most_pixels, filters)
 
-    inputs = [*photos, *(Path(file) for file in (*lists, boxes_csv, model, face_model) if file is not None)]
+    inputs = [*places, *(Path(file) for file in (*lists, boxes_csv, model, face_model) if file is not None)]
     writer = Outputs(outs, layout, resume, inputs, force, stream)
-    kept = [replace(writer.finished[p,], problems=(_KEPT,)) for p in map(str, photos) if (p,) in writer.finished]
-    to_do = [photo for photo in photos if (str(photo),) not in writer.finished]
-    results = list(kept)
+    photos = [photo for photo in found.photos if is_pack(photo) or shard is None or shard.holds(photo)]
+    names = set(map(str, photos))
+    results = [
+        replace(result, problems=(_KEPT,)) for (name, *_), result in writer.finished.items() if packs or name in names
+    ]
+    kept, broken = len(results), list[str]()
+    to_do = (
+        photo
+        for photo in each_photo(photos, most_pixels, image_column, path_column, broken)
+        if (str(photo),) not in writer.finished and (shard is None or shard.holds(photo))
+    )
+    total = 0 if packs else len(photos)
     start = time.perf_counter()
     with closing(writer), closing(in_order(work, to_do, threads or available_cores())) as done:
-        progress(len(results), len(photos))
+        progress(kept, total)
         for result, faces in done:
             writer.write(result, faces)
             results.append(result)
-            progress(len(results), len(photos))
+            progress(len(results), total)
         writer.finish()
-    return AlignmentReport(
-        tuple(results), len(kept), tuple(unused), time.perf_counter() - start, tuple(found.problems), found.not_read
-    )
+    seconds = time.perf_counter() - start
+    problems = tuple(found.problems)
+    return AlignmentReport(tuple(results), kept, tuple(unused), seconds, problems, found.not_read, tuple(broken))
+
+
+def each_photo(
+    photos: Iterable[Path | str], most_pixels: int, image_column: str, path_column: str, broken: list[str]
+) -> Iterator[Place]:
+    """Photos, and those in packs one by one.
+
+    Args:
+        photos: files, addresses and packs.
+        most_pixels, image_column, path_column: see `packed.unpack`.
+        broken: gets the packs that could not be read to their end, each with the reason.
+
+    Raises:
+        InputError: there was nothing but packs that could not be read.
+    """
+    empty, problem = True, None
+    for photo in photos:
+        if not is_pack(photo):
+            empty = False
+            yield photo
+            continue
+        try:
+            for packed in unpack(photo, most_pixels, image_column, path_column):
+                empty = False
+                yield packed
+        except InputError as error:
+            problem = error
+            broken.append(error.message)
+    if empty and problem is not None:
+        raise problem
+
+
+def _refuse_for_packs(pack: Path | str, **options: object) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise InputError(f"{pack}: --{name} needs photos in files", "unpack them, or leave out that option")
 
 
 def _with_crops(columns: Sequence[str], are_cropped: bool) -> Sequence[str]:
@@ -147,24 +200,25 @@ def _boxes_of(photos: Sequence[Path], boxes_csv: str | os.PathLike[str]) -> tupl
     return match_boxes(photos, read_boxes(boxes_csv), Path(boxes_csv).parent)
 
 
-def _align_photo(
+def align_photo(
     aligner: Aligner,
-    photo: Path,
+    photo: Place,
     boxes: list[Box] | None,
-    pictures: Pictures,
+    pictures: Pictures | None,
     most_pixels: int,
     filters: Filters,
 ) -> tuple[PhotoResult, list[Face]]:
-    """One photo's result and its faces; its pictures are saved."""
+    """One photo's result and its faces; its pictures are saved. A bad photo does not raise."""
     path = str(photo)
+    place = Path(path)
     try:
-        image = Photo(read_photo(photo, most_pixels), photo, most_pixels)
+        image = read_photo(photo, most_pixels)
         usable, problems = (None, []) if boxes is None else usable_boxes(boxes, image)
         faces, left_out = filters(aligner.align(image, usable))
     except (DhmError, cv2.error, MemoryError) as error:
-        reason = "; ".join(filter(None, (reason_of(error, path), video_hint(photo), list_hint(photo))))
+        reason = "; ".join(filter(None, (reason_of(error, path), video_hint(place), list_hint(place))))
         return PhotoResult(path, UNREADABLE, problems=(reason,)), []
-    faces, undrawn, uncropped = pictures.make(photo, image, faces)
+    faces, undrawn, uncropped = (faces, "", "") if pictures is None else pictures.make(place, image, faces)
     status = BAD_BOX if problems else OK if faces else NO_FACE
     doubtful = sum(face.doubtful for face in faces)
     return PhotoResult(path, status, len(faces), tuple(problems), undrawn, doubtful, left_out, uncropped), faces

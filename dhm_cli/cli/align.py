@@ -19,10 +19,11 @@ _LISTED = 20
 
 def align(
     paths: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Argument(
             help="Photos, folders of photos (searched recursively), patterns in quotes ('photos/**/*.jpg'), or - for "
-            "paths on standard input, one a line; or one video.",
+            "paths on standard input, one a line; tar shards and Parquet tables of image files; all these also as "
+            "addresses: s3://bucket/folder, https://host/photo.jpg, zip://::photos.zip. Or one video.",
             show_default=False,
         ),
     ] = None,
@@ -36,7 +37,21 @@ def align(
             show_default=False,
         ),
     ] = None,
-    path_column: Annotated[str, typer.Option(help="The column of the paths in a table of --from.")] = "path",
+    path_column: Annotated[
+        str, typer.Option(help="The column of the paths in a table of --from, or of the names beside --image-column.")
+    ] = "path",
+    image_column: Annotated[
+        str, typer.Option(help="The column of the image files in a Parquet table among PATHS.")
+    ] = "image",
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="K/N",
+            help="Align only the Kth of N shares of the photos, K from 1, for job arrays: what share a photo is in "
+            "depends on its path alone, so give all runs the same PATHS, and each its own --out.",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[
         list[str],
         typer.Option(
@@ -44,7 +59,8 @@ def align(
             "-o",
             metavar="<path>",
             help="What to write, by its name: a .csv, .jsonl (one face a line), .json, .parquet or .npz file, a folder "
-            "of .pts files with a slash at its end (points/), or - for standard output. May be given several times.",
+            "of .pts files with a slash at its end (points/), or - for standard output. Files may be addresses such as "
+            "s3://bucket/faces.parquet. May be given several times.",
         ),
     ] = ["landmarks.csv"],  # noqa: B006  typer makes a new list
     stream: Annotated[
@@ -192,6 +208,15 @@ def align(
             "300W-LP files (R = R_x R_y R_z), for benchmarks, in columns of other names."
         ),
     ] = "yaw-pitch-roll",
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|ADDRESS",
+            help="Share the work out by Ray Data, to the cluster of this address; auto: the one that runs here, else "
+            "the cores of this machine. --out is then a folder, which gets Parquet files as the work goes on.",
+            show_default=False,
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files that dhm did not write.")] = False,
     resume: Annotated[
         bool,
@@ -222,6 +247,8 @@ def align(
     from tqdm import tqdm
 
     from dhm_cli.alignment.photos import align_files
+    from dhm_cli.alignment.shard import Shard
+    from dhm_cli.cli.align_ray import align_with_ray
     from dhm_cli.errors import InputError
     from dhm_cli.inference.columns import DEFAULT_COLUMNS
     from dhm_cli.inference.results import BAD_BOX, UNREADABLE, partial_path
@@ -245,9 +272,13 @@ def align(
         out = [*out, str(gallery)]
     if weights is not None:
         raise InputError("--weights: a network is named by --model", f"pass --model {weights}")
+    for option, place in (("--overlay", overlay), ("--crops", crops)):
+        if place is not None and ":/" in place.as_posix():
+            raise InputError(f"{option} {place}: pictures go to this machine only", "name a folder")
     video = video_of(paths or [], camera, smooth)
     if video is not None:
         refuse_for_videos(lists=lists, boxes=boxes, crops=crops, gallery=gallery, refine=refine, threads=threads)
+        refuse_for_videos(shard=shard, ray=ray)
         align_a_video(
             video,
             out,
@@ -270,12 +301,41 @@ def align(
             force=force,
         )
         return
+    share = None if shard is None else Shard.parse(shard)
+    groups = DEFAULT_COLUMNS if columns is None else [name.strip() for name in columns.split(",")]
+    if ray is not None:
+        refused = {"boxes": boxes, "overlay": overlay, "crops": crops, "gallery": gallery, "format": stream}
+        align_with_ray(
+            paths or (),
+            out,
+            ray,
+            refused | {"force": force or None},
+            threads=threads,
+            lists=lists or (),
+            path_column=path_column,
+            image_column=image_column,
+            shard=share,
+            device=device,
+            min_score=min_score,
+            refine=refine,
+            model=model,
+            face_model=face_model or existing_face_model(),
+            most_pixels=max_pixels,
+            min_confidence=min_confidence,
+            min_size=min_size,
+            largest=largest,
+            max_faces=max_faces,
+            columns=groups,
+            angles=angles,
+            resume=resume,
+        )
+        return
     # On a terminal only; elsewhere a moving bar is noise.
     with tqdm(unit=" photos", disable=None) as bar:
 
         def show(done: int, total: int) -> None:
-            if bar.total is None:
-                bar.total, bar.initial, bar.n = total, done, done
+            if bar.n == 0:
+                bar.total, bar.initial, bar.n = total or None, done, done
             bar.update(done - bar.n)
 
         try:
@@ -284,6 +344,8 @@ def align(
                 out,
                 lists=lists or (),
                 path_column=path_column,
+                image_column=image_column,
+                shard=share,
                 boxes_csv=boxes,
                 overlay_dir=overlay,
                 draw=DEFAULT_PARTS if draw is None else [name.strip() for name in draw.split(",")],
@@ -301,7 +363,7 @@ def align(
                 min_size=min_size,
                 largest=largest,
                 max_faces=max_faces,
-                columns=DEFAULT_COLUMNS if columns is None else [name.strip() for name in columns.split(",")],
+                columns=groups,
                 angles=angles,
                 stream=stream,
                 resume=resume,
@@ -317,13 +379,13 @@ def align(
                 say(f"hint: the photos done so far are in {kept}; --resume goes on", "  ", err=True)
             raise typer.Exit(130) from stop
     _print_report(report, out, boxes)
-    if report.with_status(UNREADABLE) or report.with_status(BAD_BOX) or report.unsearched:
+    if report.with_status(UNREADABLE) or report.with_status(BAD_BOX) or report.unsearched or report.broken_packs:
         raise typer.Exit(1)
 
 
 def _print_report(report: "AlignmentReport", out: list[str], boxes: Path | None) -> None:
     from dhm_cli.inference.results import BAD_BOX, NO_FACE, UNREADABLE
-    from dhm_cli.io.photo_search import HEIC_EXTENSIONS
+    from dhm_cli.io.images import HEIC_EXTENSIONS
     from dhm_cli.runtime.outputs import is_stream
 
     unreadable, without = report.with_status(UNREADABLE), report.with_status(NO_FACE)
@@ -342,6 +404,7 @@ def _print_report(report: "AlignmentReport", out: list[str], boxes: Path | None)
     kept = f" ({report.kept} of them from the interrupted run)" if report.kept else ""
     doubtful = f" ({report.doubtful} doubtful)" if report.doubtful else ""
     _warn("not searched", list(report.unsearched), "folder")
+    _warn("not read to the end", list(report.broken_packs), "file")
     if report.not_read:
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(report.not_read.items()))
         heic = " and ".join(suffix for suffix in HEIC_EXTENSIONS if report.not_read.get(suffix))

@@ -30,7 +30,7 @@ from dhm_cli.inference.passes import BELIEVED, find_landmarks
 from dhm_cli.inference.tracker import LOOK_EVERY, Tracked, Tracker
 from dhm_cli.inference.turned_photo import detect_turned
 from dhm_cli.inference.weights import SCOUT
-from dhm_cli.io.images import read_image, read_photo
+from dhm_cli.io.images import read_bytes, read_image
 from dhm_cli.io.photo import Photo, Pixels
 from dhm_cli.motion.smoothing import Smooth, make_smoother
 
@@ -491,7 +491,7 @@ def check_number(name: str, value: object, kind: type[int] | type[float], least:
 def _looked_at(image: Image | Photo, bgr: bool) -> Pixels:
     """A photo as `pixels_of` gives it, that of a path decoded as finely as needed."""
     if isinstance(image, str | os.PathLike):
-        return Photo(read_photo(image), image)
+        return Photo(read_bytes(image), image)
     return image if isinstance(image, Photo) else pixels_of(image, bgr)
 
 

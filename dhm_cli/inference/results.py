@@ -57,6 +57,7 @@ class AlignmentReport:
         seconds: duration, loading not included.
         unsearched: folders that could not be searched, each with the reason.
         not_read: files of kinds that are not read, by suffix.
+        broken_packs: packs (`io.packed`) that could not be read to their end, each with the reason.
     """
 
     results: tuple[PhotoResult, ...]
@@ -65,6 +66,7 @@ class AlignmentReport:
     seconds: float
     unsearched: tuple[str, ...] = ()
     not_read: Mapping[str, int] = field(default_factory=dict)
+    broken_packs: tuple[str, ...] = ()
 
     @property
     def faces(self) -> int:

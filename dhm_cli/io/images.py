@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from dhm_cli.errors import InputError
 from dhm_cli.io.heic import decode_heic
 from dhm_cli.io.image_size import declared_size, image_kind
+from dhm_cli.io.remote import is_url, read_url
 
 # A larger photo is refused unless the caller allows it: each worker holds it several times, at 3 bytes a pixel. The
 # largest sensors of phones that write whole photos have 108 million.
@@ -19,6 +20,8 @@ MOST_PIXELS = 120_000_000
 _MOST_BYTES_A_PIXEL = 4
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".gif")
+# Photos that only an extra reads.
+HEIC_EXTENSIONS = (".heic", ".heif")
 
 # Flags of OpenCV by the reduction; those named GRAYSCALE tell the reduction alone.
 _COLOUR = {
@@ -44,7 +47,8 @@ def read_image(path: str | os.PathLike[str], most_pixels: int = MOST_PIXELS) -> 
     several images in a file, such as an animation, the first is read. HEIC needs the extra [heic].
 
     Args:
-        path: file name; any characters, any extension (the content decides).
+        path: file name; any characters, any extension (the content decides). Or, with the extra [remote], an address
+            such as s3://bucket/photo.jpg (`io.remote`).
         most_pixels: a photo that declares more is refused before it is decoded.
 
     Returns:
@@ -59,24 +63,26 @@ def read_image(path: str | os.PathLike[str], most_pixels: int = MOST_PIXELS) -> 
         >>> image.shape, image.dtype
         ((512, 512, 3), dtype('uint8'))
     """
-    return decode_image(read_photo(path, most_pixels), path, most_pixels=most_pixels)
+    return decode_image(read_bytes(path, most_bytes(most_pixels)), path, most_pixels=most_pixels)
 
 
-def read_photo(path: str | os.PathLike[str], most_pixels: int = MOST_PIXELS) -> bytes:
-    """The content of a photo's file, undecoded; arguments and errors as of `read_image`."""
-    return read_bytes(path, _MOST_BYTES_A_PIXEL * most_pixels)
+def most_bytes(most_pixels: int) -> int:
+    """Bytes of a file beyond which its photo must have more pixels than are allowed, or is not worth reading."""
+    return _MOST_BYTES_A_PIXEL * most_pixels
 
 
 def read_bytes(path: str | os.PathLike[str], most: int = _MOST_BYTES_A_PIXEL * MOST_PIXELS) -> bytes:
     """The whole content of a file; never of a pipe or a device, which may have no end.
 
     Args:
-        path: the file.
+        path: the file, or an address (`io.remote`).
         most: bytes; a larger file is refused.
 
     Raises:
         InputError: it cannot be read, is too large, or is no regular file.
     """
+    if is_url(path):
+        return read_url(str(path), most)
     try:
         # A pipe without a writer would block an ordinary open.
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:

@@ -61,12 +61,12 @@ def start_dhm(*arguments: str | Path, before: str = "") -> "subprocess.Popen[str
 SLOW_PHOTO = """
 import pathlib, time
 from dhm_cli.alignment import photos
-read_image = photos.read_image
+read_photo = photos.read_photo
 def read_slowly(path, *more):
     while path.name == "4.png" and not pathlib.Path("go_on").exists():
         time.sleep(0.01)
-    return read_image(path, *more)
-photos.read_image = read_slowly
+    return read_photo(path, *more)
+photos.read_photo = read_slowly
 """
 
 
