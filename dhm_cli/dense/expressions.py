@@ -1,0 +1,12 @@
+"""The names of ICT-FaceKit's expressions: Apple's ARKit blend shapes, with L and R for the person's left and right."""
+
+_PAIRS_AND_SINGLES = (
+    "browDown_ browInnerUp_ browOuterUp_ cheekPuff_ cheekSquint_ eyeBlink_ eyeLookDown_ eyeLookIn_ eyeLookOut_ "
+    "eyeLookUp_ eyeSquint_ eyeWide_ jawForward jawLeft jawOpen jawRight mouthClose mouthDimple_ mouthFrown_ "
+    "mouthFunnel mouthLeft mouthLowerDown_ mouthPress_ mouthPucker mouthRight mouthRollLower mouthRollUpper "
+    "mouthShrugLower mouthShrugUpper mouthSmile_ mouthStretch_ mouthUpperUp_ noseSneer_"
+)
+# In the order of the modes; the list is that of ICT-FaceKit's vertex_indices.json.
+EXPRESSIONS = tuple(
+    name + side for name in _PAIRS_AND_SINGLES.split() for side in (("L", "R") if name.endswith("_") else ("",))
+)
