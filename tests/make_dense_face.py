@@ -158,6 +158,8 @@ def main(source: Path, out: Path) -> None:
             target,
             step=np.float64(STEP),
             landmarks68=number[landmarks].astype(np.int32),
+            keypoints68=number[landmarks].astype(np.int32),  # until `dense_offsets.py` finds better ones
+            offsets68=np.zeros((68, 3), np.float32),
             triangles=number[triangles].astype(np.uint16),
             **steps,
         )

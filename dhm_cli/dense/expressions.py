@@ -10,3 +10,5 @@ _PAIRS_AND_SINGLES = (
 EXPRESSIONS = tuple(
     name + side for name in _PAIRS_AND_SINGLES.split() for side in (("L", "R") if name.endswith("_") else ("",))
 )
+# Those of which the landmarks of a frontal face tell something; the others are never given.
+SEEN_EXPRESSIONS = EXPRESSIONS

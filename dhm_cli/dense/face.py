@@ -66,8 +66,8 @@ def packaged_face() -> DenseFace:
     with files("dhm_cli").joinpath(f"dense/{PACKAGED}").open("rb") as source, np.load(source) as file:
         step = 10 * file["step"].astype(np.float32)  # the file is in centimetres
         mean, identity, expression = (file[name] for name in ("mean", "identity", "expression"))
-        triangles, keypoints = file["triangles"].astype(np.int32), file["landmarks68"].astype(np.int64)
-        offsets = file["offsets68"].astype(np.float64) if "offsets68" in file else np.zeros((68, 3))
+        triangles, keypoints = file["triangles"].astype(np.int32), file["keypoints68"].astype(np.int64)
+        offsets = file["offsets68"].astype(np.float64)  # by tests/dense_offsets.py, from training faces
     # No landmark lies on the eyeballs, and what the lids do when they follow a gaze looks like a blink.
     names = [name for name in EXPRESSIONS if not name.startswith("eyeLook")]
     return DenseFace(
