@@ -153,6 +153,7 @@ def main(source: Path, out: Path) -> None:
         name: np.round(values[..., used, :] / STEP).astype(np.int16)
         for name, values in (("mean", mean), ("identity", identity), ("expression", expression))
     }
+    mirror = cKDTree(mean[used]).query(mean[used] * [-1, 1, 1])[1]
     with out.open("wb") as target:
         np.savez_compressed(
             target,
@@ -160,6 +161,7 @@ def main(source: Path, out: Path) -> None:
             landmarks68=number[landmarks].astype(np.int32),
             keypoints68=number[landmarks].astype(np.int32),  # until `dense_offsets.py` finds better ones
             offsets68=np.zeros((68, 3), np.float32),
+            mirror=mirror.astype(np.uint16),
             triangles=number[triangles].astype(np.uint16),
             **steps,
         )

@@ -2,14 +2,17 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
+from dhm_cli.alignment.dense import DenseFaces, DenseOptions
 from dhm_cli.alignment.filters import Filters
 from dhm_cli.alignment.given_boxes import match_boxes, read_boxes
 from dhm_cli.errors import DhmError, InputError
@@ -43,6 +46,7 @@ def align_files(
     crop_dir: str | os.PathLike[str] | None = None,
     crop_size: int | None = None,
     crop_style: str = "face",
+    dense: DenseOptions = DenseOptions(),  # noqa: B008  it cannot be changed
     device: str = "auto",
     threads: int | None = None,
     min_score: float = MIN_SCORE,
@@ -76,6 +80,7 @@ def align_files(
         draw: what is drawn there; see `overlays.draw`.
         crop_dir: where to save a crop of each face, `<photo>_<face>.jpg` in the photos' folder structure.
         crop_size, crop_style: see `crops.crop`.
+        dense: meshes, and what the surfaces of faces are fitted with for them, for columns and for overlays.
         device: "auto", "cpu" or "cuda".
         threads: number of workers; None for one per CPU core at hand.
         min_score, refine, model, face_model: see `Aligner`.
@@ -98,25 +103,33 @@ def align_files(
     """
     _keep_freed_memory()
     check_number("--threads", threads, int, least=1)
-    filters = Filters(min_confidence, min_size, largest, max_faces)
+    filters = Filters(min_confidence, min_size, largest or dense.same_person, max_faces)
     layout = Layout(with_angles(_with_crops(columns, crop_dir is not None), angles))
     found = find_photos(paths, lists, path_column)
     photos = found.photos
     boxes, unused = (None, []) if boxes_csv is None else _boxes_of(photos, boxes_csv)
     outs = [out] if isinstance(out, str | os.PathLike) else out
     pictures = Pictures(photos, overlay_dir, draw, crop_dir, crop_size, crop_style, _has_page(outs), force)
+    are_dense = dense.wanted(layout.names, None if overlay_dir is None else draw)
+    surfaces = DenseFaces(dense, photos, layout.names, force) if are_dense else None
     aligner = Aligner(device, min_score=min_score, refine=refine, model=model, face_model=face_model)
 
-    def work(photo: Path) -> tuple[PhotoResult, list[Face]]:
+    def look(photo: Path) -> _Seen:
         its_boxes = None if boxes is None else boxes.get(photo, [])
-        return _align_photo(aligner, photo, its_boxes, pictures, most_pixels, filters)
+        return _look(aligner, photo, its_boxes, most_pixels, filters)
 
-    inputs = [*photos, *(Path(file) for file in (*lists, boxes_csv, model, face_model) if file is not None)]
+    def work(photo: Path) -> tuple[PhotoResult, list[Face]]:
+        return _align_photo(look(photo), photo, pictures, surfaces)
+
+    inputs = [*photos, *(Path(file) for file in (*lists, boxes_csv, model, face_model, dense.model) if file is not None)]
     writer = Outputs(outs, layout, resume, inputs, force, stream)
     kept = [replace(writer.finished[p,], problems=(_KEPT,)) for p in map(str, photos) if (p,) in writer.finished]
     to_do = [photo for photo in photos if (str(photo),) not in writer.finished]
     results = list(kept)
     start = time.perf_counter()
+    if surfaces is not None and dense.same_person:  # a look at all photos before the first is written
+        with closing(in_order(lambda photo: look(photo).faces, photos, threads or available_cores())) as looked:
+            surfaces.know([face for faces in looked for face in faces])
     with closing(writer), closing(in_order(work, to_do, threads or available_cores())) as done:
         progress(len(results), len(photos))
         for result, faces in done:
@@ -146,27 +159,43 @@ def _boxes_of(photos: Sequence[Path], boxes_csv: str | os.PathLike[str]) -> tupl
     return match_boxes(photos, read_boxes(boxes_csv), Path(boxes_csv).parent)
 
 
-def _align_photo(
-    aligner: Aligner,
-    photo: Path,
-    boxes: list[Box] | None,
-    pictures: Pictures,
-    most_pixels: int,
-    filters: Filters,
-) -> tuple[PhotoResult, list[Face]]:
-    """One photo's result and its faces; its pictures are saved."""
+class _Seen(NamedTuple):
+    """A photo and its faces, or why it cannot be worked on."""
+
+    image: NDArray[np.uint8] | None
+    faces: list[Face]
+    problems: list[str]
+    left_out: Mapping[str, int]
+
+
+def _look(aligner: Aligner, photo: Path, boxes: list[Box] | None, most_pixels: int, filters: Filters) -> _Seen:
     path = str(photo)
     try:
         image = read_image(photo, most_pixels)
         usable, problems = (None, []) if boxes is None else usable_boxes(boxes, image)
         faces, left_out = filters(aligner.align(image, usable))
+        return _Seen(image, faces, problems, left_out)
     except (DhmError, cv2.error, MemoryError) as error:
         reason = "; ".join(filter(None, (reason_of(error, path), video_hint(photo), list_hint(photo))))
-        return PhotoResult(path, UNREADABLE, problems=(reason,)), []
-    faces, undrawn, uncropped = pictures.make(photo, image, faces)
-    status = BAD_BOX if problems else OK if faces else NO_FACE
+        return _Seen(None, [], [reason], {})
+
+
+def _align_photo(
+    seen: _Seen, photo: Path, pictures: Pictures, surfaces: DenseFaces | None
+) -> tuple[PhotoResult, list[Face]]:
+    """One photo's result and its faces; its pictures and meshes are saved."""
+    path = str(photo)
+    if seen.image is None:
+        return PhotoResult(path, UNREADABLE, problems=tuple(seen.problems)), []
+    faces, unmeshed = seen.faces, ""
+    if surfaces is not None:
+        faces = surfaces.fit(faces)
+        unmeshed = surfaces.save(photo, seen.image, faces)
+    faces, undrawn, uncropped = pictures.make(photo, seen.image, faces)
+    status = BAD_BOX if seen.problems else OK if faces else NO_FACE
     doubtful = sum(face.doubtful for face in faces)
-    return PhotoResult(path, status, len(faces), tuple(problems), undrawn, doubtful, left_out, uncropped), faces
+    result = PhotoResult(path, status, len(faces), tuple(seen.problems), undrawn, doubtful, seen.left_out, uncropped)
+    return replace(result, mesh_problem=unmeshed), faces
 
 
 def _keep_freed_memory() -> None:

@@ -34,6 +34,7 @@ class DenseFace:
         triangles: (F, 3) int32, counter-clockwise as seen from outside.
         keypoints: (68,) vertices of the landmarks.
         offsets: (68, 3), what is added to these vertices to have the landmarks of the networks.
+        mirror: (V,), the vertex that each becomes when the face is mirrored; None where that is not known.
         names: of the expressions, whose coefficients then are weights from 0 to 1; empty where they have none.
     """
 
@@ -46,6 +47,7 @@ class DenseFace:
     keypoints: NDArray[np.int64]
     offsets: Array
     names: tuple[str, ...] = ()
+    mirror: NDArray[np.int64] | None = None
 
     def shape(self, identity: NDArray[np.floating], expression: NDArray[np.floating]) -> Array:
         """The surface of coefficients a (K,) and b (E,), in the head's own axes, (V, 3) millimetres."""
@@ -67,6 +69,7 @@ def packaged_face() -> DenseFace:
         step = 10 * file["step"].astype(np.float32)  # the file is in centimetres
         mean, identity, expression = (file[name] for name in ("mean", "identity", "expression"))
         triangles, keypoints = file["triangles"].astype(np.int32), file["keypoints68"].astype(np.int64)
+        mirror = file["mirror"].astype(np.int64)
         offsets = file["offsets68"].astype(np.float64)  # by tests/dense_offsets.py, from training faces
     # No landmark lies on the eyeballs, and what the lids do when they follow a gaze looks like a blink.
     names = [name for name in EXPRESSIONS if not name.startswith("eyeLook")]
@@ -80,6 +83,7 @@ def packaged_face() -> DenseFace:
         keypoints,
         offsets,
         tuple(names),
+        mirror,
     )
 
 

@@ -55,7 +55,6 @@ def fit(
     sigma: NDArray[np.floating] | None = None,
     visible: NDArray[np.floating] | None = None,
     identity: NDArray[np.floating] | None = None,
-    previous: NDArray[np.floating] | None = None,
 ) -> Fits:
     """Maximum a posteriori fit of a dense face to landmarks.
 
@@ -70,9 +69,8 @@ def fit(
         sigma: (B, 68), pixels: the radius that should hold 68 % of a landmark's errors in x and y.
         visible: (B, 68), chance that a landmark can be seen.
         identity: (B, K), known identities; None to find them.
-        previous: (B, E), expressions that these are near to, such as those of the frame before; None for none.
     """
-    given = (landmarks, rotation, sigma, visible, identity, previous)
+    given = (landmarks, rotation, sigma, visible, identity)
     parts = [slice(i, i + _BATCH) for i in range(0, max(len(landmarks), 1), _BATCH)]
     fits = [_fit(face, *(None if array is None else np.asarray(array)[part] for array in given)) for part in parts]
     return Fits(*map(np.concatenate, zip(*fits, strict=True)))
@@ -85,7 +83,6 @@ def _fit(
     sigma: NDArray[np.floating] | None,
     visible: NDArray[np.floating] | None,
     identity: NDArray[np.floating] | None,
-    previous: NDArray[np.floating] | None,
 ) -> Fits:
     mean, modes = face.landmarks
     count, k = len(landmarks), face.identity.shape[2]
@@ -106,25 +103,20 @@ def _fit(
     inverse = np.linalg.inv(normal[:, :free, :free])
     solved = inverse @ normal[:, :free, free:]
     told_matrix = normal[:, free:, free:] - np.swapaxes(normal[:, :free, free:], 1, 2) @ solved
-    own, centre = prior_b, np.zeros((count, len(prior_b)))
-    if previous is not None:  # as sure of the frame before as of the prior, four times over
-        own, centre = 5 * prior_b, 0.8 * np.nan_to_num(previous)
-    quadratic = told_matrix + np.diag(own)
+    quadratic = told_matrix + np.diag(prior_b)
     weighted = weights[..., None]
-    a_b = np.zeros((count, size - poses))
-    a_b[:, len(prior_a) :] = centre
+    b = np.zeros((count, len(prior_b)))
     for _ in range(_ROUNDS):
         rest = _into_head(points, scale, turn, place) - mean
         if identity is not None:
             rest -= known
         right = (weighted * rest).reshape(count, -1) @ jacobian.reshape(-1, size)
-        reduced = right[:, free:] - (right[:, None, :free] @ solved)[:, 0] + own * centre
-        b = _within(quadratic, reduced, a_b[:, len(prior_a) :], bounds)
+        reduced = right[:, free:] - (right[:, None, :free] @ solved)[:, 0]
+        b = _within(quadratic, reduced, b, bounds)
         x = (inverse @ right[:, :free, None] - solved @ b[..., None])[..., 0]
-        a_b = np.concatenate([x[:, poses:], b], axis=1)
         scale, turn, place = _moved(x[:, :poses], scale, turn, place)
-    a = np.asarray(identity, np.float64) if identity is not None else a_b[:, : len(prior_a)]
-    unsure = np.linalg.inv((told_matrix + np.diag(prior_b)).astype(np.float32))
+    a = np.asarray(identity, np.float64) if identity is not None else x[:, poses:]
+    unsure = np.linalg.inv(quadratic.astype(np.float32))
     told = 1 - np.diagonal(unsure, axis1=1, axis2=2) * prior_b
     return Fits(scale, turn, place * _FLIP, a, b, told, normal)
 
@@ -189,11 +181,15 @@ def _within(quadratic: Array, linear: Array, start: Array, bounds: tuple[float, 
     return b.astype(np.float64)
 
 
-def shared_identity(face: DenseFace, fits: Fits) -> Array:
-    """One identity (K,) from fits of one person.
+def told_of_identity(face: DenseFace, fits: Fits) -> tuple[Array, Array]:
+    """What landmarks tell of an identity: of the equation (H + P) a = g of a maximum a posteriori fit, H and g.
 
-    Each photo tells of the identity what is left when its pose and its expression are eliminated. Errors are alike in
-    all photos of a person, so that many tell less than their number.
+    Args:
+        face: the model, whose prior is P = diag(1 / std_a^2).
+        fits: without a known identity.
+
+    Returns:
+        H, (B, K, K), what is left of the normal matrix when pose and expression are eliminated; g, (B, K).
     """
     k = face.identity.shape[2]
     which = np.r_[7 : 7 + k]
@@ -202,8 +198,13 @@ def shared_identity(face: DenseFace, fits: Fits) -> Array:
     inner[:, range(7, len(other)), range(7, len(other))] += 1 / face.expression_std**2
     cross = fits.normal[:, which[:, None], other]
     told = fits.normal[:, which[:, None], which] - cross @ np.linalg.solve(inner, np.swapaxes(cross, 1, 2))
-    # The prior is in `told` = H + P, and (H + P) a is what a photo says: it counts once.
-    prior = np.diag(1 / face.identity_std**2)
-    share = 1 / (1 + (len(told) - 1) * _ALIKE)
-    said = np.einsum("bij,bj->i", told, fits.identity)
-    return np.linalg.solve(share * (told - prior).sum(axis=0) + prior, share * said)
+    return told - np.diag(1 / face.identity_std**2), np.einsum("bij,bj->bi", told, fits.identity)
+
+
+def shared_identity(face: DenseFace, h: Array, g: Array, count: int) -> Array:
+    """One identity (K,) from the sums of what some photos of a person tell (`told_of_identity`).
+
+    Errors are alike in all photos of a person, so that many tell less than their number.
+    """
+    share = 1 / (1 + (count - 1) * _ALIKE)
+    return np.linalg.solve(share * h + np.diag(1 / face.identity_std**2), share * g)

@@ -1,14 +1,15 @@
 """Dense surfaces of the faces that the networks found: `with_surfaces`."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dhm_cli.dense.face import DenseFace, load_dense_face
-from dhm_cli.dense.fitting import Fits, fit, shared_identity
+from dhm_cli.dense.fitting import Fits, fit, shared_identity, told_of_identity
 from dhm_cli.dense.surface import surfaces_of
 from dhm_cli.inference.aligner import Face
 
@@ -49,22 +50,60 @@ def with_surfaces(
     if not faces:
         return []
     if same_person and identity is None:
-        identity = shared_identity(dense, fit_faces(dense, faces))
-    found = fit_faces(dense, faces, identity)
+        h, g = told_of_identity(dense, _fit(dense, faces))
+        identity = shared_identity(dense, h.sum(axis=0), g.sum(axis=0), len(faces))
+    known = None if identity is None else np.broadcast_to(identity, (len(faces), len(identity)))
+    found = _fit(dense, faces, known)
     return [replace(face, surface=surface) for face, surface in zip(faces, surfaces_of(dense, found), strict=True)]
 
 
-def fit_faces(
-    dense: DenseFace,
-    faces: Sequence[Face],
-    identity: NDArray[np.floating] | None = None,
-    previous: NDArray[np.floating] | None = None,
-) -> Fits:
-    """`dense.fitting.fit` for faces; the identity is one for all, (K,)."""
+def _fit(dense: DenseFace, faces: Sequence[Face], identity: NDArray[np.floating] | None = None) -> Fits:
+    """`dense.fitting.fit` for faces, of identities (B, K) or of such as are to be found."""
     sigma, visible = (
         None if any(value is None for value in values) else np.stack(values)  # type: ignore[arg-type]
         for values in ([face.sigma for face in faces], [face.visible for face in faces])
     )
-    known = None if identity is None else np.broadcast_to(identity, (len(faces), len(identity)))
     landmarks, rotation = (np.stack([getattr(face, name) for face in faces]) for name in ("landmarks", "rotation"))
-    return fit(dense, landmarks, rotation, sigma, visible, known, previous)
+    return fit(dense, landmarks, rotation, sigma, visible, identity)
+
+
+class TrackSurfaces:
+    """Surfaces of the faces of a video, frame by frame: one identity a track, from its frames so far.
+
+    Args:
+        dense: the model.
+    """
+
+    def __init__(self, dense: DenseFace) -> None:
+        self._dense = dense
+        # Of each track the sums of what its frames tell of its identity, and their number.
+        self._told: dict[int, tuple[NDArray[np.float64], NDArray[np.float64], int]] = {}
+
+    def __call__(self, faces: Sequence[Face]) -> list[Face]:
+        """The faces of the next frame, with their surfaces."""
+        if not faces:
+            return []
+        identities = []
+        for face, h, g in zip(faces, *told_of_identity(self._dense, _fit(self._dense, faces)), strict=True):
+            assert face.track is not None
+            before = self._told.get(face.track, (0.0, 0.0, 0))
+            self._told[face.track] = before[0] + h, before[1] + g, before[2] + 1
+            identities.append(shared_identity(self._dense, *self._told[face.track]))
+        found = surfaces_of(self._dense, _fit(self._dense, faces, np.stack(identities)))
+        return [replace(face, surface=surface) for face, surface in zip(faces, found, strict=True)]
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """All that the next frame depends on; `restore` takes it."""
+        values = list(self._told.values())
+        size = self._dense.identity.shape[2]
+        return {
+            "tracks": np.array(list(self._told), np.int64),
+            "h": np.array([h for h, _, _ in values]).reshape(-1, size, size),
+            "g": np.array([g for _, g, _ in values]).reshape(-1, size),
+            "count": np.array([count for _, _, count in values], np.int64),
+        }
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go on where another was."""
+        rows = zip(state["h"], state["g"], state["count"].tolist(), strict=True)
+        self._told = dict(zip(state["tracks"].tolist(), rows, strict=True))
