@@ -72,7 +72,9 @@ def main(folder: Path, out: Path) -> None:
         np.savez_compressed(target, keypoints68=keypoints, offsets68=np.round(offsets, 2).astype(np.float32), **stored)
     print(f"{len(chosen)} of {len(faces)} faces; mean length of the offsets: ", end="")
     print(f"{np.linalg.norm(mean - named, axis=1).mean():.1f} mm, from the nearest vertices ", end="")
-    print(f"{np.linalg.norm(offsets, axis=1).mean():.1f} mm, the longest {np.linalg.norm(offsets, axis=1).max():.1f} mm")
+    print(
+        f"{np.linalg.norm(offsets, axis=1).mean():.1f} mm, the longest {np.linalg.norm(offsets, axis=1).max():.1f} mm"
+    )
 
 
 if __name__ == "__main__":

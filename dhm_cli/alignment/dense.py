@@ -41,7 +41,9 @@ class DenseOptions:
         if needed or self.mesh_dir is not None or "mesh" in (parts or ()):
             return True
         if self.same_person:
-            raise InputError("--same-person: does nothing here", "pass --mesh, --blendshapes or --columns parameters too")
+            raise InputError(
+                "--same-person: does nothing here", "pass --mesh, --blendshapes or --columns parameters too"
+            )
         return False
 
     @cached_property
@@ -69,7 +71,9 @@ class DenseFaces:
 
     def __init__(self, options: DenseOptions, photos: Sequence[Path], columns: Collection[str], force: bool) -> None:
         if "blendshapes" in columns and not options.face.names:
-            raise InputError(f"{options.model}: its expressions have no names", "leave out --face-model or --blendshapes")
+            raise InputError(
+                f"{options.model}: its expressions have no names", "leave out --face-model or --blendshapes"
+            )
         self._options, self._meshes = options, None
         if options.mesh_dir is not None:
             self._meshes = MeshFolder(Path(options.mesh_dir), photos, options.mesh_format, options.texture, force)

@@ -121,7 +121,10 @@ def align_files(
     def work(photo: Path) -> tuple[PhotoResult, list[Face]]:
         return _align_photo(look(photo), photo, pictures, surfaces)
 
-    inputs = [*photos, *(Path(file) for file in (*lists, boxes_csv, model, face_model, dense.model) if file is not None)]
+    inputs = [
+        *photos,
+        *(Path(file) for file in (*lists, boxes_csv, model, face_model, dense.model) if file is not None),
+    ]
     writer = Outputs(outs, layout, resume, inputs, force, stream)
     kept = [replace(writer.finished[p,], problems=(_KEPT,)) for p in map(str, photos) if (p,) in writer.finished]
     to_do = [photo for photo in photos if (str(photo),) not in writer.finished]

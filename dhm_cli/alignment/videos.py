@@ -161,7 +161,15 @@ def align_video(
         if overlay is not None:
             drawn = stack.enter_context(closing(DrawnVideo(Path(overlay), source.rate, draw, inputs, force)))
         key = json.dumps(
-            [_identity(source), aligner.engine.weights_hash, smooth, min_score, asdict(filters), list(draw), str(dense.model)]
+            [
+                _identity(source),
+                aligner.engine.weights_hash,
+                smooth,
+                min_score,
+                asdict(filters),
+                list(draw),
+                str(dense.model),
+            ]
         )
         checkpoint = _Checkpoint(None if is_camera else _checkpoint_path(outs), key)
         are_dense = dense.wanted(layout.names, None if overlay is None else draw)

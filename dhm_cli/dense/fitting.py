@@ -15,15 +15,16 @@ _RADIUS = 1.51
 _OWN_ERROR = 1.0
 # Where a network tells no sigma: standard deviation over the longer side of the landmarks.
 _USUAL_ERROR = 0.02
-# How much less a landmark weighs that surely is hidden.
-_HIDDEN = 0.5
+# Weight of a landmark that surely is hidden: where it lies is a guess.
+_HIDDEN = 0.1
 _ROUNDS, _SWEEPS = 3, 10
 # Faces at a time, so that their matrices stay in the processor's cache.
 _BATCH = 64
 # Errors of a network in photos of one person are alike: n of them tell as much as n / (1 + (n - 1) * this).
 _ALIKE = 0.3
-# The share of what is not known beforehand about a blend weight that the landmarks must tell.
-SEEN = 0.5
+# The share of what is not known beforehand about a blend weight that the landmarks must tell; in profile, most of the
+# hidden side has less.
+SEEN = 0.15
 
 
 class Fits(NamedTuple):

@@ -6,6 +6,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from dhm_cli.dense.expressions import SEEN_EXPRESSIONS
 from dhm_cli.dense.face import DenseFace
 from dhm_cli.dense.fitting import SEEN, Fits
 
@@ -52,9 +53,14 @@ class Surface:
 
     @property
     def blendshapes(self) -> dict[str, float]:
-        """The weights of named expressions, 0 to 1; NaN for those of which these landmarks tell too little."""
-        weights = np.where(self.told >= SEEN, self.expression, np.nan)
-        return dict(zip(self.face.names, weights.tolist(), strict=True)) if self.face.names else {}
+        """The weights of named expressions that 68 landmarks can tell (`expressions.SEEN_EXPRESSIONS`), 0 to 1.
+
+        NaN for those that they do not tell in this face, such as on the hidden side of a profile; empty where the
+        model's expressions have no names.
+        """
+        weights = np.where(self.told >= SEEN, self.expression, np.nan).tolist()
+        named = dict(zip(self.face.names, weights, strict=True)) if self.face.names else {}
+        return {name: named[name] for name in SEEN_EXPRESSIONS if name in named}
 
 
 def vertex_normals(vertices: NDArray[np.floating], triangles: NDArray[np.integer]) -> Array:
@@ -70,6 +76,4 @@ def vertex_normals(vertices: NDArray[np.floating], triangles: NDArray[np.integer
 
 def surfaces_of(face: DenseFace, fits: Fits) -> list[Surface]:
     """The surfaces of fits."""
-    return [
-        Surface(face, float(fits.scale[k]), *(array[k] for array in fits[1:6])) for k in range(len(fits.scale))
-    ]
+    return [Surface(face, float(scale), *rest) for scale, *rest in zip(*fits[:6], strict=True)]

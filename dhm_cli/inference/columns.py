@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dhm_cli.dense.face import MOST_EXPRESSION, MOST_IDENTITY
 from dhm_cli.dense.expressions import SEEN_EXPRESSIONS
+from dhm_cli.dense.face import MOST_EXPRESSION, MOST_IDENTITY
 from dhm_cli.errors import InputError
 from dhm_cli.geometry.landmarks import NUM_LANDMARKS
 from dhm_cli.geometry.pose import ANGLES, Angles
@@ -135,7 +135,7 @@ def _of_surface(name: str, length: int = 0) -> Callable[[Any], Any]:
 
 def _blendshapes(face: Any) -> list[float] | None:
     weights = face.surface and face.surface.blendshapes
-    return [weights.get(name, math.nan) for name in SEEN_EXPRESSIONS] if weights else None
+    return [*weights.values()] if weights else None
 
 
 # Row and column of the affine map of a crop.
@@ -204,7 +204,9 @@ class Layout:
     def __post_init__(self) -> None:
         for name in self.names:
             if name not in COLUMN_GROUPS:
-                raise InputError(f"--columns {name}: not known", hint=f"known are {', '.join(COLUMN_GROUPS)}, parameters")
+                raise InputError(
+                    f"--columns {name}: not known", hint=f"known are {', '.join(COLUMN_GROUPS)}, parameters"
+                )
         if len(set(self.names)) < len(self.names):
             raise InputError(f"--columns {','.join(self.names)}: a name is given twice", hint="give each once")
 

@@ -77,7 +77,9 @@ def photo_colours(image: NDArray[np.uint8], surface: Surface) -> NDArray[np.uint
     size = np.array(image.shape[1::-1])
     inside = ((xy > -0.5) & (xy < size - 0.5)).all(axis=1)
     places = xy.reshape(1, -1, 2)  # OpenCV's maps have at most 32,767 columns
-    parts = [cv2.remap(image, part, None, cv2.INTER_LINEAR) for part in np.array_split(places, len(xy) // 30_000 + 1, 1)]
+    parts = [
+        cv2.remap(image, part, None, cv2.INTER_LINEAR) for part in np.array_split(places, len(xy) // 30_000 + 1, 1)
+    ]
     colours = np.concatenate(parts, axis=1)[0].astype(np.float64)
     sure = np.clip((surface.normals[:, 2] - _SEEN) / (_SEEN_WELL - _SEEN), 0, 1) * inside
     mean = (sure @ colours) / max(float(sure.sum()), 1e-9)
