@@ -7,6 +7,7 @@ validation split: its errors are those of the network against the reference labe
 what is common to all faces of its bin of yaw, which is convention. An expression has each weight with a chance of 15 %
 at 0.1 to 1, both sides of the face alike in 80 % of the cases. Nothing here says how far real faces are from the model.
 """
+# ruff: noqa: T201  a script that prints what it did
 
 import argparse
 import time

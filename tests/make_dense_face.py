@@ -7,6 +7,7 @@ triangles. They are found again: two vertices are near when they are near in all
 lips and the lids apart; around each vertex, its neighbours are laid into a plane and triangulated (Delaunay); triangles
 on which their corners agree are taken first.
 """
+# ruff: noqa: T201  a script that prints what it did
 
 import sys
 from collections import Counter, defaultdict

@@ -73,7 +73,7 @@ def fit(
     """
     given = (landmarks, rotation, sigma, visible, identity)
     parts = [slice(i, i + _BATCH) for i in range(0, max(len(landmarks), 1), _BATCH)]
-    fits = [_fit(face, *(None if array is None else np.asarray(array)[part] for array in given)) for part in parts]
+    fits = [_fit(face, *(None if array is None else array[part] for array in given)) for part in parts]  # type: ignore[arg-type]
     return Fits(*map(np.concatenate, zip(*fits, strict=True)))
 
 
@@ -140,7 +140,8 @@ def _weights(
         spread = np.asarray(sigma, np.float64) / _RADIUS
     weights = 1 / ((spread / scale[:, None]) ** 2 + _OWN_ERROR**2)
     weights = np.broadcast_to(weights, points.shape[:2])
-    return weights if visible is None else weights * (_HIDDEN + (1 - _HIDDEN) * np.asarray(visible, np.float64))
+    shown = 1.0 if visible is None else _HIDDEN + (1 - _HIDDEN) * np.asarray(visible, np.float64)
+    return weights * shown  # type: ignore[no-any-return]
 
 
 def _pose_columns(mean: Array) -> Array:
