@@ -15,7 +15,7 @@ $(VENV)/.installed: pyproject.toml .ci/constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint .ci/constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint .ci/constraints.txt \
-		--editable '.[video]' mypy pytest pytest-xdist ruff
+		--editable '.[heic,parquet,video]' mypy pandas pytest pytest-xdist ruff
 	@touch $@
 
 demo: $(VENV)/.installed ## Find the landmarks in sample_data/photos and in a short video

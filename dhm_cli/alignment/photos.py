@@ -21,7 +21,8 @@ from dhm_cli.inference.aligner import Aligner, Face, check_number, usable_boxes
 from dhm_cli.inference.columns import CROP_COLUMNS, DEFAULT_COLUMNS, Layout, with_angles
 from dhm_cli.inference.face_box import MIN_SCORE, Box
 from dhm_cli.inference.results import BAD_BOX, NO_FACE, OK, UNREADABLE, AlignmentReport, PhotoResult, reason_of
-from dhm_cli.io.images import MOST_PIXELS, read_image
+from dhm_cli.io.images import MOST_PIXELS, read_photo
+from dhm_cli.io.photo import Photo
 from dhm_cli.io.photo_lists import COLUMN
 from dhm_cli.io.photo_search import find_photos, list_hint, video_hint
 from dhm_cli.runtime.threads import available_cores, in_order
@@ -174,7 +175,7 @@ class _Seen(NamedTuple):
 def _look(aligner: Aligner, photo: Path, boxes: list[Box] | None, most_pixels: int, filters: Filters) -> _Seen:
     path = str(photo)
     try:
-        image = read_image(photo, most_pixels)
+        image = Photo(read_photo(photo, most_pixels), photo, most_pixels)
         usable, problems = (None, []) if boxes is None else usable_boxes(boxes, image)
         faces, left_out = filters(aligner.align(image, usable))
         return _Seen(image, faces, problems, left_out)

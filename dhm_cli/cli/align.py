@@ -362,6 +362,7 @@ def align(
 
 def _print_report(report: "AlignmentReport", out: list[str], boxes: Path | None) -> None:
     from dhm_cli.inference.results import BAD_BOX, NO_FACE, UNREADABLE
+    from dhm_cli.io.photo_search import HEIC_EXTENSIONS
     from dhm_cli.runtime.outputs import is_stream
 
     unreadable, without = report.with_status(UNREADABLE), report.with_status(NO_FACE)
@@ -384,7 +385,9 @@ def _print_report(report: "AlignmentReport", out: list[str], boxes: Path | None)
     _warn("not searched", list(report.unsearched), "folder")
     if report.not_read:
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(report.not_read.items()))
-        say(f"not read: {kinds}; with pip install 'dhm-cli[heic]' they are", err=True)
+        heic = " and ".join(suffix for suffix in HEIC_EXTENSIONS if report.not_read.get(suffix))
+        extra = f"; pip install 'dhm-cli[heic]' to read {heic}" if heic else ""
+        say(f"not read: {kinds}{extra}", err=True)
     if report.left_out:
         counts = ", ".join(f"{count:,} by {option}" for option, count in report.left_out.items())
         rest = ", without those of the interrupted run" if report.kept else ""

@@ -3,7 +3,7 @@
 import math
 import os
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
@@ -31,7 +31,8 @@ from dhm_cli.inference.passes import BELIEVED, find_landmarks
 from dhm_cli.inference.tracker import LOOK_EVERY, Tracked, Tracker
 from dhm_cli.inference.turned_photo import detect_turned
 from dhm_cli.inference.weights import SCOUT
-from dhm_cli.io.images import read_image
+from dhm_cli.io.images import read_image, read_photo
+from dhm_cli.io.photo import Photo, Pixels
 from dhm_cli.motion.smoothing import Smooth, make_smoother
 
 # A given box with a longer side, in units of the photo's longer side, cannot be meant.
@@ -245,11 +246,14 @@ class Aligner:
         """To another process it goes as its settings, and is loaded again there."""
         return Aligner, self._settings
 
-    def align(self, image: Image, boxes: Sequence[Sequence[float]] | None = None, *, bgr: bool = False) -> list[Face]:
+    def align(
+        self, image: Image | Photo, boxes: Sequence[Sequence[float]] | None = None, *, bgr: bool = False
+    ) -> list[Face]:
         """Find the landmarks of every face in a photo.
 
         Args:
-            image: (H, W, 3) uint8 RGB, or the path of a photo.
+            image: (H, W, 3) uint8 RGB, or the path of a photo, or a `Photo`; of large JPEGs no more is decoded than the
+                faces need.
             boxes: face boxes to use instead of detection, each (left, top, width, height) in photo pixels. A box is
                 what the min/max box of the true landmarks would be: it is squared on its longer side and enlarged by
                 sqrt(2).
@@ -276,7 +280,7 @@ class Aligner:
             >>> face.box, face.score
             ((100.0, 50.0, 80.0, 120.0), nan)
         """
-        pixels = pixels_of(image, bgr)
+        pixels = _looked_at(image, bgr)
         if boxes is None:
             return self._align_all([pixels])[0]
         if isinstance(boxes, str) or not hasattr(boxes, "__iter__"):
@@ -286,33 +290,53 @@ class Aligner:
         given = [(box, float("nan")) for box in checked]
         return self._faces([pixels] * len(given), given, squares, self.refine or 0)
 
-    def align_many(self, images: Iterable[Image], batch_size: int = 32, *, bgr: bool = False) -> Iterator[list[Face]]:
+    def align_many(
+        self,
+        images: Iterable[Image | Photo],
+        batch_size: int = 32,
+        *,
+        bgr: bool = False,
+        on_error: Callable[[Image | Photo, InputError], object] | None = None,
+    ) -> Iterator[list[Face]]:
         """Find the landmarks of every face in many photos: the network sees the faces of a batch at once.
 
         Args:
             images: each as `align` takes it; a generator will do, since only one batch is held.
             batch_size: photos in a batch.
             bgr: as for `align`.
+            on_error: called with each photo, or its path, that cannot be used, and the error, whose `message` says why;
+                it has no faces then, and the others go on. None ends the work there with that error.
 
         Yields:
-            The faces of each photo, in the photos' order, as `align` gives them.
+            The faces of each photo, one list a photo in the photos' order, as `align` gives them.
 
         Raises:
-            InputError: as `align`, at the batch of the photo in question.
+            InputError: as `align`, where the faces of all photos before have been given; not with `on_error`.
             DhmError: the network answered something that is no number.
 
         Example:
             >>> from dhm_cli import Aligner
-            >>> photos = ["sample_data/photos/astronaut.png", "sample_data/photos/astronaut_turned_left_25.jpg"]
-            >>> [len(faces) for faces in Aligner("cpu").align_many(photos)]
-            [1, 1]
+            >>> photos = ["sample_data/photos/astronaut.png", "gone.png"]
+            >>> tell = lambda photo, error: print(error.message)
+            >>> [len(faces) for faces in Aligner("cpu").align_many(photos, on_error=tell)]
+            gone.png: cannot be read: No such file or directory
+            [1, 0]
         """
         check_number("batch_size", batch_size, int, least=1)
         source = iter(images)
-        while batch := [pixels_of(image, bgr) for image in islice(source, batch_size)]:
-            yield from self._align_all(batch)
+        while batch := list(islice(source, batch_size)):
+            read = [_pixels_or_error(image, bgr) for image in batch]
+            found = iter(self._align_all([pixels for pixels in read if not isinstance(pixels, InputError)]))
+            for image, pixels in zip(batch, read, strict=True):
+                if not isinstance(pixels, InputError):
+                    yield next(found)
+                elif on_error is None:
+                    raise pixels
+                else:
+                    on_error(image, pixels)
+                    yield []
 
-    def _align_all(self, photos: Sequence[NDArray[np.uint8]]) -> list[list[Face]]:
+    def _align_all(self, photos: Sequence[Pixels]) -> list[list[Face]]:
         """The faces of each photo, the largest first and doubtful ones last."""
         boxes = [(k, box) for k, photo in enumerate(photos) for box in self.detector.detect(photo)]
         given = [((box.left, box.top, box.width, box.height), box.score) for _, box in boxes]
@@ -324,7 +348,7 @@ class Aligner:
             found[k].append(face)
         return [self._looked_again(photo, its_faces) for photo, its_faces in zip(photos, found, strict=True)]
 
-    def _looked_again(self, image: NDArray[np.uint8], faces: list[Face]) -> list[Face]:
+    def _looked_again(self, image: Pixels, faces: list[Face]) -> list[Face]:
         """The faces of a photo after looks at it in other turns, where they call for such, doubtful ones last."""
         looked: list[float] = []
         while self.engine.doubts and len(looked) < _MOST_LOOKS:
@@ -396,7 +420,7 @@ class Aligner:
 
     def _faces(
         self,
-        photos: Sequence[NDArray[np.uint8]],
+        photos: Sequence[Pixels],
         given: Sequence[tuple[Box, float]],
         squares: Sequence[Square | TurnedSquare],
         refine: int,
@@ -436,7 +460,7 @@ class Aligner:
         steps = np.round(rolls[np.abs(rolls) > _TILTED] / _STEP).astype(int) % round(2 * math.pi / _STEP)
         return [step * _STEP for step, _ in Counter(steps.tolist()).most_common()]
 
-    def _faces_at_rolls(self, image: NDArray[np.uint8], known: list[Face], rolls: list[float]) -> list[Face]:
+    def _faces_at_rolls(self, image: Pixels, known: list[Face], rolls: list[float]) -> list[Face]:
         """Known faces, and those that the network believes in a photo that is turned, the largest first."""
         found = list(detect_turned(self._keen_detector, image, rolls))
         given = [((box.left, box.top, box.width, box.height), box.score) for box, _ in found]
@@ -467,6 +491,13 @@ def check_number(name: str, value: object, kind: type[int] | type[float], least:
         raise InputError(f"{name}: expected {least} or more, found {value}")
 
 
+def _looked_at(image: Image | Photo, bgr: bool) -> Pixels:
+    """A photo as `pixels_of` gives it, that of a path decoded as finely as needed."""
+    if isinstance(image, str | os.PathLike):
+        return Photo(read_photo(image), image)
+    return image if isinstance(image, Photo) else pixels_of(image, bgr)
+
+
 def pixels_of(image: Image, bgr: bool) -> NDArray[np.uint8]:
     """A photo (H, W, 3) uint8 RGB, from that, from BGR, or from its path."""
     if isinstance(image, str | os.PathLike):
@@ -479,7 +510,15 @@ def pixels_of(image: Image, bgr: bool) -> NDArray[np.uint8]:
     return np.ascontiguousarray(image[..., ::-1] if bgr else image)
 
 
-def _checked_box(box: Sequence[float], image: NDArray[np.uint8]) -> Box:
+def _pixels_or_error(image: Image | Photo, bgr: bool) -> Pixels | InputError:
+    """See `_looked_at`; the error is given back."""
+    try:
+        return _looked_at(image, bgr)
+    except InputError as error:
+        return error
+
+
+def _checked_box(box: Sequence[float], image: Pixels) -> Box:
     try:
         numbers = [] if isinstance(box, str) else [float(value) for value in box]
     except (TypeError, ValueError):
@@ -510,12 +549,12 @@ def _square_from_given_box(box: Box) -> Square:
     return landmark_crop_square(np.array([[left, top], [left + width, top + height]]))
 
 
-def usable_boxes(boxes: Sequence[Box], image: NDArray[np.uint8]) -> tuple[list[Box], list[str]]:
+def usable_boxes(boxes: Sequence[Box], image: Pixels) -> tuple[list[Box], list[str]]:
     """Sort out boxes that `Aligner.align` would refuse.
 
     Args:
         boxes: left, top, width, height, photo pixels.
-        image: (H, W, 3) uint8 RGB, the photo.
+        image: (H, W, 3) uint8 RGB or a `Photo`.
 
     Returns:
         The boxes that can be aligned, and what is wrong with each of the others.

@@ -4,10 +4,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from dhm_cli.inference.aligner import Face
+from dhm_cli.io.photo import Pixels, copy_of
 from dhm_cli.writers.crops import QUALITY, check_crop, save_crops
 from dhm_cli.writers.jpeg_folder import JpegFolder
 from dhm_cli.writers.overlays import check_parts, save_overlay
@@ -51,12 +49,12 @@ class Pictures:
             None if crop_dir is None else JpegFolder(Path(crop_dir), "crop", "--crops", photos, QUALITY, force)
         )
 
-    def make(self, photo: Path, image: NDArray[np.uint8], faces: list[Face]) -> tuple[list[Face], str, str]:
+    def make(self, name: Path, photo: Pixels, faces: list[Face]) -> tuple[list[Face], str, str]:
         """Make the pictures of one photo.
 
         Args:
-            photo: one of the photos.
-            image: (H, W, 3) uint8 RGB.
+            name: one of the photos.
+            photo: (H, W, 3) uint8 RGB, or a `Photo`; decoded whole where there is a picture to make.
             faces: its faces.
 
         Returns:
@@ -67,8 +65,11 @@ class Pictures:
             InputError: a file cannot be written, and those of the next photos cannot either.
         """
         undrawn = uncropped = ""
+        if self._overlays is None and self._crops is None and not self._tiles:
+            return faces, "", ""
+        image = copy_of(photo, 1).image
         if self._overlays is not None:
-            undrawn = save_overlay(self._overlays, photo, image, faces, self._parts)
+            undrawn = save_overlay(self._overlays, name, image, faces, self._parts)
         if self._crops is not None:
-            faces, uncropped = save_crops(self._crops, photo, image, faces, self._size, self._style)
+            faces, uncropped = save_crops(self._crops, name, image, faces, self._size, self._style)
         return with_tiles(image, faces) if self._tiles else faces, undrawn, uncropped

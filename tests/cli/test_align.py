@@ -18,11 +18,12 @@ from places import ROOT
 from typer.testing import CliRunner, Result
 
 import dhm_cli
-from dhm_cli.cli.align import align
+from dhm_cli.cli.align import _print_report, align
 from dhm_cli.cli.main import Commands, app
 from dhm_cli.errors import DhmError
 from dhm_cli.geometry.pose import euler_to_matrix, yaw_pitch_roll_to_matrix
 from dhm_cli.inference.face_box import MIN_SCORE
+from dhm_cli.inference.results import AlignmentReport
 from dhm_cli.models.checkpoint import save_checkpoint
 from dhm_cli.morphable.location import DEFAULT_FACE_MODEL, FACE_MODEL
 from dhm_cli.morphable.toy import toy_face_model
@@ -322,3 +323,17 @@ def test_what_the_filters_left_out_is_told(here: Path, dummy_network: Path) -> N
     assert result.exit_code == 0, result.output
     assert "left out: 1 face (1 by --min-size)" in result.stderr
     assert "1 photo, 0 faces, 1 without a face" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("passed_over", "said"),
+    [
+        ({".cr2": 2}, "not read: 2 .cr2\n"),
+        ({".cr2": 2, ".heic": 1}, "not read: 2 .cr2, 1 .heic; pip install 'dhm-cli[heic]' to read .heic\n"),
+    ],
+)
+def test_the_extra_for_heic_is_named_for_heic_alone(
+    capsys: pytest.CaptureFixture[str], passed_over: dict[str, int], said: str
+) -> None:
+    _print_report(AlignmentReport((), 0, (), 1.0, not_read=passed_over), ["a.csv"], None)
+    assert said in capsys.readouterr().err

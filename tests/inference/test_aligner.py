@@ -250,6 +250,21 @@ def test_only_one_batch_is_taken_at_a_time(aligner: Aligner) -> None:
     assert len(list(found)) == 5
 
 
+@pytest.mark.parametrize("batch_size", [1, 2, 32])
+def test_a_bad_photo_among_many_costs_itself_only(aligner: Aligner, batch_size: int) -> None:
+    photos = [ASTRONAUT, "gone.png", BLACK.astype(float), ASTRONAUT]
+    told: list[tuple[object, str]] = []
+    found = aligner.align_many(photos, batch_size, on_error=lambda photo, error: told.append((photo, error.message)))
+    assert [len(faces) for faces in found] == [1, 0, 0, 1]
+    assert told[0] == ("gone.png", "gone.png: cannot be read: No such file or directory")
+    assert told[1][0] is photos[2]
+    assert "expected an image of type uint8" in told[1][1]
+    ended = aligner.align_many(photos, batch_size)
+    assert len(next(ended)) == 1
+    with pytest.raises(InputError, match=r"gone\.png"):
+        next(ended)
+
+
 @pytest.mark.parametrize("size", [0, -1, 1.5, "9"])
 def test_batch_sizes_that_are_none(aligner: Aligner, size: object) -> None:
     with pytest.raises(InputError, match="batch_size"):
