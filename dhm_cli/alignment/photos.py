@@ -2,14 +2,16 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
+from dhm_cli.alignment.dense import DenseFaces, DenseOptions
 from dhm_cli.alignment.filters import Filters
 from dhm_cli.alignment.given_boxes import match_boxes, read_boxes
 from dhm_cli.alignment.shard import Shard
@@ -21,6 +23,7 @@ from dhm_cli.inference.face_box import MIN_SCORE, Box
 from dhm_cli.inference.results import BAD_BOX, NO_FACE, OK, UNREADABLE, AlignmentReport, PhotoResult, reason_of
 from dhm_cli.io.images import MOST_PIXELS
 from dhm_cli.io.packed import IMAGE_COLUMN, Place, is_pack, read_photo, unpack
+from dhm_cli.io.photo import Photo
 from dhm_cli.io.photo_lists import COLUMN
 from dhm_cli.io.photo_search import find_photos, list_hint, video_hint
 from dhm_cli.runtime.threads import available_cores, in_order
@@ -47,6 +50,7 @@ def align_files(
     crop_dir: str | os.PathLike[str] | None = None,
     crop_size: int | None = None,
     crop_style: str = "face",
+    dense: DenseOptions = DenseOptions(),  # noqa: B008  it cannot be changed
     device: str = "auto",
     threads: int | None = None,
     min_score: float = MIN_SCORE,
@@ -82,6 +86,7 @@ def align_files(
         draw: what is drawn there; see `overlays.draw`.
         crop_dir: where to save a crop of each face, `<photo>_<face>.jpg` in the photos' folder structure.
         crop_size, crop_style: see `crops.crop`.
+        dense: meshes, and what the surfaces of faces are fitted with for them, for columns and for overlays.
         device: "auto", "cpu" or "cuda".
         threads: number of workers; None for one per CPU core at hand.
         min_score, refine, model, face_model: see `Aligner`.
@@ -104,7 +109,7 @@ def align_files(
     """
     _keep_freed_memory()
     check_number("--threads", threads, int, least=1)
-    filters = Filters(min_confidence, min_size, largest, max_faces)
+    filters = Filters(min_confidence, min_size, largest or dense.same_person, max_faces)
     layout = Layout(with_angles(_with_crops(columns, crop_dir is not None), angles))
     found = find_photos(paths, lists, path_column)
     places = [Path(photo) for photo in found.photos]
@@ -114,13 +119,21 @@ def align_files(
     boxes, unused = (None, []) if boxes_csv is None else _boxes_of(places, boxes_csv)
     outs = [out] if isinstance(out, str | os.PathLike) else out
     pictures = Pictures(places, overlay_dir, draw, crop_dir, crop_size, crop_style, _has_page(outs), force)
+    are_dense = dense.wanted(layout.names, None if overlay_dir is None else draw)
+    surfaces = DenseFaces(dense, places, layout.names, force) if are_dense else None
     aligner = Aligner(device, min_score=min_score, refine=refine, model=model, face_model=face_model)
 
-    def work(photo: Place) -> tuple[PhotoResult, list[Face]]:
+    def look(photo: Place) -> _Seen:
         its_boxes = None if boxes is None else boxes.get(Path(str(photo)), [])
-        return align_photo(aligner, photo, its_boxes, pictures, most_pixels, filters)
+        return _look(aligner, photo, its_boxes, most_pixels, filters)
 
-    inputs = [*places, *(Path(file) for file in (*lists, boxes_csv, model, face_model) if file is not None)]
+    def work(photo: Place) -> tuple[PhotoResult, list[Face]]:
+        return _result(look(photo), photo, pictures, surfaces)
+
+    inputs = [
+        *places,
+        *(Path(file) for file in (*lists, boxes_csv, model, face_model, dense.model) if file is not None),
+    ]
     writer = Outputs(outs, layout, resume, inputs, force, stream)
     photos = [photo for photo in found.photos if is_pack(photo) or shard is None or shard.holds(photo)]
     names = set(map(str, photos))
@@ -135,6 +148,9 @@ def align_files(
     )
     total = 0 if packs else len(photos)
     start = time.perf_counter()
+    if surfaces is not None and dense.same_person:  # a look at all photos before the first is written
+        with closing(in_order(lambda photo: look(photo).faces, photos, threads or available_cores())) as looked:
+            surfaces.know([face for faces in looked for face in faces])
     with closing(writer), closing(in_order(work, to_do, threads or available_cores())) as done:
         progress(kept, total)
         for result, faces in done:
@@ -200,28 +216,50 @@ def _boxes_of(photos: Sequence[Path], boxes_csv: str | os.PathLike[str]) -> tupl
     return match_boxes(photos, read_boxes(boxes_csv), Path(boxes_csv).parent)
 
 
-def align_photo(
-    aligner: Aligner,
-    photo: Place,
-    boxes: list[Box] | None,
-    pictures: Pictures | None,
-    most_pixels: int,
-    filters: Filters,
-) -> tuple[PhotoResult, list[Face]]:
-    """One photo's result and its faces; its pictures are saved. A bad photo does not raise."""
+class _Seen(NamedTuple):
+    """A photo and its faces, or why it cannot be worked on."""
+
+    image: Photo | None
+    faces: list[Face]
+    problems: list[str]
+    left_out: Mapping[str, int]
+
+
+def align_photo(aligner: Aligner, photo: Place, most_pixels: int, filters: Filters) -> tuple[PhotoResult, list[Face]]:
+    """One photo's result and its faces; a bad photo does not raise."""
+    return _result(_look(aligner, photo, None, most_pixels, filters), photo, None, None)
+
+
+def _look(aligner: Aligner, photo: Place, boxes: list[Box] | None, most_pixels: int, filters: Filters) -> _Seen:
     path = str(photo)
     place = Path(path)
     try:
         image = read_photo(photo, most_pixels)
         usable, problems = (None, []) if boxes is None else usable_boxes(boxes, image)
         faces, left_out = filters(aligner.align(image, usable))
+        return _Seen(image, faces, problems, left_out)
     except (DhmError, cv2.error, MemoryError) as error:
         reason = "; ".join(filter(None, (reason_of(error, path), video_hint(place), list_hint(place))))
-        return PhotoResult(path, UNREADABLE, problems=(reason,)), []
-    faces, undrawn, uncropped = (faces, "", "") if pictures is None else pictures.make(place, image, faces)
-    status = BAD_BOX if problems else OK if faces else NO_FACE
+        return _Seen(None, [], [reason], {})
+
+
+def _result(
+    seen: _Seen, photo: Place, pictures: Pictures | None, surfaces: DenseFaces | None
+) -> tuple[PhotoResult, list[Face]]:
+    """One photo's result and its faces; its pictures and meshes are saved."""
+    path = str(photo)
+    if seen.image is None:
+        return PhotoResult(path, UNREADABLE, problems=tuple(seen.problems)), []
+    faces, unmeshed, undrawn, uncropped = seen.faces, "", "", ""
+    if surfaces is not None:
+        faces = surfaces.fit(faces)
+        unmeshed = surfaces.save(Path(path), seen.image, faces)
+    if pictures is not None:
+        faces, undrawn, uncropped = pictures.make(Path(path), seen.image, faces)
+    status = BAD_BOX if seen.problems else OK if faces else NO_FACE
     doubtful = sum(face.doubtful for face in faces)
-    return PhotoResult(path, status, len(faces), tuple(problems), undrawn, doubtful, left_out, uncropped), faces
+    result = PhotoResult(path, status, len(faces), tuple(seen.problems), undrawn, doubtful, seen.left_out, uncropped)
+    return replace(result, mesh_problem=unmeshed), faces
 
 
 def _keep_freed_memory() -> None:

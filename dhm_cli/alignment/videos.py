@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dhm_cli.alignment.dense import DenseOptions
 from dhm_cli.alignment.filters import Filters
 from dhm_cli.errors import InputError
 from dhm_cli.geometry.pose import Angles
@@ -22,6 +23,7 @@ from dhm_cli.inference.columns import DEFAULT_COLUMNS, FRAME_KEYS, Layout, with_
 from dhm_cli.inference.engines import Answer
 from dhm_cli.inference.face_box import MIN_SCORE
 from dhm_cli.inference.results import NO_FACE, OK, UNREADABLE, PhotoResult, partial_path
+from dhm_cli.inference.surfaces import TrackSurfaces
 from dhm_cli.inference.tracker import Tracked, Tracker
 from dhm_cli.io.camera import Camera
 from dhm_cli.io.clip import Clip, Frame
@@ -91,6 +93,7 @@ def align_video(
     overlay: str | os.PathLike[str] | None = None,
     draw: Sequence[str] = DEFAULT_PARTS,
     smooth: Smooth | None = None,
+    dense: DenseOptions = DenseOptions(),  # noqa: B008  it cannot be changed
     device: str = "auto",
     min_score: float = MIN_SCORE,
     model: str | os.PathLike[str] | None = None,
@@ -119,6 +122,7 @@ def align_video(
         overlay: an MP4 of the video with its faces drawn.
         draw: what it draws of them, names of `heads.PARTS`.
         smooth: a name of `motion.smoothing.SMOOTH`; None for "file", of a camera "live".
+        dense: the model of the surfaces that are fitted for columns and for the overlay, one identity a track.
         device, min_score, model, face_model: see `Aligner`.
         most_pixels: a video whose frames have more is refused.
         min_confidence, min_size, largest, max_faces: see `Filters`; faces that are left out are followed all the same.
@@ -149,7 +153,7 @@ def align_video(
         stack.enter_context(closing(source))
         aligner = Aligner(device, min_score=min_score, model=model, face_model=face_model)
         work = _Work(aligner, smooth, source.rate, overlay is not None)
-        files = [file for file in (None if is_camera else video, model, face_model) if file is not None]
+        files = [file for file in (None if is_camera else video, model, face_model, dense.model) if file is not None]
         inputs = [Path(str(file)) for file in files]
         layout = Layout(with_angles(columns, angles), FRAME_KEYS)
         writer = stack.enter_context(closing(Outputs(outs, layout, resume, inputs, force, stream)))
@@ -157,10 +161,20 @@ def align_video(
         if overlay is not None:
             drawn = stack.enter_context(closing(DrawnVideo(Path(overlay), source.rate, draw, inputs, force)))
         key = json.dumps(
-            [_identity(source), aligner.engine.weights_hash, smooth, min_score, asdict(filters), list(draw)]
+            [
+                _identity(source),
+                aligner.engine.weights_hash,
+                smooth,
+                min_score,
+                asdict(filters),
+                list(draw),
+                str(dense.model),
+            ]
         )
         checkpoint = _Checkpoint(None if is_camera else _checkpoint_path(outs), key)
-        run = _Run(source, work, filters, writer, drawn, checkpoint)
+        are_dense = dense.wanted(layout.names, None if overlay is None else draw)
+        surfaces = TrackSurfaces(dense.face) if are_dense else None
+        run = _Run(source, work, filters, writer, drawn, checkpoint, surfaces)
         stack.enter_context(single_threaded_opencv())
         run.go_on_from_checkpoint()
         return run.run(progress, is_camera)
@@ -310,9 +324,11 @@ class _Run:
         writer: Outputs,
         drawn: DrawnVideo | None,
         checkpoint: _Checkpoint,
+        surfaces: TrackSurfaces | None,
     ) -> None:
         self._source, self._work, self._filters = source, work, filters
         self._writer, self._drawn, self._checkpoint = writer, drawn, checkpoint
+        self._surfaces = surfaces
         self._count: Counter[str] = Counter()
 
     def go_on_from_checkpoint(self) -> None:
@@ -327,6 +343,8 @@ class _Run:
             self._drawn.keep(written // STRIDE)
         if state is not None and written:
             self._work.restore(state)
+            if self._surfaces is not None:
+                self._surfaces.restore(_below(state, "surfaces."))
         for result in finished[:written]:
             self._add(result)
         self._count["kept"] = written
@@ -380,6 +398,8 @@ class _Run:
     def _write(self, frame: Frame, found: list[Face]) -> None:
         """One frame to the outputs."""
         faces, left_out = self._filters(found)
+        if self._surfaces is not None:
+            faces = self._surfaces(faces)
         status = UNREADABLE if frame.damaged else OK if faces else NO_FACE
         problems = (_DAMAGED,) if frame.damaged else ()
         doubtful = sum(face.doubtful for face in faces)
@@ -393,7 +413,9 @@ class _Run:
         if self._count["frames"] % STRIDE == 0:
             if self._drawn is not None:
                 self._drawn.end_part()
-            self._checkpoint.take(self._work.state(), self._count["frames"])
+            told = {} if self._surfaces is None else self._surfaces.state()
+            state = self._work.state() | {f"surfaces.{name}": value for name, value in told.items()}
+            self._checkpoint.take(state, self._count["frames"])
 
     def _add(self, result: PhotoResult) -> None:
         self._count.update({"frames": 1, result.status: 1, "faces": result.faces, "doubtful": result.doubtful})

@@ -93,7 +93,7 @@ class AlignBatch:
     def align(self, photo: Place) -> tuple[PhotoResult, list[Face]]:
         """What became of one photo, and its faces."""
         with single_threaded_opencv():
-            return align_photo(self._aligner, photo, None, None, self._most_pixels, self._filters)
+            return align_photo(self._aligner, photo, self._most_pixels, self._filters)
 
     def rows(self, result: PhotoResult, faces: Sequence[Face]) -> list[Record]:
         """The rows of one photo."""

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dhm_cli.dense.surface import Surface
 from dhm_cli.errors import InputError
 from dhm_cli.geometry.crop import Square, TurnedSquare, landmark_crop_square
 from dhm_cli.geometry.landmarks import bounding_box, face_size
@@ -116,6 +117,7 @@ class Face:
         tile: a small picture of it, where one is made for a gallery, else None.
         track: in a video, whose face it is: the same number in all frames, from 0.
         raw: in a video whose landmarks are smoothed, the landmarks before, (68, 3).
+        surface: a dense face fitted to the landmarks, where one was asked for (`surfaces.with_surfaces`), else None.
 
     Example:
         >>> from dhm_cli import Aligner, read_image
@@ -138,6 +140,7 @@ class Face:
     tile: Tile | None = None
     track: int | None = None
     raw: NDArray[np.float64] | None = None
+    surface: Surface | None = None
 
     @property
     def visible(self) -> NDArray[np.floating] | None:
