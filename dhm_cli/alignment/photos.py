@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from dhm_cli.alignment.dense import DenseFaces, DenseOptions
 from dhm_cli.alignment.filters import Filters
@@ -122,10 +121,8 @@ def align_files(
     def work(photo: Path) -> tuple[PhotoResult, list[Face]]:
         return _align_photo(look(photo), photo, pictures, surfaces)
 
-    inputs = [
-        *photos,
-        *(Path(file) for file in (*lists, boxes_csv, model, face_model, dense.model) if file is not None),
-    ]
+    files = (*lists, boxes_csv, model, face_model, dense.model)
+    inputs = [*photos, *(Path(file) for file in files if file is not None)]
     writer = Outputs(outs, layout, resume, inputs, force, stream)
     kept = [replace(writer.finished[p,], problems=(_KEPT,)) for p in map(str, photos) if (p,) in writer.finished]
     to_do = [photo for photo in photos if (str(photo),) not in writer.finished]
@@ -166,7 +163,7 @@ def _boxes_of(photos: Sequence[Path], boxes_csv: str | os.PathLike[str]) -> tupl
 class _Seen(NamedTuple):
     """A photo and its faces, or why it cannot be worked on."""
 
-    image: NDArray[np.uint8] | None
+    image: Photo | None
     faces: list[Face]
     problems: list[str]
     left_out: Mapping[str, int]

@@ -73,8 +73,8 @@ def align(
     draw: Annotated[
         str | None,
         typer.Option(
-            help="What --overlay draws, a list of mesh (the dense face), points, lines, axes (of the head: x red, y green, "
-            "z blue), box, number, confidence. Default: points,lines,number.",
+            help="What --overlay draws, a list of mesh (the dense face), points, lines, axes (of the head: x red, y "
+            "green, z blue), box, number, confidence. Default: points,lines,number.",
             show_default=False,
         ),
     ] = None,
@@ -160,8 +160,8 @@ def align(
         Path | None,
         typer.Option(
             help="Face model that --model was trained with, for networks that regress its parameters (dhm, dhm-vgg, "
-            f"rhg, 3dcnn); others do without. Default: {DEFAULT_FACE_MODEL.as_posix()}, where there is one. Named here, "
-            "its surface is also the dense face of --mesh.",
+            f"rhg, 3dcnn); others do without. Default: {DEFAULT_FACE_MODEL.as_posix()}, where there is one. Named "
+            "here, its surface is also the dense face of --mesh.",
             show_default=False,
         ),
     ] = None,
