@@ -4,8 +4,8 @@
 
 The networks follow the points of 300W-LP, which stand elsewhere on a face, at the jaw most of all; taken for
 ICT-FaceKit's they would make every face an odd one. The offsets are the mean, over training faces that look about
-neutral, of what is left when the mean face is laid onto the landmarks by pose and size, mirrored for symmetry. They are stored in the file,
-from the nearest vertices where jaw and brows are concerned.
+neutral, of what is left when the mean face is laid onto the landmarks by pose and size, mirrored for symmetry. They are
+stored in the file, from the nearest vertices where jaw and brows are concerned.
 """
 # ruff: noqa: T201  a script that prints what it did
 

@@ -14,7 +14,7 @@ from dhm_cli.errors import InputError
 from dhm_cli.inference.aligner import Face
 from dhm_cli.inference.columns import SURFACE_COLUMNS
 from dhm_cli.inference.surfaces import with_surfaces
-from dhm_cli.io.photo import Pixels, copy_of
+from dhm_cli.io.photo import Pixels
 from dhm_cli.writers.meshes import MeshFolder
 
 
@@ -93,4 +93,4 @@ class DenseFaces:
 
     def save(self, name: Path, photo: Pixels, faces: Sequence[Face]) -> str:
         """Save the meshes of a photo, where they are wanted; see `MeshFolder.save_all`."""
-        return "" if self._meshes is None else self._meshes.save_all(name, copy_of(photo, 1).image, faces)
+        return "" if self._meshes is None else self._meshes.save_all(name, photo, faces)

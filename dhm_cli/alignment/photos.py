@@ -115,7 +115,8 @@ def align_files(
     places = [Path(photo) for photo in found.photos]
     packs = [photo for photo in found.photos if is_pack(photo)]
     if packs:
-        _refuse_for_packs(packs[0], boxes=boxes_csv, overlay=overlay_dir, crops=crop_dir)
+        refused = {"boxes": boxes_csv, "overlay": overlay_dir, "crops": crop_dir, "mesh": dense.mesh_dir}
+        _refuse_for_packs(packs[0], refused | {"same-person": dense.same_person or None})
     boxes, unused = (None, []) if boxes_csv is None else _boxes_of(places, boxes_csv)
     outs = [out] if isinstance(out, str | os.PathLike) else out
     pictures = Pictures(places, overlay_dir, draw, crop_dir, crop_size, crop_style, _has_page(outs), force)
@@ -130,10 +131,8 @@ def align_files(
     def work(photo: Place) -> tuple[PhotoResult, list[Face]]:
         return _result(look(photo), photo, pictures, surfaces)
 
-    inputs = [
-        *places,
-        *(Path(file) for file in (*lists, boxes_csv, model, face_model, dense.model) if file is not None),
-    ]
+    files = (*lists, boxes_csv, model, face_model, dense.model)
+    inputs = [*places, *(Path(file) for file in files if file is not None)]
     writer = Outputs(outs, layout, resume, inputs, force, stream)
     photos = [photo for photo in found.photos if is_pack(photo) or shard is None or shard.holds(photo)]
     names = set(map(str, photos))
@@ -193,7 +192,7 @@ def each_photo(
         raise problem
 
 
-def _refuse_for_packs(pack: Path | str, **options: object) -> None:
+def _refuse_for_packs(pack: Path | str, options: Mapping[str, object]) -> None:
     for name, value in options.items():
         if value is not None:
             raise InputError(f"{pack}: --{name} needs photos in files", "unpack them, or leave out that option")

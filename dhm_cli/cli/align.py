@@ -89,8 +89,8 @@ def align(
     draw: Annotated[
         str | None,
         typer.Option(
-            help="What --overlay draws, a list of mesh (the dense face), points, lines, axes (of the head: x red, y green, "
-            "z blue), box, number, confidence. Default: points,lines,number.",
+            help="What --overlay draws, a list of mesh (the dense face), points, lines, axes (of the head: x red, y "
+            "green, z blue), box, number, confidence. Default: points,lines,number.",
             show_default=False,
         ),
     ] = None,
@@ -176,8 +176,8 @@ def align(
         Path | None,
         typer.Option(
             help="Face model that --model was trained with, for networks that regress its parameters (dhm, dhm-vgg, "
-            f"rhg, 3dcnn); others do without. Default: {DEFAULT_FACE_MODEL.as_posix()}, where there is one. Named here, "
-            "its surface is also the dense face of --mesh.",
+            f"rhg, 3dcnn); others do without. Default: {DEFAULT_FACE_MODEL.as_posix()}, where there is one. Named "
+            "here, its surface is also the dense face of --mesh.",
             show_default=False,
         ),
     ] = None,
@@ -340,12 +340,19 @@ def align(
     share = None if shard is None else Shard.parse(shard)
     groups = DEFAULT_COLUMNS if columns is None else [name.strip() for name in columns.split(",")]
     if ray is not None:
-        refused = {"boxes": boxes, "overlay": overlay, "crops": crops, "gallery": gallery, "mesh": mesh, "format": stream}
+        refused = {
+            "boxes": boxes,
+            "overlay": overlay,
+            "crops": crops,
+            "gallery": gallery,
+            "mesh": mesh,
+            "format": stream,
+        }
         align_with_ray(
             paths or (),
             out,
             ray,
-            refused | {"force": force or None},
+            refused | {"mesh": mesh, "format": stream, "force": force or None},
             threads=threads,
             lists=lists or (),
             path_column=path_column,

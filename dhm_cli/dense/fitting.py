@@ -172,8 +172,7 @@ def _moved(step: Array, scale: Array, turn: Array, place: Array) -> tuple[Array,
 def _within(quadratic: Array, linear: Array, start: Array, bounds: tuple[float, float]) -> Array:
     """Minimise b^T Q b / 2 - c^T b within bounds, by coordinate descent; without bounds, at once."""
     if not np.isfinite(bounds[0]):
-        solved: Array = np.linalg.solve(quadratic, linear[..., None])[..., 0]
-        return solved
+        return np.linalg.solve(quadratic, linear[..., None])[..., 0]  # type: ignore[return-value]
     diagonal = np.diagonal(quadratic, axis1=1, axis2=2)
     rows = np.ascontiguousarray(np.moveaxis(quadratic / diagonal[..., None], 1, 0), np.float32)
     b, c = np.clip(start, *bounds).astype(np.float32), np.ascontiguousarray((linear / diagonal).T, np.float32)
@@ -210,5 +209,5 @@ def shared_identity(face: DenseFace, h: Array, g: Array, count: int) -> Array:
     Errors are alike in all photos of a person, so that many tell less than their number.
     """
     share = 1 / (1 + (count - 1) * _ALIKE)
-    identity: Array = np.linalg.solve(share * h + np.diag(1 / face.identity_std**2), share * g)
-    return identity
+    prior = np.diag(1 / face.identity_std**2)
+    return np.linalg.solve(share * h + prior, share * g)  # type: ignore[return-value]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from dhm_cli.dense.surface import Surface
 from dhm_cli.errors import InputError
 from dhm_cli.inference.aligner import Face
+from dhm_cli.io.photo import Pixels, copy_of
 from dhm_cli.writers.jpeg_folder import JpegFolder
 
 FORMATS = ("obj", "ply")
@@ -48,18 +49,24 @@ class MeshFolder(JpegFolder):
         """Where the mesh of a face goes."""
         return super().path(photo, face).with_suffix(self._ending)
 
-    def save_all(self, photo: Path, image: NDArray[np.uint8], faces: Sequence[Face]) -> str:
+    def save_all(self, name: Path, photo: Pixels, faces: Sequence[Face]) -> str:
         """Save a mesh of each face of a photo, which have their surfaces; returns what went wrong, else ''.
+
+        Args:
+            name: one of the photos.
+            photo: (H, W, 3) uint8 RGB, or a `Photo`; decoded whole where there are colours.
+            faces: its faces.
 
         Raises:
             InputError: a file cannot be written, and those of the next photos cannot either.
         """
         problems = []
+        image = copy_of(photo, 1).image if self._with_colours and faces else None
         for number, face in enumerate(faces):
             assert face.surface is not None
-            colours = photo_colours(image, face.surface) if self._with_colours else None
+            colours = None if image is None else photo_colours(image, face.surface)
             made = (obj_bytes if self._ending == ".obj" else ply_bytes)(face.surface, colours)
-            problems.append(self.write(self.path(photo, number), made))
+            problems.append(self.write(self.path(name, number), made))
         return "; ".join(filter(None, problems))
 
 
