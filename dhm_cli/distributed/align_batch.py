@@ -18,6 +18,7 @@ from dhm_cli.inference.results import PhotoResult
 from dhm_cli.io.images import MOST_PIXELS
 from dhm_cli.io.packed import PackedPhoto, Place, image_bytes, photo_of
 from dhm_cli.runtime.threads import single_threaded_opencv
+from dhm_cli.writers.parquet_table import arrow_schema
 
 # The column behind those of `dhm align --out faces.parquet`: why a photo is unreadable.
 REASON = "reason"
@@ -35,6 +36,7 @@ class AlignBatch:
         angles: as for `align_files`.
         most_pixels: photos that declare more are not read.
         min_confidence, min_size, largest, max_faces: see `Filters`.
+        arrow: give tables of pyarrow, whose columns have a type (`schema`) even where a batch knows no value.
 
     Raises:
         DhmError: see `Aligner` and `Filters`.
@@ -61,13 +63,14 @@ class AlignBatch:
         min_size: float = 0.0,
         largest: bool = False,
         max_faces: int | None = None,
+        arrow: bool = False,
     ) -> None:
-        self.layout = Layout(with_angles(columns, angles))
+        self._layout = Layout(with_angles(columns, angles))
         self._filters = Filters(min_confidence, min_size, largest, max_faces)
-        self._most_pixels = most_pixels
+        self._most_pixels, self._arrow = most_pixels, arrow
         self._aligner = Aligner(device, min_score=min_score, refine=refine, model=model, face_model=face_model)
 
-    def __call__(self, batch: Mapping[str, Iterable[Any]]) -> dict[str, NDArray[np.object_]]:
+    def __call__(self, batch: Mapping[str, Iterable[Any]]) -> Any:
         """The faces of a batch.
 
         Args:
@@ -75,20 +78,27 @@ class AlignBatch:
                 by their names, from this machine or by fsspec.
 
         Returns:
-            Columns of one length, named as in `dhm align --out faces.parquet` and with equal values, then `reason`:
-            arrays of Python's numbers, texts and nested lists; None is not known.
+            Columns of one length by their names, which are those of `dhm align --out faces.parquet` with equal values,
+            then `reason`: a dict of object arrays, of numbers, texts and nested lists; None is not known. Or a table.
         """
         paths = [str(path) for path in batch["path"]]
         photos: list[Place] = [photo_of(path) for path in paths]
         if "image" in batch:
             photos = [PackedPhoto(p, image_bytes(cell)) for p, cell in zip(paths, batch["image"], strict=True)]
         rows = [row for photo in photos for row in self.rows(*self.align(photo))]
-        return {name: _column([row.get(name) for row in rows]) for name in self.names}
+        if self._arrow:
+            import pyarrow
+
+            return pyarrow.Table.from_pylist(rows, self.schema)
+        names = [*(field.name for field in self._layout.fields), REASON]
+        return {name: _column([row.get(name) for row in rows]) for name in names}
 
     @property
-    def names(self) -> list[str]:
-        """Names of the columns."""
-        return [*(field.name for field in self.layout.fields), REASON]
+    def schema(self) -> Any:
+        """The columns as a `pyarrow.Schema`."""
+        import pyarrow
+
+        return arrow_schema(self._layout).append(pyarrow.field(REASON, pyarrow.string()))
 
     def align(self, photo: Place) -> tuple[PhotoResult, list[Face]]:
         """What became of one photo, and its faces."""
@@ -98,7 +108,7 @@ class AlignBatch:
     def rows(self, result: PhotoResult, faces: Sequence[Face]) -> list[Record]:
         """The rows of one photo."""
         told = {"path": readable(result.path), REASON: readable(result.reason) or None}
-        return [row | told for row in self.layout.records(result, faces)]
+        return [row | told for row in self._layout.records(result, faces)]
 
 
 def _column(values: Sequence[Any]) -> NDArray[np.object_]:

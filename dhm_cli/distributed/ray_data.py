@@ -16,17 +16,17 @@ import numpy as np
 from dhm_cli.alignment.photos import each_photo
 from dhm_cli.alignment.shard import Shard
 from dhm_cli.datasets.folders import readable
-from dhm_cli.distributed.align_batch import REASON, AlignBatch
+from dhm_cli.distributed.align_batch import AlignBatch
 from dhm_cli.distributed.parts import Parts
 from dhm_cli.errors import DhmError, InputError
 from dhm_cli.inference.results import NO_FACE, UNREADABLE
 from dhm_cli.io.images import MOST_PIXELS
 from dhm_cli.io.packed import IMAGE_COLUMN, is_pack, photo_of
+from dhm_cli.io.parquet import load_pyarrow
 from dhm_cli.io.photo_lists import COLUMN
 from dhm_cli.io.photo_search import find_photos
 from dhm_cli.io.remote import is_url
 from dhm_cli.runtime.threads import available_cores
-from dhm_cli.writers.parquet_table import arrow_schema
 from dhm_cli.writers.registry import WRITERS
 
 # Photos of a part: at most so many, and so few that every actor gets some.
@@ -92,8 +92,9 @@ def align_on_ray(
     ray = _load_ray()
     _check_folder(out)
     settings |= {"device": device, "most_pixels": most_pixels}
-    layout = AlignBatch(**(settings | {"device": "cpu"})).layout  # what is wrong with the settings is told here
-    parts = Parts(out, _schema(layout))
+    load_pyarrow(out)
+    # What is wrong with the settings is told here, not in a worker.
+    parts = Parts(out, AlignBatch(**(settings | {"device": "cpu"})).schema)
     photos = find_photos(paths, lists, path_column).photos
     finished = parts.finished(resume)
     packs = [str(photo) for photo in photos if is_pack(photo)]
@@ -258,12 +259,6 @@ def _told(error: BaseException, out: str) -> BaseException:
 def _chunks(names: Sequence[str], actors: int) -> Iterator[list[str]]:
     size = min(_MOST_PHOTOS, max(1, -(-len(names) // (_PARTS_AN_ACTOR * actors))))
     return (list(names[start : start + size]) for start in range(0, len(names), size))
-
-
-def _schema(layout: Any) -> Any:
-    import pyarrow
-
-    return arrow_schema(layout).append(pyarrow.field(REASON, pyarrow.string()))
 
 
 def _check_folder(out: str) -> None:

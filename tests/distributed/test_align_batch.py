@@ -75,6 +75,17 @@ def test_settings_are_checked_when_it_is_made() -> None:
         AlignBatch(device="cpu", min_confidence=2)
 
 
+def test_a_table_has_its_types_whatever_is_in_it(align: AlignBatch, dummy_network: Path) -> None:
+    """Or an engine could not join what came of a batch without a face to the rest."""
+    arrow = pytest.importorskip("pyarrow", reason="pyarrow, the extra [parquet], is not installed")
+    of_tables = AlignBatch(dummy_network, "cpu", columns=COLUMNS, arrow=True)
+    batch = {"path": ["absent.jpg", str(ASTRONAUT)]}
+    bad, both = of_tables({"path": ["absent.jpg"]}), of_tables(batch)
+    assert bad.schema == both.schema == of_tables.schema
+    assert bad.schema.field("landmarks").type == arrow.list_(arrow.list_(arrow.float64()))
+    assert both.to_pylist() == rows_of(align(batch))
+
+
 def test_it_fits_pandas_and_arrow(align: AlignBatch) -> None:
     """As Spark's mapInPandas and Arrow want it: a frame, whose objects become lists of lists."""
     pandas = pytest.importorskip("pandas", reason="pandas is not installed")

@@ -19,10 +19,10 @@ from dhm_cli.distributed import ray_data
 from dhm_cli.distributed.parts import Parts
 from dhm_cli.distributed.ray_data import align_on_ray
 from dhm_cli.errors import DhmError, InputError
-from dhm_cli.inference.columns import DEFAULT_COLUMNS, Layout
+from dhm_cli.inference.columns import Layout
+from dhm_cli.writers.parquet_table import arrow_schema
 
 parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow, the extra [parquet], is not installed")
-SCHEMA = ray_data._schema(Layout(DEFAULT_COLUMNS))
 
 
 class Here:
@@ -127,7 +127,7 @@ def test_what_is_in_the_way_is_told(here: Path, dummy_network: Path) -> None:
 
 def test_parts_go_elsewhere(tmp_path: Path) -> None:
     fsspec = pytest.importorskip("fsspec", reason="fsspec, the extra [remote], is not installed")
-    parts = Parts("memory://dhm-parts", SCHEMA)
+    parts = Parts("memory://dhm-parts", arrow_schema(Layout()))
     row = {"path": "a.jpg", "status": "no_face"}
     assert parts.finished(False) == set()
     try:
