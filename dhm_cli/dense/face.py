@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from dhm_cli.dense.expressions import EXPRESSIONS
 from dhm_cli.errors import FormatError, InputError
-from dhm_cli.io.hdf5 import open_hdf5
 
 Array = NDArray[np.float64]
 # The modes that are fitted, at most: 68 landmarks do not tell more.
@@ -104,6 +103,8 @@ def load_dense_face(path: str | os.PathLike[str] | None = None) -> DenseFace:
     if not Path(path).is_file():
         raise InputError(f"{path}: no such face model", hint)
     try:
+        from dhm_cli.io.hdf5 import open_hdf5  # h5py is not needed for the face that comes with dhm
+
         with open_hdf5(Path(path)) as file:
             if file.attrs.get("format") != "dhm-face-model":
                 raise FormatError(f"{path}: not a face model of dhm", hint)
