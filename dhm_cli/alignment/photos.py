@@ -15,14 +15,14 @@ from dhm_cli.alignment.given_boxes import match_boxes, read_boxes
 from dhm_cli.errors import DhmError, InputError
 from dhm_cli.geometry.pose import Angles
 from dhm_cli.inference.aligner import Aligner, Face, check_number, usable_boxes
-from dhm_cli.inference.columns import CROP_COLUMNS, DEFAULT_COLUMNS, Layout, with_angles
+from dhm_cli.inference.columns import DEFAULT_COLUMNS, Layout, with_angles, with_crops
 from dhm_cli.inference.face_box import MIN_SCORE, Box
 from dhm_cli.inference.results import BAD_BOX, NO_FACE, OK, UNREADABLE, AlignmentReport, PhotoResult, reason_of
 from dhm_cli.io.images import MOST_PIXELS, read_image
 from dhm_cli.io.photo_lists import COLUMN
 from dhm_cli.io.photo_search import find_photos, list_hint, video_hint
 from dhm_cli.runtime.threads import available_cores, in_order
-from dhm_cli.writers.face_page import ENDING
+from dhm_cli.writers.face_page import is_page
 from dhm_cli.writers.overlays import DEFAULT_PARTS
 from dhm_cli.writers.pictures import Pictures
 from dhm_cli.writers.registry import Outputs
@@ -99,12 +99,13 @@ def align_files(
     _keep_freed_memory()
     check_number("--threads", threads, int, least=1)
     filters = Filters(min_confidence, min_size, largest, max_faces)
-    layout = Layout(with_angles(_with_crops(columns, crop_dir is not None), angles))
+    layout = Layout(with_angles(with_crops(columns, crop_dir is not None), angles))
     found = find_photos(paths, lists, path_column)
     photos = found.photos
     boxes, unused = (None, []) if boxes_csv is None else _boxes_of(photos, boxes_csv)
     outs = [out] if isinstance(out, str | os.PathLike) else out
-    pictures = Pictures(photos, overlay_dir, draw, crop_dir, crop_size, crop_style, _has_page(outs), force)
+    has_page = any(map(is_page, outs))
+    pictures = Pictures(photos, overlay_dir, draw, crop_dir, crop_size, crop_style, has_page, force)
     aligner = Aligner(device, min_score=min_score, refine=refine, model=model, face_model=face_model)
 
     def work(photo: Path) -> tuple[PhotoResult, list[Face]]:
@@ -112,33 +113,22 @@ def align_files(
         return _align_photo(aligner, photo, its_boxes, pictures, most_pixels, filters)
 
     inputs = [*photos, *(Path(file) for file in (*lists, boxes_csv, model, face_model) if file is not None)]
-    writer = Outputs(outs, layout, resume, inputs, force, stream)
-    kept = [replace(writer.finished[p,], problems=(_KEPT,)) for p in map(str, photos) if (p,) in writer.finished]
-    to_do = [photo for photo in photos if (str(photo),) not in writer.finished]
-    results = list(kept)
     start = time.perf_counter()
-    with closing(writer), closing(in_order(work, to_do, threads or available_cores())) as done:
-        progress(len(results), len(photos))
-        for result, faces in done:
-            writer.write(result, faces)
-            results.append(result)
+    with closing(Outputs(outs, layout, resume, inputs, force, stream)) as writer:
+        kept = [replace(writer.finished[p,], problems=(_KEPT,)) for p in map(str, photos) if (p,) in writer.finished]
+        pictures.check_kept(kept)
+        to_do = [photo for photo in photos if (str(photo),) not in writer.finished]
+        results = list(kept)
+        with closing(in_order(work, to_do, threads or available_cores())) as done:
             progress(len(results), len(photos))
-        writer.finish()
+            for result, faces in done:
+                writer.write(result, faces)
+                results.append(result)
+                progress(len(results), len(photos))
+            writer.finish()
     return AlignmentReport(
         tuple(results), len(kept), tuple(unused), time.perf_counter() - start, tuple(found.problems), found.not_read
     )
-
-
-def _with_crops(columns: Sequence[str], are_cropped: bool) -> Sequence[str]:
-    """Groups of columns, after the default ones those of the crops where there are some."""
-    missing = [name for name in CROP_COLUMNS if name in columns and not are_cropped]
-    if missing:
-        raise InputError(f"--columns {missing[0]}: no crops are asked for", hint="pass --crops and a folder")
-    return (*columns, *CROP_COLUMNS) if are_cropped and tuple(columns) == DEFAULT_COLUMNS else columns
-
-
-def _has_page(outs: Iterable[str | os.PathLike[str]]) -> bool:
-    return any(os.fspath(out).lower().endswith(ENDING) for out in outs)
 
 
 def _boxes_of(photos: Sequence[Path], boxes_csv: str | os.PathLike[str]) -> tuple[dict[Path, list[Box]], list[str]]:

@@ -81,8 +81,8 @@ def align(
     crops: Annotated[
         Path | None,
         typer.Option(
-            help="Also save a crop of each face in this folder, as photo_0.jpg: upright by its 3D pose, in profile "
-            "too, black where the photo ends. The columns crop, crop_matrix (2x3, photo pixels to crop pixels) and "
+            help="Also save a crop of each face in this folder, as photo_0.jpg, of a video as video_FRAME_TRACK.jpg: "
+            "upright by its 3D pose, in profile too, black where the photo ends. The columns crop, crop_matrix (2x3, photo pixels to crop pixels) and "
             "crop_landmarks go into the table.",
             show_default=False,
         ),
@@ -102,8 +102,8 @@ def align(
     gallery: Annotated[
         Path | None,
         typer.Option(
-            help="Also write a page to look at, .html: all faces as tiles, to sort and to filter. One file, which "
-            "works offline.",
+            help="Also write a page to look at, .html: all faces as tiles, to sort and to filter; of a video each track "
+            "once a second. One file, which works offline.",
             show_default=False,
         ),
     ] = None,
@@ -247,12 +247,15 @@ def align(
         raise InputError("--weights: a network is named by --model", f"pass --model {weights}")
     video = video_of(paths or [], camera, smooth)
     if video is not None:
-        refuse_for_videos(lists=lists, boxes=boxes, crops=crops, gallery=gallery, refine=refine, threads=threads)
+        refuse_for_videos(lists=lists, boxes=boxes, refine=refine, threads=threads)
         align_a_video(
             video,
             out,
             overlay=overlay,
             draw=DEFAULT_PARTS if draw is None else [name.strip() for name in draw.split(",")],
+            crop_dir=crops,
+            crop_size=crop_size,
+            crop_style=crop_style,
             smooth=smooth,
             device=device,
             min_score=min_score,
