@@ -12,7 +12,7 @@ import numpy as np
 
 from dhm_cli.alignment.filters import Filters
 from dhm_cli.alignment.given_boxes import match_boxes, read_boxes
-from dhm_cli.errors import DhmError, InputError
+from dhm_cli.errors import DhmError
 from dhm_cli.geometry.pose import Angles
 from dhm_cli.inference.aligner import Aligner, Face, check_number, usable_boxes
 from dhm_cli.inference.columns import DEFAULT_COLUMNS, Layout, with_angles, with_crops

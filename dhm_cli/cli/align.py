@@ -82,8 +82,8 @@ def align(
         Path | None,
         typer.Option(
             help="Also save a crop of each face in this folder, as photo_0.jpg, of a video as video_FRAME_TRACK.jpg: "
-            "upright by its 3D pose, in profile too, black where the photo ends. The columns crop, crop_matrix (2x3, photo pixels to crop pixels) and "
-            "crop_landmarks go into the table.",
+            "upright by its 3D pose, in profile too, black where the photo ends. The columns crop, crop_matrix (2x3, "
+            "photo pixels to crop pixels) and crop_landmarks go into the table.",
             show_default=False,
         ),
     ] = None,
@@ -102,8 +102,8 @@ def align(
     gallery: Annotated[
         Path | None,
         typer.Option(
-            help="Also write a page to look at, .html: all faces as tiles, to sort and to filter; of a video each track "
-            "once a second. One file, which works offline.",
+            help="Also write a page to look at, .html: all faces as tiles, to sort and to filter; of a video those of "
+            "each track once a second. One file, which works offline.",
             show_default=False,
         ),
     ] = None,

