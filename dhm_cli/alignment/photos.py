@@ -18,7 +18,7 @@ from dhm_cli.alignment.shard import Shard
 from dhm_cli.errors import DhmError, InputError
 from dhm_cli.geometry.pose import Angles
 from dhm_cli.inference.aligner import Aligner, Face, check_number, usable_boxes
-from dhm_cli.inference.columns import CROP_COLUMNS, DEFAULT_COLUMNS, Layout, with_angles
+from dhm_cli.inference.columns import DEFAULT_COLUMNS, Layout, with_angles, with_crops
 from dhm_cli.inference.face_box import MIN_SCORE, Box
 from dhm_cli.inference.results import BAD_BOX, NO_FACE, OK, UNREADABLE, AlignmentReport, PhotoResult, reason_of
 from dhm_cli.io.images import MOST_PIXELS
@@ -27,7 +27,7 @@ from dhm_cli.io.photo import Photo
 from dhm_cli.io.photo_lists import COLUMN
 from dhm_cli.io.photo_search import find_photos, list_hint, video_hint
 from dhm_cli.runtime.threads import available_cores, in_order
-from dhm_cli.writers.face_page import ENDING
+from dhm_cli.writers.face_page import is_page
 from dhm_cli.writers.overlays import DEFAULT_PARTS
 from dhm_cli.writers.pictures import Pictures
 from dhm_cli.writers.registry import Outputs
@@ -110,7 +110,7 @@ def align_files(
     _keep_freed_memory()
     check_number("--threads", threads, int, least=1)
     filters = Filters(min_confidence, min_size, largest or dense.same_person, max_faces)
-    layout = Layout(with_angles(_with_crops(columns, crop_dir is not None), angles))
+    layout = Layout(with_angles(with_crops(columns, crop_dir is not None), angles))
     found = find_photos(paths, lists, path_column)
     places = [Path(photo) for photo in found.photos]
     packs = [photo for photo in found.photos if is_pack(photo)]
@@ -119,7 +119,8 @@ def align_files(
         _refuse_for_packs(packs[0], refused | {"same-person": dense.same_person or None})
     boxes, unused = (None, []) if boxes_csv is None else _boxes_of(places, boxes_csv)
     outs = [out] if isinstance(out, str | os.PathLike) else out
-    pictures = Pictures(places, overlay_dir, draw, crop_dir, crop_size, crop_style, _has_page(outs), force)
+    has_page = any(map(is_page, outs))
+    pictures = Pictures(places, overlay_dir, draw, crop_dir, crop_size, crop_style, has_page, force)
     are_dense = dense.wanted(layout.names, None if overlay_dir is None else draw)
     surfaces = DenseFaces(dense, places, layout.names, force) if are_dense else None
     aligner = Aligner(device, min_score=min_score, refine=refine, model=model, face_model=face_model)
@@ -133,33 +134,36 @@ def align_files(
 
     files = (*lists, boxes_csv, model, face_model, dense.model)
     inputs = [*places, *(Path(file) for file in files if file is not None)]
-    writer = Outputs(outs, layout, resume, inputs, force, stream)
-    photos = [photo for photo in found.photos if is_pack(photo) or shard is None or shard.holds(photo)]
-    names = set(map(str, photos))
-    results = [
-        replace(result, problems=(_KEPT,)) for (name, *_), result in writer.finished.items() if packs or name in names
-    ]
-    kept, broken = len(results), list[str]()
-    to_do = (
-        photo
-        for photo in each_photo(photos, most_pixels, image_column, path_column, broken)
-        if (str(photo),) not in writer.finished and (shard is None or shard.holds(photo))
-    )
-    total = 0 if packs else len(photos)
     start = time.perf_counter()
-    if surfaces is not None and dense.same_person:  # a look at all photos before the first is written
-        with closing(in_order(lambda photo: look(photo).faces, photos, threads or available_cores())) as looked:
-            surfaces.know([face for faces in looked for face in faces])
-    with closing(writer), closing(in_order(work, to_do, threads or available_cores())) as done:
-        progress(kept, total)
-        for result, faces in done:
-            writer.write(result, faces)
-            results.append(result)
+    with closing(Outputs(outs, layout, resume, inputs, force, stream)) as writer:
+        photos = [photo for photo in found.photos if is_pack(photo) or shard is None or shard.holds(photo)]
+        names = set(map(str, photos))
+        kept = [
+            replace(result, problems=(_KEPT,))
+            for (name, *_), result in writer.finished.items()
+            if packs or name in names
+        ]
+        pictures.check_kept(kept)
+        results, broken = list(kept), list[str]()
+        to_do = (
+            photo
+            for photo in each_photo(photos, most_pixels, image_column, path_column, broken)
+            if (str(photo),) not in writer.finished and (shard is None or shard.holds(photo))
+        )
+        total = 0 if packs else len(photos)
+        if surfaces is not None and dense.same_person:  # a look at all photos before the first is written
+            with closing(in_order(lambda photo: look(photo).faces, photos, threads or available_cores())) as looked:
+                surfaces.know([face for faces in looked for face in faces])
+        with closing(in_order(work, to_do, threads or available_cores())) as done:
             progress(len(results), total)
-        writer.finish()
+            for result, faces in done:
+                writer.write(result, faces)
+                results.append(result)
+                progress(len(results), total)
+            writer.finish()
     seconds = time.perf_counter() - start
     problems = tuple(found.problems)
-    return AlignmentReport(tuple(results), kept, tuple(unused), seconds, problems, found.not_read, tuple(broken))
+    return AlignmentReport(tuple(results), len(kept), tuple(unused), seconds, problems, found.not_read, tuple(broken))
 
 
 def each_photo(
@@ -196,18 +200,6 @@ def _refuse_for_packs(pack: Path | str, options: Mapping[str, object]) -> None:
     for name, value in options.items():
         if value is not None:
             raise InputError(f"{pack}: --{name} needs photos in files", "unpack them, or leave out that option")
-
-
-def _with_crops(columns: Sequence[str], are_cropped: bool) -> Sequence[str]:
-    """Groups of columns, after the default ones those of the crops where there are some."""
-    missing = [name for name in CROP_COLUMNS if name in columns and not are_cropped]
-    if missing:
-        raise InputError(f"--columns {missing[0]}: no crops are asked for", hint="pass --crops and a folder")
-    return (*columns, *CROP_COLUMNS) if are_cropped and tuple(columns) == DEFAULT_COLUMNS else columns
-
-
-def _has_page(outs: Iterable[str | os.PathLike[str]]) -> bool:
-    return any(os.fspath(out).lower().endswith(ENDING) for out in outs)
 
 
 def _boxes_of(photos: Sequence[Path], boxes_csv: str | os.PathLike[str]) -> tuple[dict[Path, list[Box]], list[str]]:

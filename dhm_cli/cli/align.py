@@ -97,9 +97,9 @@ def align(
     crops: Annotated[
         Path | None,
         typer.Option(
-            help="Also save a crop of each face in this folder, as photo_0.jpg: upright by its 3D pose, in profile "
-            "too, black where the photo ends. The columns crop, crop_matrix (2x3, photo pixels to crop pixels) and "
-            "crop_landmarks go into the table.",
+            help="Also save a crop of each face in this folder, as photo_0.jpg, of a video as video_FRAME_TRACK.jpg: "
+            "upright by its 3D pose, in profile too, black where the photo ends. The columns crop, crop_matrix (2x3, "
+            "photo pixels to crop pixels) and crop_landmarks go into the table.",
             show_default=False,
         ),
     ] = None,
@@ -145,8 +145,8 @@ def align(
     gallery: Annotated[
         Path | None,
         typer.Option(
-            help="Also write a page to look at, .html: all faces as tiles, to sort and to filter. One file, which "
-            "works offline.",
+            help="Also write a page to look at, .html: all faces as tiles, to sort and to filter; of a video those of "
+            "each track once a second. One file, which works offline.",
             show_default=False,
         ),
     ] = None,
@@ -312,13 +312,15 @@ def align(
         columns = f"{columns or ','.join(DEFAULT_COLUMNS)},blendshapes"
     video = video_of(paths or [], camera, smooth)
     if video is not None:
-        refuse_for_videos(lists=lists, boxes=boxes, crops=crops, gallery=gallery, refine=refine, threads=threads)
-        refuse_for_videos(mesh=mesh, shard=shard, ray=ray)
+        refuse_for_videos(lists=lists, boxes=boxes, refine=refine, threads=threads, mesh=mesh, shard=shard, ray=ray)
         align_a_video(
             video,
             out,
             overlay=overlay,
             draw=DEFAULT_PARTS if draw is None else [name.strip() for name in draw.split(",")],
+            crop_dir=crops,
+            crop_size=crop_size,
+            crop_style=crop_style,
             smooth=smooth,
             dense=dense,
             device=device,

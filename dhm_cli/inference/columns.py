@@ -253,6 +253,19 @@ class Layout:
         return PhotoResult(**keys, status=status, faces=statuses.count(OK) + doubtful, doubtful=doubtful)
 
 
+def with_crops(columns: Sequence[str], are_cropped: bool) -> tuple[str, ...]:
+    """Groups of columns, after the default ones those of the crops where there are some.
+
+    Raises:
+        InputError: columns of crops, and there are none.
+    """
+    missing = [name for name in CROP_COLUMNS if name in columns and not are_cropped]
+    if missing:
+        raise InputError(f"--columns {missing[0]}: no crops are asked for", hint="pass --crops and a folder")
+    are_default = tuple(name for name in columns if name != "track") == DEFAULT_COLUMNS
+    return (*columns, *CROP_COLUMNS) if are_cropped and are_default else tuple(columns)
+
+
 def with_angles(columns: Sequence[str], angles: Angles) -> tuple[str, ...]:
     """Groups of columns, "parameters" being `PARAMETERS`, with the head pose in an order of angles.
 

@@ -45,7 +45,7 @@ class MeshFolder(JpegFolder):
         self._ending, self._with_colours = f".{kind}", with_colours
         self._beginning = _OBJ if kind == "obj" else _PLY
 
-    def path(self, photo: Path, face: int | None = None) -> Path:
+    def path(self, photo: Path, face: int | str | None = None) -> Path:
         """Where the mesh of a face goes."""
         return super().path(photo, face).with_suffix(self._ending)
 
