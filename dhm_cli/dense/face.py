@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from dhm_cli.dense.expressions import EXPRESSIONS
 from dhm_cli.errors import FormatError, InputError
-from dhm_cli.io.hdf5 import open_hdf5
 
 Array = NDArray[np.float64]
 # The modes that are fitted, at most: 68 landmarks do not tell more.
@@ -100,6 +99,8 @@ def load_dense_face(path: str | os.PathLike[str] | None = None) -> DenseFace:
     """
     if path is None:
         return packaged_face()
+    from dhm_cli.io.hdf5 import open_hdf5  # h5py is slow to load, and mostly not needed
+
     hint = "make one with: dhm prepare --bfm, or leave out --face-model for the face that comes with dhm"
     if not Path(path).is_file():
         raise InputError(f"{path}: no such face model", hint)
