@@ -2,30 +2,32 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
+from dhm_cli.alignment.dense import DenseFaces, DenseOptions
 from dhm_cli.alignment.filters import Filters
 from dhm_cli.alignment.given_boxes import match_boxes, read_boxes
 from dhm_cli.alignment.shard import Shard
 from dhm_cli.errors import DhmError, InputError
 from dhm_cli.geometry.pose import Angles
 from dhm_cli.inference.aligner import Aligner, Face, check_number, usable_boxes
-from dhm_cli.inference.columns import CROP_COLUMNS, DEFAULT_COLUMNS, Layout, with_angles
+from dhm_cli.inference.columns import DEFAULT_COLUMNS, Layout, with_angles, with_crops
 from dhm_cli.inference.face_box import MIN_SCORE, Box
 from dhm_cli.inference.results import BAD_BOX, NO_FACE, OK, UNREADABLE, AlignmentReport, PhotoResult, reason_of
 from dhm_cli.io.images import MOST_PIXELS
-from dhm_cli.io.packed import IMAGE_COLUMN, Source, is_pack, read_source, unpack
+from dhm_cli.io.packed import IMAGE_COLUMN, Place, is_pack, read_photo, unpack
 from dhm_cli.io.photo import Photo
 from dhm_cli.io.photo_lists import COLUMN
 from dhm_cli.io.photo_search import find_photos, list_hint, video_hint
 from dhm_cli.runtime.threads import available_cores, in_order
-from dhm_cli.writers.face_page import ENDING
+from dhm_cli.writers.face_page import is_page
 from dhm_cli.writers.overlays import DEFAULT_PARTS
 from dhm_cli.writers.pictures import Pictures
 from dhm_cli.writers.registry import Outputs
@@ -48,6 +50,7 @@ def align_files(
     crop_dir: str | os.PathLike[str] | None = None,
     crop_size: int | None = None,
     crop_style: str = "face",
+    dense: DenseOptions = DenseOptions(),  # noqa: B008  it cannot be changed
     device: str = "auto",
     threads: int | None = None,
     min_score: float = MIN_SCORE,
@@ -83,6 +86,7 @@ def align_files(
         draw: what is drawn there; see `overlays.draw`.
         crop_dir: where to save a crop of each face, `<photo>_<face>.jpg` in the photos' folder structure.
         crop_size, crop_style: see `crops.crop`.
+        dense: meshes, and what the surfaces of faces are fitted with for them, for columns and for overlays.
         device: "auto", "cpu" or "cuda".
         threads: number of workers; None for one per CPU core at hand.
         min_score, refine, model, face_model: see `Aligner`.
@@ -105,52 +109,66 @@ def align_files(
     """
     _keep_freed_memory()
     check_number("--threads", threads, int, least=1)
-    filters = Filters(min_confidence, min_size, largest, max_faces)
-    layout = Layout(with_angles(_with_crops(columns, crop_dir is not None), angles))
+    filters = Filters(min_confidence, min_size, largest or dense.same_person, max_faces)
+    layout = Layout(with_angles(with_crops(columns, crop_dir is not None), angles))
     found = find_photos(paths, lists, path_column)
     places = [Path(photo) for photo in found.photos]
     packs = [photo for photo in found.photos if is_pack(photo)]
     if packs:
-        _refuse_for_packs(packs[0], boxes=boxes_csv, overlay=overlay_dir, crops=crop_dir)
+        refused = {"boxes": boxes_csv, "overlay": overlay_dir, "crops": crop_dir, "mesh": dense.mesh_dir}
+        _refuse_for_packs(packs[0], refused | {"same-person": dense.same_person or None})
     boxes, unused = (None, []) if boxes_csv is None else _boxes_of(places, boxes_csv)
     outs = [out] if isinstance(out, str | os.PathLike) else out
-    pictures = Pictures(places, overlay_dir, draw, crop_dir, crop_size, crop_style, _has_page(outs), force)
+    has_page = any(map(is_page, outs))
+    pictures = Pictures(places, overlay_dir, draw, crop_dir, crop_size, crop_style, has_page, force)
+    are_dense = dense.wanted(layout.names, None if overlay_dir is None else draw)
+    surfaces = DenseFaces(dense, places, layout.names, force) if are_dense else None
     aligner = Aligner(device, min_score=min_score, refine=refine, model=model, face_model=face_model)
 
-    def work(photo: Source) -> tuple[PhotoResult, list[Face]]:
+    def look(photo: Place) -> _Seen:
         its_boxes = None if boxes is None else boxes.get(Path(str(photo)), [])
-        return align_photo(aligner, photo, its_boxes, pictures, most_pixels, filters)
+        return _look(aligner, photo, its_boxes, most_pixels, filters)
 
-    inputs = [*places, *(Path(file) for file in (*lists, boxes_csv, model, face_model) if file is not None)]
-    writer = Outputs(outs, layout, resume, inputs, force, stream)
-    photos = [photo for photo in found.photos if is_pack(photo) or shard is None or shard.holds(photo)]
-    names = set(map(str, photos))
-    results = [
-        replace(result, problems=(_KEPT,)) for (name, *_), result in writer.finished.items() if packs or name in names
-    ]
-    kept, broken = len(results), list[str]()
-    to_do = (
-        photo
-        for photo in each_photo(photos, most_pixels, image_column, path_column, broken)
-        if (str(photo),) not in writer.finished and (shard is None or shard.holds(photo))
-    )
-    total = 0 if packs else len(photos)
+    def work(photo: Place) -> tuple[PhotoResult, list[Face]]:
+        return _result(look(photo), photo, pictures, surfaces)
+
+    files = (*lists, boxes_csv, model, face_model, dense.model)
+    inputs = [*places, *(Path(file) for file in files if file is not None)]
     start = time.perf_counter()
-    with closing(writer), closing(in_order(work, to_do, threads or available_cores())) as done:
-        progress(kept, total)
-        for result, faces in done:
-            writer.write(result, faces)
-            results.append(result)
+    with closing(Outputs(outs, layout, resume, inputs, force, stream)) as writer:
+        photos = [photo for photo in found.photos if is_pack(photo) or shard is None or shard.holds(photo)]
+        names = set(map(str, photos))
+        kept = [
+            replace(result, problems=(_KEPT,))
+            for (name, *_), result in writer.finished.items()
+            if packs or name in names
+        ]
+        pictures.check_kept(kept)
+        results, broken = list(kept), list[str]()
+        to_do = (
+            photo
+            for photo in each_photo(photos, most_pixels, image_column, path_column, broken)
+            if (str(photo),) not in writer.finished and (shard is None or shard.holds(photo))
+        )
+        total = 0 if packs else len(photos)
+        if surfaces is not None and dense.same_person:  # a look at all photos before the first is written
+            with closing(in_order(lambda photo: look(photo).faces, photos, threads or available_cores())) as looked:
+                surfaces.know([face for faces in looked for face in faces])
+        with closing(in_order(work, to_do, threads or available_cores())) as done:
             progress(len(results), total)
-        writer.finish()
+            for result, faces in done:
+                writer.write(result, faces)
+                results.append(result)
+                progress(len(results), total)
+            writer.finish()
     seconds = time.perf_counter() - start
     problems = tuple(found.problems)
-    return AlignmentReport(tuple(results), kept, tuple(unused), seconds, problems, found.not_read, tuple(broken))
+    return AlignmentReport(tuple(results), len(kept), tuple(unused), seconds, problems, found.not_read, tuple(broken))
 
 
 def each_photo(
     photos: Iterable[Path | str], most_pixels: int, image_column: str, path_column: str, broken: list[str]
-) -> Iterator[Source]:
+) -> Iterator[Place]:
     """Photos, and those in packs one by one.
 
     Args:
@@ -178,22 +196,10 @@ def each_photo(
         raise problem
 
 
-def _refuse_for_packs(pack: Path | str, **options: object) -> None:
+def _refuse_for_packs(pack: Path | str, options: Mapping[str, object]) -> None:
     for name, value in options.items():
         if value is not None:
             raise InputError(f"{pack}: --{name} needs photos in files", "unpack them, or leave out that option")
-
-
-def _with_crops(columns: Sequence[str], are_cropped: bool) -> Sequence[str]:
-    """Groups of columns, after the default ones those of the crops where there are some."""
-    missing = [name for name in CROP_COLUMNS if name in columns and not are_cropped]
-    if missing:
-        raise InputError(f"--columns {missing[0]}: no crops are asked for", hint="pass --crops and a folder")
-    return (*columns, *CROP_COLUMNS) if are_cropped and tuple(columns) == DEFAULT_COLUMNS else columns
-
-
-def _has_page(outs: Iterable[str | os.PathLike[str]]) -> bool:
-    return any(os.fspath(out).lower().endswith(ENDING) for out in outs)
 
 
 def _boxes_of(photos: Sequence[Path], boxes_csv: str | os.PathLike[str]) -> tuple[dict[Path, list[Box]], list[str]]:
@@ -201,28 +207,50 @@ def _boxes_of(photos: Sequence[Path], boxes_csv: str | os.PathLike[str]) -> tupl
     return match_boxes(photos, read_boxes(boxes_csv), Path(boxes_csv).parent)
 
 
-def align_photo(
-    aligner: Aligner,
-    photo: Source,
-    boxes: list[Box] | None,
-    pictures: Pictures | None,
-    most_pixels: int,
-    filters: Filters,
-) -> tuple[PhotoResult, list[Face]]:
-    """One photo's result and its faces; its pictures are saved. A bad photo does not raise."""
+class _Seen(NamedTuple):
+    """A photo and its faces, or why it cannot be worked on."""
+
+    image: Photo | None
+    faces: list[Face]
+    problems: list[str]
+    left_out: Mapping[str, int]
+
+
+def align_photo(aligner: Aligner, photo: Place, most_pixels: int, filters: Filters) -> tuple[PhotoResult, list[Face]]:
+    """One photo's result and its faces; a bad photo does not raise."""
+    return _result(_look(aligner, photo, None, most_pixels, filters), photo, None, None)
+
+
+def _look(aligner: Aligner, photo: Place, boxes: list[Box] | None, most_pixels: int, filters: Filters) -> _Seen:
     path = str(photo)
     place = Path(path)
     try:
-        image = Photo(read_source(photo, most_pixels), path, most_pixels)
+        image = read_photo(photo, most_pixels)
         usable, problems = (None, []) if boxes is None else usable_boxes(boxes, image)
         faces, left_out = filters(aligner.align(image, usable))
+        return _Seen(image, faces, problems, left_out)
     except (DhmError, cv2.error, MemoryError) as error:
         reason = "; ".join(filter(None, (reason_of(error, path), video_hint(place), list_hint(place))))
-        return PhotoResult(path, UNREADABLE, problems=(reason,)), []
-    faces, undrawn, uncropped = (faces, "", "") if pictures is None else pictures.make(place, image, faces)
-    status = BAD_BOX if problems else OK if faces else NO_FACE
+        return _Seen(None, [], [reason], {})
+
+
+def _result(
+    seen: _Seen, photo: Place, pictures: Pictures | None, surfaces: DenseFaces | None
+) -> tuple[PhotoResult, list[Face]]:
+    """One photo's result and its faces; its pictures and meshes are saved."""
+    path = str(photo)
+    if seen.image is None:
+        return PhotoResult(path, UNREADABLE, problems=tuple(seen.problems)), []
+    faces, unmeshed, undrawn, uncropped = seen.faces, "", "", ""
+    if surfaces is not None:
+        faces = surfaces.fit(faces)
+        unmeshed = surfaces.save(Path(path), seen.image, faces)
+    if pictures is not None:
+        faces, undrawn, uncropped = pictures.make(Path(path), seen.image, faces)
+    status = BAD_BOX if seen.problems else OK if faces else NO_FACE
     doubtful = sum(face.doubtful for face in faces)
-    return PhotoResult(path, status, len(faces), tuple(problems), undrawn, doubtful, left_out, uncropped), faces
+    result = PhotoResult(path, status, len(faces), tuple(seen.problems), undrawn, doubtful, seen.left_out, uncropped)
+    return replace(result, mesh_problem=unmeshed), faces
 
 
 def _keep_freed_memory() -> None:

@@ -14,14 +14,16 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dhm_cli.alignment.dense import DenseOptions
 from dhm_cli.alignment.filters import Filters
 from dhm_cli.errors import InputError
 from dhm_cli.geometry.pose import Angles
 from dhm_cli.inference.aligner import Aligner, Face
-from dhm_cli.inference.columns import DEFAULT_COLUMNS, FRAME_KEYS, Layout, with_angles
+from dhm_cli.inference.columns import DEFAULT_COLUMNS, FRAME_KEYS, Layout, with_angles, with_crops
 from dhm_cli.inference.engines import Answer
 from dhm_cli.inference.face_box import MIN_SCORE
 from dhm_cli.inference.results import NO_FACE, OK, UNREADABLE, PhotoResult, partial_path
+from dhm_cli.inference.surfaces import TrackSurfaces
 from dhm_cli.inference.tracker import Tracked, Tracker
 from dhm_cli.io.camera import Camera
 from dhm_cli.io.clip import Clip, Frame
@@ -31,6 +33,8 @@ from dhm_cli.runtime.atomic import written_atomically
 from dhm_cli.runtime.outputs import is_stream
 from dhm_cli.runtime.threads import ahead, single_threaded_opencv
 from dhm_cli.writers.drawn_video import DrawnVideo
+from dhm_cli.writers.face_page import is_page
+from dhm_cli.writers.frame_pictures import FramePictures
 from dhm_cli.writers.overlays import DEFAULT_PARTS
 from dhm_cli.writers.registry import Outputs
 
@@ -70,6 +74,8 @@ class VideoReport:
         damaged: frames that could not be decoded.
         lost: frames that the file promises and does not hold, at its end.
         seconds: duration, loading not included.
+        uncropped: frames without a crop of each face, where crops were asked for.
+        crop_problem: why the first of them has none.
     """
 
     name: str
@@ -82,6 +88,8 @@ class VideoReport:
     damaged: int
     lost: int
     seconds: float
+    uncropped: int = 0
+    crop_problem: str = ""
 
 
 def align_video(
@@ -90,7 +98,11 @@ def align_video(
     *,
     overlay: str | os.PathLike[str] | None = None,
     draw: Sequence[str] = DEFAULT_PARTS,
+    crop_dir: str | os.PathLike[str] | None = None,
+    crop_size: int | None = None,
+    crop_style: str = "face",
     smooth: Smooth | None = None,
+    dense: DenseOptions = DenseOptions(),  # noqa: B008  it cannot be changed
     device: str = "auto",
     min_score: float = MIN_SCORE,
     model: str | os.PathLike[str] | None = None,
@@ -118,11 +130,14 @@ def align_video(
         out: the output, or several; replaced at the very end.
         overlay: an MP4 of the video with its faces drawn.
         draw: what it draws of them, names of `heads.PARTS`.
+        crop_dir: where to save a crop of each face of each frame, `<video>_<frame>_<track>.jpg`.
+        crop_size, crop_style: see `crops.crop`.
         smooth: a name of `motion.smoothing.SMOOTH`; None for "file", of a camera "live".
+        dense: the model of the surfaces that are fitted for columns and for the overlay, one identity a track.
         device, min_score, model, face_model: see `Aligner`.
         most_pixels: a video whose frames have more is refused.
         min_confidence, min_size, largest, max_faces: see `Filters`; faces that are left out are followed all the same.
-        columns: groups of columns, names of `columns.COLUMN_GROUPS`.
+        columns: groups of columns, names of `columns.COLUMN_GROUPS`; see `photos.align_files` for those of crops.
         angles: see `photos.align_files`.
         stream: see `photos.align_files`.
         resume: go on with an interrupted run that had the same arguments.
@@ -139,28 +154,29 @@ def align_video(
     is_camera = isinstance(video, int)
     outs = [out] if isinstance(out, str | os.PathLike) else list(out)
     smooth = smooth or ("live" if is_camera else "file")
-    for name in [os.fspath(file) for file in outs]:
-        if name.endswith(("/", os.sep, ".html")):
-            raise InputError(f"--out {name}: is for photos, not for a video", "name a table, such as clip.csv")
     if is_camera and resume:
         raise InputError("--resume: what a camera saw is gone", "leave it out")
     with ExitStack() as stack:
         source: Source = Camera(video) if isinstance(video, int) else Clip(video, most_pixels)
         stack.enter_context(closing(source))
         aligner = Aligner(device, min_score=min_score, model=model, face_model=face_model)
-        work = _Work(aligner, smooth, source.rate, overlay is not None)
-        files = [file for file in (None if is_camera else video, model, face_model) if file is not None]
+        seconds = source.frames / source.rate
+        pages = any(map(is_page, outs))
+        pictures = FramePictures(Path(source.name), seconds, crop_dir, crop_size, crop_style, pages, force)
+        work = _Work(aligner, smooth, source.rate, overlay is not None or pictures.are_made)
+        files = [file for file in (None if is_camera else video, model, face_model, dense.model) if file is not None]
         inputs = [Path(str(file)) for file in files]
-        layout = Layout(with_angles(columns, angles), FRAME_KEYS)
+        layout = Layout(with_angles(with_crops(columns, crop_dir is not None), angles), FRAME_KEYS)
         writer = stack.enter_context(closing(Outputs(outs, layout, resume, inputs, force, stream)))
         drawn = None
         if overlay is not None:
             drawn = stack.enter_context(closing(DrawnVideo(Path(overlay), source.rate, draw, inputs, force)))
-        key = json.dumps(
-            [_identity(source), aligner.engine.weights_hash, smooth, min_score, asdict(filters), list(draw)]
-        )
+        options = [smooth, min_score, asdict(filters), list(draw), str(dense.model), *pictures.options]
+        key = json.dumps([_identity(source), aligner.engine.weights_hash, *options])
         checkpoint = _Checkpoint(None if is_camera else _checkpoint_path(outs), key)
-        run = _Run(source, work, filters, writer, drawn, checkpoint)
+        are_dense = dense.wanted(layout.names, None if overlay is None else draw)
+        surfaces = TrackSurfaces(dense.face) if are_dense else None
+        run = _Run(source, work, filters, pictures, writer, drawn, checkpoint, surfaces)
         stack.enter_context(single_threaded_opencv())
         run.go_on_from_checkpoint()
         return run.run(progress, is_camera)
@@ -184,7 +200,7 @@ class _Work:
     """Tracker and smoother: frames in, frames with their faces out, in order and maybe later."""
 
     def __init__(self, aligner: Aligner, smooth: Smooth, rate: float, keep_images: bool) -> None:
-        self._aligner, self._keep_images = aligner, keep_images
+        self._aligner, self.keep_images = aligner, keep_images
         self.tracker = Tracker(aligner)
         self._smoother = make_smoother(smooth, aligner.engine.mean_shape, rate)
         self.waiting: deque[tuple[Frame, Tracked]] = deque()
@@ -194,7 +210,7 @@ class _Work:
         """Take the next frame; the frames that are ready."""
         found = self.tracker.step(frame.image)
         self.next = frame.index + 1
-        self.waiting.append((frame if self._keep_images else replace(frame, image=None), found))
+        self.waiting.append((frame if self.keep_images else replace(frame, image=None), found))
         answer = found.answer
         yield from self._ready(self._smoother.add(frame.time, found.numbers, answer.landmarks, answer.sigma))
 
@@ -307,13 +323,17 @@ class _Run:
         source: Source,
         work: _Work,
         filters: Filters,
+        pictures: FramePictures,
         writer: Outputs,
         drawn: DrawnVideo | None,
         checkpoint: _Checkpoint,
+        surfaces: TrackSurfaces | None,
     ) -> None:
-        self._source, self._work, self._filters = source, work, filters
+        self._source, self._work, self._filters, self._pictures = source, work, filters, pictures
         self._writer, self._drawn, self._checkpoint = writer, drawn, checkpoint
+        self._surfaces = surfaces
         self._count: Counter[str] = Counter()
+        self._crop_problem = ""
 
     def go_on_from_checkpoint(self) -> None:
         """Take over what an interrupted run has done up to its last checkpoint; without one, begin anew."""
@@ -327,6 +347,9 @@ class _Run:
             self._drawn.keep(written // STRIDE)
         if state is not None and written:
             self._work.restore(state)
+            if self._surfaces is not None:
+                self._surfaces.restore(_below(state, "surfaces."))
+            self._pictures.restore(_below(state, "pictures."))
         for result in finished[:written]:
             self._add(result)
         self._count["kept"] = written
@@ -362,13 +385,15 @@ class _Run:
             count[UNREADABLE],
             getattr(self._source, "lost", 0),
             time.perf_counter() - start,
+            count["uncropped"],
+            self._crop_problem,
         )
 
     def _frames(self, endless: bool) -> Iterator[Frame]:
         """The frames that are still to do, decoded ahead; a camera's as they come, so that none is old."""
         first = self._work.next
         waiting = [frame.index for frame, _ in self._work.waiting]
-        start = min([first, *waiting]) if self._drawn is not None else first
+        start = min([first, *waiting]) if self._work.keep_images else first
         frames = self._source.read(start)
         with closing(frames if endless else ahead(frames, _AHEAD)) as decoded:  # type: ignore[type-var]
             for frame in decoded:
@@ -380,6 +405,13 @@ class _Run:
     def _write(self, frame: Frame, found: list[Face]) -> None:
         """One frame to the outputs."""
         faces, left_out = self._filters(found)
+        if self._surfaces is not None:
+            faces = self._surfaces(faces)
+        uncropped = ""
+        if frame.image is not None:
+            faces, uncropped = self._pictures.make(frame.index, frame.time, frame.image, faces)
+            self._count["uncropped"] += bool(uncropped)
+            self._crop_problem = self._crop_problem or uncropped
         status = UNREADABLE if frame.damaged else OK if faces else NO_FACE
         problems = (_DAMAGED,) if frame.damaged else ()
         doubtful = sum(face.doubtful for face in faces)
@@ -393,7 +425,11 @@ class _Run:
         if self._count["frames"] % STRIDE == 0:
             if self._drawn is not None:
                 self._drawn.end_part()
-            self._checkpoint.take(self._work.state(), self._count["frames"])
+            parts = {"pictures": self._pictures.state()}
+            if self._surfaces is not None:
+                parts["surfaces"] = self._surfaces.state()
+            told = {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
+            self._checkpoint.take(self._work.state() | told, self._count["frames"])
 
     def _add(self, result: PhotoResult) -> None:
         self._count.update({"frames": 1, result.status: 1, "faces": result.faces, "doubtful": result.doubtful})

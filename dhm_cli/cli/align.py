@@ -89,17 +89,17 @@ def align(
     draw: Annotated[
         str | None,
         typer.Option(
-            help="What --overlay draws, a list of points, lines, axes (of the head: x red, y green, z blue), box, "
-            "number, confidence. Default: points,lines,number.",
+            help="What --overlay draws, a list of mesh (the dense face), points, lines, axes (of the head: x red, y "
+            "green, z blue), box, number, confidence. Default: points,lines,number.",
             show_default=False,
         ),
     ] = None,
     crops: Annotated[
         Path | None,
         typer.Option(
-            help="Also save a crop of each face in this folder, as photo_0.jpg: upright by its 3D pose, in profile "
-            "too, black where the photo ends. The columns crop, crop_matrix (2x3, photo pixels to crop pixels) and "
-            "crop_landmarks go into the table.",
+            help="Also save a crop of each face in this folder, as photo_0.jpg, of a video as video_FRAME_TRACK.jpg: "
+            "upright by its 3D pose, in profile too, black where the photo ends. The columns crop, crop_matrix (2x3, "
+            "photo pixels to crop pixels) and crop_landmarks go into the table.",
             show_default=False,
         ),
     ] = None,
@@ -115,11 +115,38 @@ def align(
         int | None,
         typer.Option(help="Side of the crops, pixels. Default: 256, of arcface 112.", show_default=False),
     ] = None,
+    mesh: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also save a dense surface of each face in this folder, as photo_0.obj, in photo pixels with y up: "
+            "6,690 vertices of ICT-FaceKit (MIT licence), or the surface of a --face-model.",
+            show_default=False,
+        ),
+    ] = None,
+    mesh_format: Annotated[Literal["obj", "ply"], typer.Option(help="Kind of the files of --mesh.")] = "obj",
+    texture: Annotated[
+        bool, typer.Option("--texture", help="The vertices of --mesh have the colours of the photo.")
+    ] = False,
+    blendshapes: Annotated[
+        bool,
+        typer.Option(
+            "--blendshapes",
+            help="Also columns with the weights of named expressions, 0 to 1, as ARKit calls them (jawOpen, "
+            "mouthSmile_L); empty where 68 landmarks do not tell them.",
+        ),
+    ] = False,
+    same_person: Annotated[
+        bool,
+        typer.Option(
+            "--same-person",
+            help="The largest face of each photo is one person: one identity for all, in meshes and columns.",
+        ),
+    ] = False,
     gallery: Annotated[
         Path | None,
         typer.Option(
-            help="Also write a page to look at, .html: all faces as tiles, to sort and to filter. One file, which "
-            "works offline.",
+            help="Also write a page to look at, .html: all faces as tiles, to sort and to filter; of a video those of "
+            "each track once a second. One file, which works offline.",
             show_default=False,
         ),
     ] = None,
@@ -149,7 +176,8 @@ def align(
         Path | None,
         typer.Option(
             help="Face model that --model was trained with, for networks that regress its parameters (dhm, dhm-vgg, "
-            f"rhg, 3dcnn); others do without. Default: {DEFAULT_FACE_MODEL.as_posix()}, where there is one.",
+            f"rhg, 3dcnn); others do without. Default: {DEFAULT_FACE_MODEL.as_posix()}, where there is one. Named "
+            "here, its surface is also the dense face of --mesh.",
             show_default=False,
         ),
     ] = None,
@@ -181,7 +209,8 @@ def align(
         str | None,
         typer.Option(
             help="Groups of columns of all outputs, a list such as score,box,landmarks; also known: confidence, pose, "
-            "sigma, visible. Default: score,confidence,box,pose,landmarks.",
+            "sigma, visible, parameters (of the dense face), blendshapes. Default: "
+            "score,confidence,box,pose,landmarks.",
             show_default=False,
         ),
     ] = None,
@@ -246,6 +275,7 @@ def align(
     """
     from tqdm import tqdm
 
+    from dhm_cli.alignment.dense import DenseOptions
     from dhm_cli.alignment.photos import align_files
     from dhm_cli.alignment.shard import Shard
     from dhm_cli.cli.align_ray import align_with_ray
@@ -261,6 +291,8 @@ def align(
         ("--draw", draw is not None, "--overlay", overlay),
         ("--crop-size", crop_size is not None, "--crops", crops),
         ("--crop-style", crop_style != "face", "--crops", crops),
+        ("--texture", texture, "--mesh", mesh),
+        ("--mesh-format", mesh_format != "obj", "--mesh", mesh),
     ):
         if given and folder is None:
             raise InputError(f"{option}: does nothing without {needed}", f"pass {needed} and a folder too")
@@ -272,19 +304,25 @@ def align(
         out = [*out, str(gallery)]
     if weights is not None:
         raise InputError("--weights: a network is named by --model", f"pass --model {weights}")
-    for option, place in (("--overlay", overlay), ("--crops", crops)):
+    for option, place in (("--overlay", overlay), ("--crops", crops), ("--mesh", mesh)):
         if place is not None and ":/" in place.as_posix():
             raise InputError(f"{option} {place}: pictures go to this machine only", "name a folder")
+    dense = DenseOptions(mesh, mesh_format, texture, same_person, face_model)
+    if blendshapes:
+        columns = f"{columns or ','.join(DEFAULT_COLUMNS)},blendshapes"
     video = video_of(paths or [], camera, smooth)
     if video is not None:
-        refuse_for_videos(lists=lists, boxes=boxes, crops=crops, gallery=gallery, refine=refine, threads=threads)
-        refuse_for_videos(shard=shard, ray=ray)
+        refuse_for_videos(lists=lists, boxes=boxes, refine=refine, threads=threads, mesh=mesh, shard=shard, ray=ray)
         align_a_video(
             video,
             out,
             overlay=overlay,
             draw=DEFAULT_PARTS if draw is None else [name.strip() for name in draw.split(",")],
+            crop_dir=crops,
+            crop_size=crop_size,
+            crop_style=crop_style,
             smooth=smooth,
+            dense=dense,
             device=device,
             min_score=min_score,
             model=model,
@@ -304,12 +342,19 @@ def align(
     share = None if shard is None else Shard.parse(shard)
     groups = DEFAULT_COLUMNS if columns is None else [name.strip() for name in columns.split(",")]
     if ray is not None:
-        refused = {"boxes": boxes, "overlay": overlay, "crops": crops, "gallery": gallery, "format": stream}
+        refused = {
+            "boxes": boxes,
+            "overlay": overlay,
+            "crops": crops,
+            "gallery": gallery,
+            "mesh": mesh,
+            "format": stream,
+        }
         align_with_ray(
             paths or (),
             out,
             ray,
-            refused | {"force": force or None},
+            refused | {"mesh": mesh, "format": stream, "force": force or None},
             threads=threads,
             lists=lists or (),
             path_column=path_column,
@@ -352,6 +397,7 @@ def align(
                 crop_dir=crops,
                 crop_size=crop_size,
                 crop_style=crop_style,
+                dense=dense,
                 device=device,
                 threads=threads,
                 min_score=min_score,
@@ -399,6 +445,8 @@ def _print_report(report: "AlignmentReport", out: list[str], boxes: Path | None)
     _warn("without an overlay", [f"{result.path}: {result.overlay_problem}" for result in undrawn])
     uncropped = [result for result in report.results if result.crop_problem]
     _warn("without a crop of each face", [f"{result.path}: {result.crop_problem}" for result in uncropped])
+    unmeshed = [result for result in report.results if result.mesh_problem]
+    _warn("without a mesh of each face", [f"{result.path}: {result.mesh_problem}" for result in unmeshed])
     photos = len(report.results)
     rate = (photos - report.kept) / max(report.seconds, 1e-6)
     kept = f" ({report.kept} of them from the interrupted run)" if report.kept else ""

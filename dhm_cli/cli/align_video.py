@@ -102,6 +102,9 @@ def _print_report(report: "VideoReport", out: Sequence[str]) -> None:
             "are not in the file",
             err=True,
         )
+    if report.uncropped:
+        say(f"warning: {report.name}: {count(report.uncropped, 'frame')} without a crop of each face:", err=True)
+        say(f"  {report.crop_problem}", "    ", err=True)
     kept = f" ({report.kept:,} of them from the interrupted run)" if report.kept else ""
     doubtful = f" ({report.doubtful} doubtful)" if report.doubtful else ""
     rate = (report.frames - report.kept) / max(report.seconds, 1e-6)

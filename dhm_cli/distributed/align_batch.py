@@ -16,7 +16,7 @@ from dhm_cli.inference.columns import DEFAULT_COLUMNS, Layout, Record, with_angl
 from dhm_cli.inference.face_box import MIN_SCORE
 from dhm_cli.inference.results import PhotoResult
 from dhm_cli.io.images import MOST_PIXELS
-from dhm_cli.io.packed import PackedPhoto, Source, image_bytes, photo_of
+from dhm_cli.io.packed import PackedPhoto, Place, image_bytes, photo_of
 from dhm_cli.runtime.threads import single_threaded_opencv
 from dhm_cli.writers.parquet_table import arrow_schema
 
@@ -82,7 +82,7 @@ class AlignBatch:
             then `reason`: a dict of object arrays, of numbers, texts and nested lists; None is not known. Or a table.
         """
         paths = [str(path) for path in batch["path"]]
-        photos: list[Source] = [photo_of(path) for path in paths]
+        photos: list[Place] = [photo_of(path) for path in paths]
         if "image" in batch:
             photos = [PackedPhoto(p, image_bytes(cell)) for p, cell in zip(paths, batch["image"], strict=True)]
         rows = [row for photo in photos for row in self.rows(*self.align(photo))]
@@ -100,10 +100,10 @@ class AlignBatch:
 
         return arrow_schema(self._layout).append(pyarrow.field(REASON, pyarrow.string()))
 
-    def align(self, photo: Source) -> tuple[PhotoResult, list[Face]]:
+    def align(self, photo: Place) -> tuple[PhotoResult, list[Face]]:
         """What became of one photo, and its faces."""
         with single_threaded_opencv():
-            return align_photo(self._aligner, photo, None, None, self._most_pixels, self._filters)
+            return align_photo(self._aligner, photo, self._most_pixels, self._filters)
 
     def rows(self, result: PhotoResult, faces: Sequence[Face]) -> list[Record]:
         """The rows of one photo."""

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dhm_cli.dense.surface import Surface
 from dhm_cli.errors import InputError
 from dhm_cli.geometry.crop import Square, TurnedSquare, landmark_crop_square
 from dhm_cli.geometry.landmarks import bounding_box, face_size
@@ -30,7 +31,7 @@ from dhm_cli.inference.passes import BELIEVED, find_landmarks
 from dhm_cli.inference.tracker import LOOK_EVERY, Tracked, Tracker
 from dhm_cli.inference.turned_photo import detect_turned
 from dhm_cli.inference.weights import SCOUT
-from dhm_cli.io.images import read_image, read_photo
+from dhm_cli.io.images import read_bytes, read_image
 from dhm_cli.io.photo import Photo, Pixels
 from dhm_cli.motion.smoothing import Smooth, make_smoother
 
@@ -116,6 +117,7 @@ class Face:
         tile: a small picture of it, where one is made for a gallery, else None.
         track: in a video, whose face it is: the same number in all frames, from 0.
         raw: in a video whose landmarks are smoothed, the landmarks before, (68, 3).
+        surface: a dense face fitted to the landmarks, where one was asked for (`surfaces.with_surfaces`), else None.
 
     Example:
         >>> from dhm_cli import Aligner, read_image
@@ -138,6 +140,7 @@ class Face:
     tile: Tile | None = None
     track: int | None = None
     raw: NDArray[np.float64] | None = None
+    surface: Surface | None = None
 
     @property
     def visible(self) -> NDArray[np.floating] | None:
@@ -491,7 +494,7 @@ def check_number(name: str, value: object, kind: type[int] | type[float], least:
 def _looked_at(image: Image | Photo, bgr: bool) -> Pixels:
     """A photo as `pixels_of` gives it, that of a path decoded as finely as needed."""
     if isinstance(image, str | os.PathLike):
-        return Photo(read_photo(image), image)
+        return Photo(read_bytes(image), image)
     return image if isinstance(image, Photo) else pixels_of(image, bgr)
 
 

@@ -63,12 +63,7 @@ def read_image(path: str | os.PathLike[str], most_pixels: int = MOST_PIXELS) -> 
         >>> image.shape, image.dtype
         ((512, 512, 3), dtype('uint8'))
     """
-    return decode_image(read_photo(path, most_pixels), path, most_pixels=most_pixels)
-
-
-def read_photo(path: str | os.PathLike[str], most_pixels: int = MOST_PIXELS) -> bytes:
-    """The content of a photo's file, undecoded; arguments and errors as of `read_image`."""
-    return read_bytes(path, most_bytes(most_pixels))
+    return decode_image(read_bytes(path, most_bytes(most_pixels)), path, most_pixels=most_pixels)
 
 
 def most_bytes(most_pixels: int) -> int:

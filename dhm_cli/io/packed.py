@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from dhm_cli.errors import DhmError, InputError
-from dhm_cli.io.images import EXTENSIONS, HEIC_EXTENSIONS, most_bytes, read_photo
+from dhm_cli.io.images import EXTENSIONS, HEIC_EXTENSIONS, most_bytes, read_bytes
 from dhm_cli.io.parquet import read_parquet
+from dhm_cli.io.photo import Photo
 from dhm_cli.io.photo_lists import COLUMN
 from dhm_cli.io.remote import is_url, open_file
 
@@ -43,26 +44,26 @@ def photo_of(name: str) -> Path | str:
     return name if is_url(name) else Path(name)
 
 
-# A photo to read: a file of this machine, an address (`remote.is_url`), or one out of a pack.
-Source = Path | str | PackedPhoto
+# Where a photo is: a file of this machine, an address (`remote.is_url`), or one out of a pack.
+Place = Path | str | PackedPhoto
 
 
-def is_pack(photo: Source) -> bool:
+def is_pack(photo: Place) -> bool:
     """Whether a name is that of a pack."""
     return not isinstance(photo, PackedPhoto) and str(photo).lower().endswith(PACKS)
 
 
-def read_source(photo: Source, most_pixels: int) -> bytes:
-    """The content of a photo's file, undecoded, from wherever it is.
+def read_photo(photo: Place, most_pixels: int) -> Photo:
+    """Read a photo from wherever it is; it is decoded when its pixels are asked for.
 
     Raises:
-        InputError: as `images.read_photo`.
+        InputError: as `read_image`.
     """
     if not isinstance(photo, PackedPhoto):
-        return read_photo(photo, most_pixels)
+        return Photo(read_bytes(photo, most_bytes(most_pixels)), photo, most_pixels)
     if photo.data is None:
         raise InputError(f"{photo}: no image file, or one of more than {most_bytes(most_pixels) / 1e6:,.0f} MB")
-    return photo.data
+    return Photo(photo.data, photo.path, most_pixels)
 
 
 def unpack(

@@ -85,10 +85,49 @@ def check_crop(size: int | None, style: str) -> int:
     return size
 
 
+def crop_folder(folder: Path, photos: Sequence[Path], size: int, style: str, force: bool) -> JpegFolder:
+    """The folder of --crops; each crop in it says of which style and size it is.
+
+    Raises:
+        InputError: as `JpegFolder`.
+    """
+    return JpegFolder(folder, "crop", "--crops", photos, QUALITY, force, _note(size, style))
+
+
+def _note(size: int, style: str) -> str:
+    return f"--crop-style {style} --crop-size {size}"
+
+
+def check_kept_crop(folder: JpegFolder, path: Path, size: int, style: str) -> None:
+    """Refuse to go on with a run that made other crops.
+
+    Args:
+        folder: of the crops.
+        path: a crop that the interrupted run has made; one that is not there says nothing.
+        size, style: of the crops of this run.
+
+    Raises:
+        InputError: that crop has another size or style.
+    """
+    found = folder.note_in(path)
+    if found not in ("", _note(size, style)):
+        raise InputError(
+            f"{path}: made by the interrupted run with {found}, not with {_note(size, style)}",
+            "give the same options as that run, or delete its .partial files to start anew",
+        )
+
+
 def save_crops(
-    folder: JpegFolder, photo: Path, image: NDArray[np.uint8], faces: Sequence[Face], size: int, style: str
+    folder: JpegFolder, paths: Sequence[Path], image: NDArray[np.uint8], faces: Sequence[Face], size: int, style: str
 ) -> tuple[list[Face], str]:
     """Save a crop of each face of a photo.
+
+    Args:
+        folder: where they go.
+        paths: of the crops, in this folder; a path for each face.
+        image: the photo, (H, W, 3) uint8 RGB.
+        faces: its faces.
+        size, style: as for `crop`.
 
     Returns:
         The faces with their `Face.crop`, None where its file could not be saved; and why, '' where all were saved.
@@ -97,13 +136,12 @@ def save_crops(
         InputError: as `JpegFolder.save`.
     """
     saved, problems = [], []
-    for number, face in enumerate(faces):
-        path = folder.path(photo, number)
+    for path, face in zip(paths, faces, strict=True):
         try:
             cut = crop(image, face, size, style)
             problem = folder.save(path, cut.image)
         except (cv2.error, MemoryError) as error:
-            problem = reason_of(error, str(photo))
+            problem = reason_of(error, str(path))
         if problem:
             problems.append(problem)
         saved.append(face if problem else replace(face, crop=SavedCrop(str(path), cut.matrix, cut.landmarks)))

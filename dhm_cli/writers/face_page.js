@@ -16,13 +16,19 @@ document.addEventListener("DOMContentLoaded", () => {
     for (const line of lines) if (line) rows.push(JSON.parse(line));
   }
   block.remove();
-  const faces = rows.filter((row) => row.face !== null);
+  const seen = rows.filter((row) => row.face !== null);
+  const faces = seen.filter((row) => row.box); // of a video only some are shown
+  const isVideo = rows.some((row) => row.frame !== undefined);
   const collator = new Intl.Collator(undefined, { numeric: true });
-  const plain = (text) => text.normalize("NFC").toLowerCase();
+  // In a video "track 1" is one word, which does not find track 10.
+  const plain = (text) => text.normalize("NFC").toLowerCase().replace(/\b(track|frame)\s+(?=\d)/g, isVideo ? "$1" : "$&");
+  const clock = (time) => `${Math.floor(time / 60)}:${(Math.floor(time * 10) / 10 % 60).toFixed(1).padStart(4, "0")}`;
   faces.forEach((face, order) => {
     face.order = order;
-    face.words = plain(face.path);
-    face.name = face.path.split(/[\\/]/).pop();
+    face.file = face.path.split(/[\\/]/).pop();
+    face.name = isVideo ? `track ${face.track} \u00b7 ${clock(face.time).slice(0, -2)}` : face.file;
+    face.whose = isVideo ? `Track ${face.track} in frame ${face.frame} of ${face.file}` : `Face ${face.face} of ${face.file}`;
+    face.words = plain(isVideo ? `${face.path} frame ${face.frame} ${face.name} ` : face.path);
   });
 
   const number = (value, digits, unit = "") =>
@@ -30,11 +36,13 @@ document.addEventListener("DOMContentLoaded", () => {
   const percent = (value) => (value === null ? "unknown" : number(100 * value, 0, " %"));
   const many = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
 
-  const photos = new Set(rows.map((row) => row.path)).size;
-  const parts = [many(faces.length, "face"), many(photos, "photo")];
-  const doubtful = faces.filter((face) => face.status === "doubtful").length;
+  const photos = new Set(rows.map((row) => (isVideo ? row.frame : row.path))).size;
+  const parts = [many(seen.length, "face"), many(photos, isVideo ? "frame" : "photo")];
+  if (isVideo) parts.push(many(new Set(faces.map((face) => face.track)).size, "track"), "shown once a second");
+  const doubtful = seen.filter((face) => face.status === "doubtful").length;
   if (doubtful) parts.push(`${doubtful.toLocaleString("en")} doubtful`);
-  for (const [status, words] of [["no_face", "without a face"], ["unreadable", "unreadable"], ["bad_box", "bad boxes"]]) {
+  const bad = isVideo ? "damaged" : "unreadable";
+  for (const [status, words] of [["no_face", "without a face"], ["unreadable", bad], ["bad_box", "bad boxes"]]) {
     const count = rows.filter((row) => row.status === status).length;
     if (count) parts.push(`${count.toLocaleString("en")} ${words}`);
   }
@@ -43,8 +51,17 @@ document.addEventListener("DOMContentLoaded", () => {
   // --- Choosing and sorting -------------------------------------------------------------------------------------------
   const rising = (key) => (a, b) =>
     a[key] === b[key] ? a.order - b.order : a[key] === null ? 1 : b[key] === null ? -1 : a[key] - b[key];
+  if (isVideo) {
+    find("search").placeholder = "such as track 0";
+    find("search").previousSibling.data = "Find ";
+    const [file, track] = [find("sort").querySelector("[value=file]"), document.createElement("option")];
+    file.textContent = "time";
+    track.value = track.textContent = "track";
+    file.after(track);
+  }
   const ORDERS = {
     doubt: rising("confidence"),
+    track: rising("track"),
     yaw: rising("yaw"),
     size: rising("size"),
     file: (a, b) => collator.compare(a.path, b.path) || a.order - b.order,
@@ -116,12 +133,13 @@ document.addEventListener("DOMContentLoaded", () => {
   function choose() {
     const key = find("sort").value;
     sorted[key] = sorted[key] || [...faces].sort(ORDERS[key]);
-    const words = plain(find("search").value).split(/\s+/).filter(Boolean);
+    const words = plain(find("search").value).split(/\s+/).filter(Boolean).map((word) => (/^(track|frame)\d+$/.test(word) && isVideo ? `${word} ` : word));
     const tests = ranges.map((range) => range.test());
     shown = sorted[key].filter((face) => words.every((word) => face.words.includes(word)) && tests.every((test) => test(face)));
     if (find("reverse").checked) shown.reverse();
+    const of = many(faces.length, isVideo ? "tile" : "face");
     find("count").textContent =
-      shown.length === faces.length ? `all ${many(faces.length, "face")}` : `${shown.length.toLocaleString("en")} of ${many(faces.length, "face")}`;
+      shown.length === faces.length ? `all ${of}` : `${shown.length.toLocaleString("en")} of ${of}`;
     find("nothing").hidden = shown.length > 0;
     for (const face of faces) face.index = -1;
     shown.forEach((face, index) => (face.index = index));
@@ -173,7 +191,7 @@ document.addEventListener("DOMContentLoaded", () => {
   function fillPicture(holder, face) {
     const image = new Image();
     image.decoding = "async";
-    image.alt = `Face ${face.face} of ${face.name}`;
+    image.alt = face.whose;
     if (face.webp) image.src = `data:image/webp;base64,${face.webp}`;
     holder.firstElementChild.replaceWith(image);
     const paths = holder.querySelectorAll("path");
@@ -208,7 +226,7 @@ document.addEventListener("DOMContentLoaded", () => {
       tiles.set(face, item);
       const button = item.firstElementChild;
       button.className = face.status === "doubtful" ? "tile doubtful" : "tile";
-      button.title = face.path;
+      button.title = isVideo ? face.whose : face.path;
       fillPicture(button.firstElementChild, face);
       button.querySelector("bdi").textContent = face.name;
       const [sure, yaw] = button.querySelector(".numbers").children;
@@ -298,7 +316,9 @@ document.addEventListener("DOMContentLoaded", () => {
     dialog.querySelector("bdi").textContent = face.path;
     const [left, top, wide, high] = face.box.map((value) => number(value, 0));
     const facts = [
-      ["face", String(face.face)],
+      ...(isVideo
+        ? [["track", String(face.track)], ["time", clock(face.time)], ["frame", face.frame.toLocaleString("en")]]
+        : [["face", String(face.face)]]),
       ["status", face.status],
       ["confidence", percent(face.confidence)],
       ["detector's score", number(face.score, 2)],

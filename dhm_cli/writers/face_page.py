@@ -8,6 +8,7 @@ text of strangers: `<` is escaped in the data, and the script puts text into the
 import base64
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -21,6 +22,7 @@ from dhm_cli.inference.aligner import Face
 from dhm_cli.inference.columns import Layout, Record, cell
 from dhm_cli.writers.row_files import OtherColumns, ReadRow, RowFile
 
+# The ending of a page's name.
 ENDING = ".html"
 _TEMPLATE, _STYLE, _SCRIPT = "face_page.html.j2", "face_page.css", "face_page.js"
 _BEGINNING = (
@@ -32,8 +34,16 @@ _SPLIT = "%% faces %%"
 _GRID = 1000
 
 
+def is_page(out: str | os.PathLike[str]) -> bool:
+    """Whether an output of this name is such a page."""
+    return os.fspath(out).lower().endswith(ENDING)
+
+
 class FacePage(RowFile):
-    """The page being written, a `Writer`; see `RowFile`. Its columns are its own; each face needs its `Face.tile`."""
+    """The page being written, a `Writer`; see `RowFile`. Its columns are its own.
+
+    Each face of a photo needs its `Face.tile`; of a video those faces are shown that have one.
+    """
 
     def __init__(self, out: Path, layout: Layout, resume: bool) -> None:
         super().__init__(out, _TileLayout((), layout.keys), resume, PageLines())
@@ -90,8 +100,13 @@ class _TileLayout(Layout):
 
     def _of_face(self, keys: Record, number: int, face: Face) -> Record:
         yaw, pitch, roll = face.pose
+        record = super()._of_face(keys, number, face)
+        if face.track is not None:
+            record["track"] = face.track
+            if face.tile is None:
+                return record
         return {
-            **super()._of_face(keys, number, face),
+            **record,
             "confidence": cell(face.confidence, float, 3),
             "score": cell(face.score, float, 3),
             "yaw": cell(yaw, float, 1),

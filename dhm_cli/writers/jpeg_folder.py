@@ -14,7 +14,7 @@ from dhm_cli.errors import InputError
 from dhm_cli.inference.results import reason_of
 from dhm_cli.runtime.atomic import written_atomically
 
-_START = b"\xff\xd8"
+_START, _COMMENT = b"\xff\xd8", b"\xff\xfe"
 # A JPEG holds no more.
 _LONGEST_SIDE = 65_500
 
@@ -31,6 +31,7 @@ class JpegFolder:
         option: how the user names the folder, as in "--overlay".
         photos: the photos of which there will be pictures.
         quality: of the JPEG.
+        note: of what sort they are, kept in each; see `note_in`.
         force: replace files of other kinds.
 
     Raises:
@@ -39,11 +40,18 @@ class JpegFolder:
     """
 
     def __init__(
-        self, folder: Path, kind: str, option: str, photos: Sequence[Path], quality: int = 92, force: bool = False
+        self,
+        folder: Path,
+        kind: str,
+        option: str,
+        photos: Sequence[Path],
+        quality: int = 92,
+        force: bool = False,
+        note: str = "",
     ) -> None:
         self._kind, self._option, self._quality, self._force = kind, option, quality, force
-        note = f"dhm {kind}".encode()
-        self._beginning = _START + b"\xff\xfe" + (len(note) + 2).to_bytes(2, "big") + note
+        self._beginning = _START + _comment(f"dhm {kind}")
+        self._note = _comment(note) if note else b""
         if folder.exists() and not folder.is_dir():
             raise InputError(f"{folder}: is no folder", hint=f"choose another folder for {option}")
         _check_no_photo_in(folder, photos, f"{kind}s", option)
@@ -58,8 +66,8 @@ class JpegFolder:
         names = _names([os.path.relpath(place, root) for place in places.values()])
         self._paths = {photo: folder / name for photo, name in zip(places, names, strict=True)}
 
-    def path(self, photo: Path, face: int | None = None) -> Path:
-        """Where the picture of a photo goes, or that of one of its faces, by the face's number from 0."""
+    def path(self, photo: Path, face: int | str | None = None) -> Path:
+        """Where the picture of a photo goes, or that of one of its faces, by the face's number or name."""
         path = self._paths[photo]
         return path if face is None else path.with_name(f"{path.name.removesuffix('.jpg')}_{face}.jpg")
 
@@ -75,10 +83,6 @@ class JpegFolder:
         Raises:
             InputError: the file cannot be written, and those of the next photos cannot either.
         """
-        if path.is_symlink() or path.is_dir():
-            return f"{path} is a {'link' if path.is_symlink() else 'folder'}, which is left alone"
-        if path.exists() and not self._force and not self._is_ours(path):
-            return f"{path} exists and is not made by {self._option} of dhm; --force replaces it"
         if max(image.shape[:2]) > _LONGEST_SIDE:
             return f"a JPEG cannot hold {image.shape[1]} x {image.shape[0]} pixels"
         try:
@@ -88,9 +92,17 @@ class JpegFolder:
             return reason_of(error, str(path))
         if not encoded:
             return "it cannot be encoded as a JPEG"
+        return self.write(path, self._beginning + self._note + data.tobytes()[len(_START) :])
+
+    def write(self, path: Path, content: bytes) -> str:
+        """Write a file; returns why that is impossible for this one, else ''; see `save`."""
+        if path.is_symlink() or path.is_dir():
+            return f"{path} is a {'link' if path.is_symlink() else 'folder'}, which is left alone"
+        if path.exists() and not self._force and not self._is_ours(path):
+            return f"{path} exists and is not made by {self._option} of dhm; --force replaces it"
         try:
             with written_atomically(path) as partial:
-                partial.write_bytes(self._beginning + data.tobytes()[len(_START) :])
+                partial.write_bytes(content)
         except OSError as error:
             if error.errno == errno.ENAMETOOLONG:
                 return f"{path.name} is too long for a file name"
@@ -102,12 +114,28 @@ class JpegFolder:
             ) from error
         return ""
 
+    def note_in(self, path: Path) -> str:
+        """The note in a picture of this kind; '' where there is none."""
+        try:
+            with path.open("rb") as file:
+                if file.read(len(self._beginning)) != self._beginning or file.read(2) != _COMMENT:
+                    return ""
+                length = int.from_bytes(file.read(2), "big") - 2
+                return file.read(max(length, 0)).decode(errors="replace")
+        except OSError:
+            return ""
+
     def _is_ours(self, path: Path) -> bool:
         try:
             with path.open("rb") as file:
                 return file.read(len(self._beginning)) == self._beginning
         except OSError:
             return False
+
+
+def _comment(text: str) -> bytes:
+    """A comment in a JPEG."""
+    return _COMMENT + (len(text.encode()) + 2).to_bytes(2, "big") + text.encode()
 
 
 def _names(photos: Sequence[str]) -> list[str]:

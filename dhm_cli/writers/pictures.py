@@ -1,15 +1,16 @@
 """All pictures that `dhm align` makes of one photo while it is in memory: overlay, crops, tiles of a gallery."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from dhm_cli.inference.aligner import Face
+from dhm_cli.inference.results import PhotoResult
 from dhm_cli.io.photo import Pixels, copy_of
-from dhm_cli.writers.crops import QUALITY, check_crop, save_crops
+from dhm_cli.writers.crops import check_crop, check_kept_crop, crop_folder, save_crops
 from dhm_cli.writers.jpeg_folder import JpegFolder
 from dhm_cli.writers.overlays import check_parts, save_overlay
-from dhm_cli.writers.tiles import with_tiles
+from dhm_cli.writers.tiles import largest_side, with_tiles
 
 
 class Pictures:
@@ -45,9 +46,21 @@ class Pictures:
         self._overlays = (
             None if overlay_dir is None else JpegFolder(Path(overlay_dir), "overlay", "--overlay", photos, force=force)
         )
-        self._crops = (
-            None if crop_dir is None else JpegFolder(Path(crop_dir), "crop", "--crops", photos, QUALITY, force)
-        )
+        self._crops = None if crop_dir is None else crop_folder(Path(crop_dir), photos, self._size, crop_style, force)
+        self._largest_tile = largest_side(len(photos))
+
+    def check_kept(self, results: Iterable[PhotoResult]) -> None:
+        """Refuse to go on with a run that made crops of another style or size.
+
+        Args:
+            results: what that run has finished.
+
+        Raises:
+            InputError: it did.
+        """
+        last = next((Path(result.path) for result in reversed(list(results)) if result.faces), None)
+        if self._crops is not None and last is not None:
+            check_kept_crop(self._crops, self._crops.path(last, 0), self._size, self._style)
 
     def make(self, name: Path, photo: Pixels, faces: list[Face]) -> tuple[list[Face], str, str]:
         """Make the pictures of one photo.
@@ -71,5 +84,6 @@ class Pictures:
         if self._overlays is not None:
             undrawn = save_overlay(self._overlays, name, image, faces, self._parts)
         if self._crops is not None:
-            faces, uncropped = save_crops(self._crops, name, image, faces, self._size, self._style)
-        return with_tiles(image, faces) if self._tiles else faces, undrawn, uncropped
+            paths = [self._crops.path(name, number) for number in range(len(faces))]
+            faces, uncropped = save_crops(self._crops, paths, image, faces, self._size, self._style)
+        return with_tiles(image, faces, self._largest_tile) if self._tiles else faces, undrawn, uncropped

@@ -81,7 +81,8 @@ def read_index(folder: Path) -> list[dict[str, str]]:
 def build_pts(records: Records, folder: Path) -> None:
     """Write the folder: a file for each face, in the folder structure of the photos.
 
-    `a.jpg` gives `a.pts`, and for its further faces `a_1.pts` and so on.
+    `a.jpg` gives `a.pts`, and for its further faces `a_1.pts` and so on; of a video, `a.mp4` gives `a_000120_0.pts`
+    for track 0 in frame 120.
     """
     keys = [key.name for key in records.layout.keys]
     names = _names(records)
@@ -115,7 +116,8 @@ def _names(records: Records) -> Iterator[str]:
         stem = os.path.splitext(place)[0]
         parent, name = os.path.split(stem if stems[stem] == 1 else place)  # a.jpg beside a.png: a.jpg.pts
         name += "".join(f"_{record[number]:06}" for number in numbers)
-        name += f"_{record['face']}" if record["face"] else ""
+        face = record["face"] if record.get("track") is None else f"{record['track']}"
+        name += f"_{face}" if face else ""
         if len(os.fsencode(name)) > _LONGEST:
             name = short_hash(os.fsencode(name))
         whole = os.path.join(os.path.relpath(parent, root), name)

@@ -1,6 +1,8 @@
 """A video to outputs: rows, damage, interruption, drawn copies, cameras."""
 
 import csv
+import json
+import shutil
 import subprocess
 import sys
 import time
@@ -8,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -21,9 +24,14 @@ from places import SAMPLE_DATA  # noqa: E402
 from dhm_cli.alignment import videos  # noqa: E402
 from dhm_cli.alignment.videos import align_video  # noqa: E402
 from dhm_cli.errors import InputError  # noqa: E402
+from dhm_cli.inference.columns import DEFAULT_COLUMNS  # noqa: E402
 from dhm_cli.io.clip import Clip, Frame  # noqa: E402
+from dhm_cli.io.images import read_image  # noqa: E402
+from dhm_cli.io.pts import read_pts  # noqa: E402
+from dhm_cli.writers import frame_pictures  # noqa: E402
 
 SAMPLE = SAMPLE_DATA / "faces.mp4"
+COLUMNS = ("track", *DEFAULT_COLUMNS, "sigma")
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +65,35 @@ def test_the_sample_video(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"a.csv", "a.jsonl", "a.mp4"}
 
 
+def test_crops_tiles_and_points_of_a_video(tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frame_pictures, "TILE_EVERY", 0.5)
+    outs = [tmp_path / "a.csv", f"{tmp_path}/points/", tmp_path / "a.html"]
+    align_video(clip, outs, device="cpu", crop_dir=tmp_path / "crops", crop_size=64, crop_style="arcface")
+    rows = read_table(tmp_path / "a.csv")
+    names = [f"Zoë, 1_{int(row['frame']):06}_{row['track']}" for row in rows]
+    assert len(set(names)) == 80
+    assert [Path(row["crop"]).name for row in rows] == [f"{name}.jpg" for name in names]
+    assert {path.name for path in (tmp_path / "crops").iterdir()} == {f"{name}.jpg" for name in names}
+    assert {path.stem for path in (tmp_path / "points").glob("*.pts")} == set(names)
+    frames = list(Clip(clip).read())
+    for row in (rows[0], rows[33]):  # the crop shows what lies in its frame where its matrix says
+        matrix = np.array([[float(row[f"crop_matrix_{i}{j}"]) for j in range(3)] for i in range(2)])
+        image = frames[int(row["frame"])].image
+        assert image is not None
+        expected = cv2.warpAffine(image, matrix, (64, 64), flags=cv2.INTER_AREA)
+        found = read_image(row["crop"])
+        assert found.shape == (64, 64, 3)
+        assert np.abs(found.astype(int) - expected).mean() < 12
+        points = read_pts(tmp_path / "points" / f"{Path(row['crop']).stem}.pts", merl_signs=False)[0]
+        np.testing.assert_allclose(points[:, 0], [float(row[f"x_{k}"]) for k in range(68)], atol=2e-3)
+    lines = (tmp_path / "a.html").read_text().splitlines()
+    shown = [json.loads(line) for line in lines if line.startswith('{"path"')]
+    assert len(shown) == 80
+    tiles = [(row["frame"], row["track"]) for row in shown if row.get("webp")]
+    assert tiles == [(0, 0), (0, 1), (15, 0), (15, 1), (30, 0), (30, 1)]
+    assert "box" not in shown[2]
+
+
 def test_smoothing_is_a_choice(tmp_path: Path, clip: Path) -> None:
     for smooth in ("none", "file", "live"):
         align_video(clip, tmp_path / f"{smooth}.csv", smooth=smooth, device="cpu")
@@ -73,9 +110,12 @@ class Stopped(Exception):
 @pytest.mark.parametrize("frames", [5, 24, 39])
 def test_an_interrupted_run_goes_on(tmp_path: Path, clip: Path, often: None, frames: int) -> None:
     whole, out = tmp_path / "whole", tmp_path / "out"
-    align_video(clip, [whole / "a.csv", whole / "a.npz"], device="cpu", overlay=whole / "a.mp4")
-    options: dict[str, Any] = {"device": "cpu", "overlay": out / "a.mp4"}
-    outs = [out / "a.csv", out / "a.npz"]
+    crops: dict[str, Any] = {"device": "cpu", "crop_dir": tmp_path / "crops", "crop_size": 32}
+    align_video(clip, [whole / "a.csv", whole / "a.npz", whole / "a.html"], overlay=whole / "a.mp4", **crops)
+    cut = {path.name: path.read_bytes() for path in (tmp_path / "crops").iterdir()}
+    shutil.rmtree(tmp_path / "crops")
+    options: dict[str, Any] = {**crops, "overlay": out / "a.mp4"}
+    outs = [out / "a.csv", out / "a.npz", out / "a.html"]
 
     def stop(done: int, total: int) -> None:
         assert total == 40
@@ -92,9 +132,11 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, clip: Path, often: None, fra
     assert report.frames == 40
     assert (out / "a.csv").read_bytes() == (whole / "a.csv").read_bytes()
     assert (out / "a.mp4").read_bytes() == (whole / "a.mp4").read_bytes()
+    assert (out / "a.html").read_bytes() == (whole / "a.html").read_bytes()
+    assert {path.name: path.read_bytes() for path in (tmp_path / "crops").iterdir()} == cut
     with np.load(out / "a.npz") as ours, np.load(whole / "a.npz") as theirs:
         assert all(np.array_equal(ours[name], theirs[name], equal_nan=ours[name].dtype.kind == "f") for name in theirs)
-    assert {path.name for path in out.iterdir()} == {"a.csv", "a.npz", "a.mp4"}
+    assert {path.name for path in out.iterdir()} == {"a.csv", "a.npz", "a.html", "a.mp4"}
 
 
 def test_a_run_of_other_options_does_not_go_on(tmp_path: Path, clip: Path, often: None) -> None:
@@ -103,11 +145,13 @@ def test_a_run_of_other_options_does_not_go_on(tmp_path: Path, clip: Path, often
             raise Stopped
 
     with pytest.raises(Stopped):
-        align_video(clip, tmp_path / "a.csv", device="cpu", progress=stop)
+        align_video(clip, tmp_path / "a.csv", device="cpu", progress=stop, columns=COLUMNS)
     with pytest.raises(InputError, match="other options"):
-        align_video(clip, tmp_path / "a.csv", device="cpu", smooth="live", resume=True)
+        align_video(clip, tmp_path / "a.csv", device="cpu", smooth="live", columns=COLUMNS, resume=True)
+    with pytest.raises(InputError, match="other options"):
+        align_video(clip, tmp_path / "a.csv", device="cpu", crop_dir=tmp_path / "c", columns=COLUMNS, resume=True)
     (tmp_path / "a.csv.partial-state").write_bytes(b"damaged")
-    report = align_video(clip, tmp_path / "a.csv", device="cpu", resume=True)  # from the first frame
+    report = align_video(clip, tmp_path / "a.csv", device="cpu", columns=COLUMNS, resume=True)  # from the first frame
     assert (report.kept, report.frames) == (0, 40)
 
 

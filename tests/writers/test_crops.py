@@ -132,3 +132,20 @@ def test_every_face_has_a_file_of_its_own(tmp_path: Path) -> None:
     paths = [folder.path(photo, face) for photo in photos for face in range(12)]
     assert len(set(paths)) == len(paths)
     assert folder.path(tmp_path / "a_0.png", 3).name == "a_0_3.jpg"
+
+
+def test_a_run_with_other_crops_does_not_go_on(tmp_path: Path, dummy_network: Path) -> None:
+    album, out = write_album(tmp_path / "album"), tmp_path / "out.csv"
+    options = {"device": "cpu", "model": dummy_network, "crop_dir": tmp_path / "crops"}
+
+    def stop(done: int, total: int) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        align_files([album], out, progress=stop, threads=1, **options)
+    for other in ({"crop_style": "ffhq"}, {"crop_size": 128}):
+        with pytest.raises(InputError, match="--crop-style face --crop-size 256, not with --crop-style") as error:
+            align_files([album], out, resume=True, **other, **options)
+        assert "delete its .partial files" in error.value.hint
+    assert align_files([album], out, resume=True, **options).kept

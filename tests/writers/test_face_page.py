@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from browser import CHROMIUM, Page, browser
@@ -18,10 +19,10 @@ from dhm_cli.alignment.photos import align_files
 from dhm_cli.errors import InputError
 from dhm_cli.geometry.pose import yaw_pitch_roll_to_matrix
 from dhm_cli.inference.aligner import Aligner, Face
-from dhm_cli.inference.columns import Layout
+from dhm_cli.inference.columns import FRAME_KEYS, Layout
 from dhm_cli.inference.results import NO_FACE, OK, UNREADABLE, PhotoResult
 from dhm_cli.writers.face_page import FacePage, PageLines
-from dhm_cli.writers.tiles import with_tiles
+from dhm_cli.writers.tiles import largest_side, with_tiles
 
 EVIL = [
     "</script><script>window.hacked = 1</script>.png",
@@ -91,6 +92,24 @@ def test_the_policy_allows_this_script_and_this_style_alone(tmp_path: Path, face
         assert f"{tag}-src 'sha256-{digest}'" in policy
     assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", text), "no address to ask"
     assert "style=" not in text
+
+
+def test_tiles_are_as_sharp_as_the_photo_where_there_are_few(astronaut: NDArray[np.uint8], face: Face) -> None:
+    def sides(larger: float, faces: int, photos: int) -> list[int]:
+        image = cv2.resize(astronaut, None, fx=larger, fy=larger)
+        enlarged = replace(face, landmarks=face.landmarks * larger)
+        found = [face.tile for face in with_tiles(image, [enlarged] * faces, largest_side(photos))]
+        assert all(abs(tile.landmarks - face.tile.landmarks).max() < 0.02 for tile in found if tile and face.tile)
+        return [image_size(tile.webp) for tile in found if tile]
+
+    def image_size(webp: bytes) -> int:
+        return len(cv2.imdecode(np.frombuffer(webp, np.uint8), cv2.IMREAD_COLOR))
+
+    (native,) = sides(2, 1, 500)
+    assert 250 < native < 400
+    assert sides(1, 1, 500) == [224], "a small face is not blown up"
+    assert sides(4, 6, 500) == [448] * 4 + [224] * 2
+    assert sides(4, 1, 501) == [224]
 
 
 def test_names_of_files_are_text(tmp_path: Path, face: Face) -> None:
@@ -269,6 +288,33 @@ def test_evil_names_do_nothing(tmp_path: Path, face: Face, page: Page) -> None:
     assert page.run("window.hacked === undefined")
     assert page.run("document.querySelectorAll('script:not([type])').length") == 1
     assert any("<img src=x" in text for text in shown)
+
+
+def test_a_page_of_a_video(tmp_path: Path, face: Face, page: Page) -> None:
+    video = FacePage(tmp_path / "p.html", Layout(keys=FRAME_KEYS), False)
+    for k in range(90):
+        faces = [replace(face, track=number, tile=None if k % 30 else face.tile) for number in (0, 1, 10)]
+        result = PhotoResult("clips/a.mp4", OK, 3, frame=k, time=60 + k / 30)
+        video.write(result, faces if k != 5 else [])
+    video.write(PhotoResult("clips/a.mp4", UNREADABLE, frame=90, time=63.0), [])
+    video.finish()
+    page.open(tmp_path / "p.html", 390, 844)
+    summary = page.run("document.getElementById('summary').textContent")
+    assert summary.startswith("267 faces · 91 frames · 3 tracks · shown once a second · ")
+    assert summary.endswith(" · 1 damaged")
+    assert count(page) == "all 9 tiles"
+    choose(page, "sort", "track", "change")
+    assert [text[:14] for text in tiles(page)[:4]] == [
+        *(f"track 0 · 1:0{k}" for k in range(3)),
+        "track 1 · 1:00",
+    ]
+    choose(page, "search", "Track 1")
+    assert count(page) == "3 of 9 tiles", "not those of track 10"
+    choose(page, "search", "frame 30 track 10")
+    assert tiles(page)[0].startswith("track 10 · 1:01 100 %")
+    page.run("document.querySelector('#grid button').click()")
+    facts = page.run("document.querySelector('dl').innerText").split()
+    assert facts[:6] == ["track", "10", "time", "1:01.0", "frame", "30"]
 
 
 def test_a_page_without_faces(tmp_path: Path, page: Page) -> None:

@@ -1,0 +1,97 @@
+"""All pictures that `dhm align` makes of the faces of a video, frame by frame: crops, and tiles of a gallery."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dhm_cli.inference.aligner import Face
+from dhm_cli.writers.crops import check_crop, crop_folder, save_crops
+from dhm_cli.writers.tiles import largest_side, with_tiles
+
+# Seconds between two tiles of a track. All faces of all frames would be some 10 kB each, 18 MB for a minute of one
+# face, and nearly the same picture again and again.
+TILE_EVERY = 1.0
+_INSTANT = 1e-3
+
+
+class FramePictures:
+    """A crop of each face of each frame, and of each track a tile at its first frame and once a second from there.
+
+    Args:
+        video: its path, or its name.
+        seconds: how long it is, about; 0 where that is not known.
+        crop_dir: folder for the crops, `<video>_<frame>_<track>.jpg`; None for none.
+        crop_size, crop_style: see `crops.crop`.
+        tiles: whether to make tiles.
+        force: replace files that dhm did not write.
+
+    Raises:
+        InputError: an option or the folder cannot be used.
+    """
+
+    def __init__(
+        self,
+        video: Path,
+        seconds: float,
+        crop_dir: str | os.PathLike[str] | None,
+        crop_size: int | None,
+        crop_style: str,
+        tiles: bool,
+        force: bool,
+    ) -> None:
+        self._video, self._tiles, self._style = video, tiles, crop_style
+        self._size = check_crop(crop_size, crop_style)
+        self._crops = None if crop_dir is None else crop_folder(Path(crop_dir), [video], self._size, crop_style, force)
+        self._largest_tile = largest_side(round(seconds / TILE_EVERY) or 10**9)
+        self._tiled: dict[int | None, float] = {}  # when each track had its last tile
+
+    @property
+    def options(self) -> list[Any]:
+        """All that the pictures depend on."""
+        return [self._tiles, self._crops is not None, self._size, self._style]
+
+    @property
+    def are_made(self) -> bool:
+        """Whether pictures are made, so that images of frames are needed."""
+        return self._tiles or self._crops is not None
+
+    def make(self, frame: int, time: float, image: NDArray[np.uint8], faces: list[Face]) -> tuple[list[Face], str]:
+        """Make the pictures of one frame.
+
+        Args:
+            frame: its number.
+            time: of the frame, seconds.
+            image: (H, W, 3) uint8 RGB.
+            faces: its faces.
+
+        Returns:
+            The faces with their crops and tiles; why some have no crop, '' where all is well.
+
+        Raises:
+            InputError: a file cannot be written, and the next ones cannot either.
+        """
+        uncropped = ""
+        if self._crops is not None:
+            paths = [self._crops.path(self._video, f"{frame:06}_{face.track}") for face in faces]
+            faces, uncropped = save_crops(self._crops, paths, image, faces, self._size, self._style)
+        return self._with_tiles(time, image, faces) if self._tiles else faces, uncropped
+
+    def _with_tiles(self, time: float, image: NDArray[np.uint8], faces: Sequence[Face]) -> list[Face]:
+        # What lies further back would be due at once as well.
+        self._tiled = {track: last for track, last in self._tiled.items() if 0 <= time - last < TILE_EVERY - _INSTANT}
+        due = [face for face in faces if face.track not in self._tiled]
+        tiled = {face.track: face for face in with_tiles(image, due, self._largest_tile)}
+        self._tiled |= dict.fromkeys(tiled, time)
+        return [tiled.get(face.track, face) for face in faces]
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """All that the next frame depends on; `restore` takes it."""
+        return {"tracks": np.array(list(self._tiled), np.int64), "times": np.array(list(self._tiled.values()))}
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go on where another was; see `state`."""
+        self._tiled = dict(zip(state["tracks"].tolist(), state["times"].tolist(), strict=True))
