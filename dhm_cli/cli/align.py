@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # Photos listed by name in a warning.
 _LISTED = 20
-# Faces that a browser shows in one page; a page of so many is about a gigabyte.
+# Faces that a browser shows in one page; a page of so many has half a gigabyte and more.
 _MOST_IN_A_PAGE = 100_000
 
 
