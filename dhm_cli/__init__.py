@@ -9,6 +9,10 @@ The map of the house. A room for each stage, whole; stages never import each oth
     alignment     photos and videos -> tables, pages and pictures of their faces (`dhm align`)
     benchmark     networks -> speed, size and memory (`dhm benchmark`)
 
+Above the stages stands what shares their work out:
+
+    distributed   batches of photos -> batches of faces, on many machines (`dhm align --ray`)
+
 Below the stages stands what they share:
 
     writers       faces -> files: tables, pages, crops, overlays, drawn videos
@@ -19,6 +23,7 @@ Below the stages stands what they share:
     morphable     the mathematics of 3D face models; `morphable.readers` for the files that users hold
     config        settings of networks and trainings, each declared once
     drawing       charts and pictures of faces
+    dense         a dense face: its model, its fit to 68 landmarks, its named expressions; numpy only
     metrics       errors, their bootstrap, the headline numbers, published results
     motion        how faces move: pose and shape apart, smoothing over time
     geometry      landmarks, crops, pose, self-occlusion
@@ -41,6 +46,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 if TYPE_CHECKING:
     from dhm_cli.data.store import FaceStore
     from dhm_cli.inference.aligner import Aligner, Face
+    from dhm_cli.inference.surfaces import with_surfaces
     from dhm_cli.io.images import read_image
     from dhm_cli.models.checkpoint import load_checkpoint
     from dhm_cli.writers.crops import crop
@@ -58,6 +64,7 @@ __all__ = [
     "faces_to_pandas",
     "load_checkpoint",
     "read_image",
+    "with_surfaces",
 ]
 
 _ROOMS = {
@@ -69,6 +76,7 @@ _ROOMS = {
     "faces_to_pandas": "writers.pandas_table",
     "load_checkpoint": "models.checkpoint",
     "read_image": "io.images",
+    "with_surfaces": "inference.surfaces",
 }
 
 

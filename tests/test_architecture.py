@@ -18,14 +18,15 @@ FLOORS = (
     ("runtime",),
     ("geometry", "config"),
     ("io", "metrics", "motion"),
+    ("dense",),
     ("morphable", "drawing"),
     ("models", "datasets"),
     ("data", "inference"),
     ("writers",),
     ("preparation", "training", "evaluation", "export", "benchmark", "alignment"),
+    ("distributed",),
     ("cli",),
 )
-STAGES = FLOORS[-2]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # Modules that `dhm align` needs: torch takes two seconds to load.
 LIGHT = ("dhm_cli.inference.aligner", "dhm_cli.alignment.photos", "dhm_cli.io.images")
@@ -35,6 +36,8 @@ LIGHT_ROOMS = (
     "cli",
     "config",
     "datasets",
+    "dense",
+    "distributed",
     "drawing",
     "evaluation",
     "geometry",

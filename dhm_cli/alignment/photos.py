@@ -2,23 +2,28 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
+from dhm_cli.alignment.dense import DenseFaces, DenseOptions
 from dhm_cli.alignment.filters import Filters
 from dhm_cli.alignment.given_boxes import match_boxes, read_boxes
-from dhm_cli.errors import DhmError
+from dhm_cli.alignment.shard import Shard
+from dhm_cli.errors import DhmError, InputError
 from dhm_cli.geometry.pose import Angles
 from dhm_cli.inference.aligner import Aligner, Face, check_number, usable_boxes
 from dhm_cli.inference.columns import DEFAULT_COLUMNS, Layout, with_angles, with_crops
 from dhm_cli.inference.face_box import MIN_SCORE, Box
 from dhm_cli.inference.results import BAD_BOX, NO_FACE, OK, UNREADABLE, AlignmentReport, PhotoResult, reason_of
-from dhm_cli.io.images import MOST_PIXELS, read_image
+from dhm_cli.io.images import MOST_PIXELS
+from dhm_cli.io.packed import IMAGE_COLUMN, Place, is_pack, read_photo, unpack
+from dhm_cli.io.photo import Photo
 from dhm_cli.io.photo_lists import COLUMN
 from dhm_cli.io.photo_search import find_photos, list_hint, video_hint
 from dhm_cli.runtime.threads import available_cores, in_order
@@ -37,12 +42,15 @@ def align_files(
     *,
     lists: Sequence[str | os.PathLike[str]] = (),
     path_column: str = COLUMN,
+    image_column: str = IMAGE_COLUMN,
+    shard: Shard | None = None,
     boxes_csv: str | os.PathLike[str] | None = None,
     overlay_dir: str | os.PathLike[str] | None = None,
     draw: Sequence[str] = DEFAULT_PARTS,
     crop_dir: str | os.PathLike[str] | None = None,
     crop_size: int | None = None,
     crop_style: str = "face",
+    dense: DenseOptions = DenseOptions(),  # noqa: B008  it cannot be changed
     device: str = "auto",
     threads: int | None = None,
     min_score: float = MIN_SCORE,
@@ -70,12 +78,15 @@ def align_files(
     Args:
         paths: photos, folders of photos and patterns; see `find_photos`.
         lists, path_column: files that name photos; see `find_photos`.
+        image_column: of the image files in Parquet tables among `paths`; see `packed.unpack`.
+        shard: align only the photos of this share; those in packs are shared out one by one too.
         out: the output, or several; replaced at the very end.
         boxes_csv: boxes to use instead of detection; see `read_boxes`, `match_boxes` and `Aligner.align`.
         overlay_dir: where to save a copy of each photo with its faces drawn, in the photos' folder structure.
         draw: what is drawn there; see `overlays.draw`.
         crop_dir: where to save a crop of each face, `<photo>_<face>.jpg` in the photos' folder structure.
         crop_size, crop_style: see `crops.crop`.
+        dense: meshes, and what the surfaces of faces are fitted with for them, for columns and for overlays.
         device: "auto", "cpu" or "cuda".
         threads: number of workers; None for one per CPU core at hand.
         min_score, refine, model, face_model: see `Aligner`.
@@ -98,37 +109,97 @@ def align_files(
     """
     _keep_freed_memory()
     check_number("--threads", threads, int, least=1)
-    filters = Filters(min_confidence, min_size, largest, max_faces)
+    filters = Filters(min_confidence, min_size, largest or dense.same_person, max_faces)
     layout = Layout(with_angles(with_crops(columns, crop_dir is not None), angles))
     found = find_photos(paths, lists, path_column)
-    photos = found.photos
-    boxes, unused = (None, []) if boxes_csv is None else _boxes_of(photos, boxes_csv)
+    places = [Path(photo) for photo in found.photos]
+    packs = [photo for photo in found.photos if is_pack(photo)]
+    if packs:
+        refused = {"boxes": boxes_csv, "overlay": overlay_dir, "crops": crop_dir, "mesh": dense.mesh_dir}
+        _refuse_for_packs(packs[0], refused | {"same-person": dense.same_person or None})
+    boxes, unused = (None, []) if boxes_csv is None else _boxes_of(places, boxes_csv)
     outs = [out] if isinstance(out, str | os.PathLike) else out
     has_page = any(map(is_page, outs))
-    pictures = Pictures(photos, overlay_dir, draw, crop_dir, crop_size, crop_style, has_page, force)
+    pictures = Pictures(places, overlay_dir, draw, crop_dir, crop_size, crop_style, has_page, force)
+    are_dense = dense.wanted(layout.names, None if overlay_dir is None else draw)
+    surfaces = DenseFaces(dense, places, layout.names, force) if are_dense else None
     aligner = Aligner(device, min_score=min_score, refine=refine, model=model, face_model=face_model)
 
-    def work(photo: Path) -> tuple[PhotoResult, list[Face]]:
-        its_boxes = None if boxes is None else boxes.get(photo, [])
-        return _align_photo(aligner, photo, its_boxes, pictures, most_pixels, filters)
+    def look(photo: Place) -> _Seen:
+        its_boxes = None if boxes is None else boxes.get(Path(str(photo)), [])
+        return _look(aligner, photo, its_boxes, most_pixels, filters)
 
-    inputs = [*photos, *(Path(file) for file in (*lists, boxes_csv, model, face_model) if file is not None)]
+    def work(photo: Place) -> tuple[PhotoResult, list[Face]]:
+        return _result(look(photo), photo, pictures, surfaces)
+
+    files = (*lists, boxes_csv, model, face_model, dense.model)
+    inputs = [*places, *(Path(file) for file in files if file is not None)]
     start = time.perf_counter()
     with closing(Outputs(outs, layout, resume, inputs, force, stream)) as writer:
-        kept = [replace(writer.finished[p,], problems=(_KEPT,)) for p in map(str, photos) if (p,) in writer.finished]
+        photos = [photo for photo in found.photos if is_pack(photo) or shard is None or shard.holds(photo)]
+        names = set(map(str, photos))
+        kept = [
+            replace(result, problems=(_KEPT,))
+            for (name, *_), result in writer.finished.items()
+            if packs or name in names
+        ]
         pictures.check_kept(kept)
-        to_do = [photo for photo in photos if (str(photo),) not in writer.finished]
-        results = list(kept)
+        results, broken = list(kept), list[str]()
+        to_do = (
+            photo
+            for photo in each_photo(photos, most_pixels, image_column, path_column, broken)
+            if (str(photo),) not in writer.finished and (shard is None or shard.holds(photo))
+        )
+        total = 0 if packs else len(photos)
+        if surfaces is not None and dense.same_person:  # a look at all photos before the first is written
+            with closing(in_order(lambda photo: look(photo).faces, photos, threads or available_cores())) as looked:
+                surfaces.know([face for faces in looked for face in faces])
         with closing(in_order(work, to_do, threads or available_cores())) as done:
-            progress(len(results), len(photos))
+            progress(len(results), total)
             for result, faces in done:
                 writer.write(result, faces)
                 results.append(result)
-                progress(len(results), len(photos))
+                progress(len(results), total)
             writer.finish()
-    return AlignmentReport(
-        tuple(results), len(kept), tuple(unused), time.perf_counter() - start, tuple(found.problems), found.not_read
-    )
+    seconds = time.perf_counter() - start
+    problems = tuple(found.problems)
+    return AlignmentReport(tuple(results), len(kept), tuple(unused), seconds, problems, found.not_read, tuple(broken))
+
+
+def each_photo(
+    photos: Iterable[Path | str], most_pixels: int, image_column: str, path_column: str, broken: list[str]
+) -> Iterator[Place]:
+    """Photos, and those in packs one by one.
+
+    Args:
+        photos: files, addresses and packs.
+        most_pixels, image_column, path_column: see `packed.unpack`.
+        broken: gets the packs that could not be read to their end, each with the reason.
+
+    Raises:
+        InputError: there was nothing but packs that could not be read.
+    """
+    empty, problem = True, None
+    for photo in photos:
+        if not is_pack(photo):
+            empty = False
+            yield photo
+            continue
+        try:
+            for packed in unpack(photo, most_pixels, image_column, path_column):
+                empty = False
+                yield packed
+        except InputError as error:
+            problem = error
+            broken.append(error.message)
+    if empty and problem is not None:
+        raise problem
+
+
+def _refuse_for_packs(pack: Path | str, options: Mapping[str, object]) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise InputError(f"{pack}: --{name} needs photos in files", "unpack them, or leave out that option")
 
 
 def _boxes_of(photos: Sequence[Path], boxes_csv: str | os.PathLike[str]) -> tuple[dict[Path, list[Box]], list[str]]:
@@ -136,27 +207,50 @@ def _boxes_of(photos: Sequence[Path], boxes_csv: str | os.PathLike[str]) -> tupl
     return match_boxes(photos, read_boxes(boxes_csv), Path(boxes_csv).parent)
 
 
-def _align_photo(
-    aligner: Aligner,
-    photo: Path,
-    boxes: list[Box] | None,
-    pictures: Pictures,
-    most_pixels: int,
-    filters: Filters,
-) -> tuple[PhotoResult, list[Face]]:
-    """One photo's result and its faces; its pictures are saved."""
+class _Seen(NamedTuple):
+    """A photo and its faces, or why it cannot be worked on."""
+
+    image: Photo | None
+    faces: list[Face]
+    problems: list[str]
+    left_out: Mapping[str, int]
+
+
+def align_photo(aligner: Aligner, photo: Place, most_pixels: int, filters: Filters) -> tuple[PhotoResult, list[Face]]:
+    """One photo's result and its faces; a bad photo does not raise."""
+    return _result(_look(aligner, photo, None, most_pixels, filters), photo, None, None)
+
+
+def _look(aligner: Aligner, photo: Place, boxes: list[Box] | None, most_pixels: int, filters: Filters) -> _Seen:
     path = str(photo)
+    place = Path(path)
     try:
-        image = read_image(photo, most_pixels)
+        image = read_photo(photo, most_pixels)
         usable, problems = (None, []) if boxes is None else usable_boxes(boxes, image)
         faces, left_out = filters(aligner.align(image, usable))
+        return _Seen(image, faces, problems, left_out)
     except (DhmError, cv2.error, MemoryError) as error:
-        reason = "; ".join(filter(None, (reason_of(error, path), video_hint(photo), list_hint(photo))))
-        return PhotoResult(path, UNREADABLE, problems=(reason,)), []
-    faces, undrawn, uncropped = pictures.make(photo, image, faces)
-    status = BAD_BOX if problems else OK if faces else NO_FACE
+        reason = "; ".join(filter(None, (reason_of(error, path), video_hint(place), list_hint(place))))
+        return _Seen(None, [], [reason], {})
+
+
+def _result(
+    seen: _Seen, photo: Place, pictures: Pictures | None, surfaces: DenseFaces | None
+) -> tuple[PhotoResult, list[Face]]:
+    """One photo's result and its faces; its pictures and meshes are saved."""
+    path = str(photo)
+    if seen.image is None:
+        return PhotoResult(path, UNREADABLE, problems=tuple(seen.problems)), []
+    faces, unmeshed, undrawn, uncropped = seen.faces, "", "", ""
+    if surfaces is not None:
+        faces = surfaces.fit(faces)
+        unmeshed = surfaces.save(Path(path), seen.image, faces)
+    if pictures is not None:
+        faces, undrawn, uncropped = pictures.make(Path(path), seen.image, faces)
+    status = BAD_BOX if seen.problems else OK if faces else NO_FACE
     doubtful = sum(face.doubtful for face in faces)
-    return PhotoResult(path, status, len(faces), tuple(problems), undrawn, doubtful, left_out, uncropped), faces
+    result = PhotoResult(path, status, len(faces), tuple(seen.problems), undrawn, doubtful, seen.left_out, uncropped)
+    return replace(result, mesh_problem=unmeshed), faces
 
 
 def _keep_freed_memory() -> None:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dhm_cli.alignment.dense import DenseOptions
 from dhm_cli.alignment.filters import Filters
 from dhm_cli.errors import InputError
 from dhm_cli.geometry.pose import Angles
@@ -22,6 +23,7 @@ from dhm_cli.inference.columns import DEFAULT_COLUMNS, FRAME_KEYS, Layout, with_
 from dhm_cli.inference.engines import Answer
 from dhm_cli.inference.face_box import MIN_SCORE
 from dhm_cli.inference.results import NO_FACE, OK, UNREADABLE, PhotoResult, partial_path
+from dhm_cli.inference.surfaces import TrackSurfaces
 from dhm_cli.inference.tracker import Tracked, Tracker
 from dhm_cli.io.camera import Camera
 from dhm_cli.io.clip import Clip, Frame
@@ -100,6 +102,7 @@ def align_video(
     crop_size: int | None = None,
     crop_style: str = "face",
     smooth: Smooth | None = None,
+    dense: DenseOptions = DenseOptions(),  # noqa: B008  it cannot be changed
     device: str = "auto",
     min_score: float = MIN_SCORE,
     model: str | os.PathLike[str] | None = None,
@@ -130,6 +133,7 @@ def align_video(
         crop_dir: where to save a crop of each face of each frame, `<video>_<frame>_<track>.jpg`.
         crop_size, crop_style: see `crops.crop`.
         smooth: a name of `motion.smoothing.SMOOTH`; None for "file", of a camera "live".
+        dense: the model of the surfaces that are fitted for columns and for the overlay, one identity a track.
         device, min_score, model, face_model: see `Aligner`.
         most_pixels: a video whose frames have more is refused.
         min_confidence, min_size, largest, max_faces: see `Filters`; faces that are left out are followed all the same.
@@ -160,17 +164,19 @@ def align_video(
         pages = any(map(is_page, outs))
         pictures = FramePictures(Path(source.name), seconds, crop_dir, crop_size, crop_style, pages, force)
         work = _Work(aligner, smooth, source.rate, overlay is not None or pictures.are_made)
-        files = [file for file in (None if is_camera else video, model, face_model) if file is not None]
+        files = [file for file in (None if is_camera else video, model, face_model, dense.model) if file is not None]
         inputs = [Path(str(file)) for file in files]
         layout = Layout(with_angles(with_crops(columns, crop_dir is not None), angles), FRAME_KEYS)
         writer = stack.enter_context(closing(Outputs(outs, layout, resume, inputs, force, stream)))
         drawn = None
         if overlay is not None:
             drawn = stack.enter_context(closing(DrawnVideo(Path(overlay), source.rate, draw, inputs, force)))
-        options = [smooth, min_score, asdict(filters), list(draw), *pictures.options]
+        options = [smooth, min_score, asdict(filters), list(draw), str(dense.model), *pictures.options]
         key = json.dumps([_identity(source), aligner.engine.weights_hash, *options])
         checkpoint = _Checkpoint(None if is_camera else _checkpoint_path(outs), key)
-        run = _Run(source, work, filters, pictures, writer, drawn, checkpoint)
+        are_dense = dense.wanted(layout.names, None if overlay is None else draw)
+        surfaces = TrackSurfaces(dense.face) if are_dense else None
+        run = _Run(source, work, filters, pictures, writer, drawn, checkpoint, surfaces)
         stack.enter_context(single_threaded_opencv())
         run.go_on_from_checkpoint()
         return run.run(progress, is_camera)
@@ -321,9 +327,11 @@ class _Run:
         writer: Outputs,
         drawn: DrawnVideo | None,
         checkpoint: _Checkpoint,
+        surfaces: TrackSurfaces | None,
     ) -> None:
         self._source, self._work, self._filters, self._pictures = source, work, filters, pictures
         self._writer, self._drawn, self._checkpoint = writer, drawn, checkpoint
+        self._surfaces = surfaces
         self._count: Counter[str] = Counter()
         self._crop_problem = ""
 
@@ -339,6 +347,8 @@ class _Run:
             self._drawn.keep(written // STRIDE)
         if state is not None and written:
             self._work.restore(state)
+            if self._surfaces is not None:
+                self._surfaces.restore(_below(state, "surfaces."))
             self._pictures.restore(_below(state, "pictures."))
         for result in finished[:written]:
             self._add(result)
@@ -395,6 +405,8 @@ class _Run:
     def _write(self, frame: Frame, found: list[Face]) -> None:
         """One frame to the outputs."""
         faces, left_out = self._filters(found)
+        if self._surfaces is not None:
+            faces = self._surfaces(faces)
         uncropped = ""
         if frame.image is not None:
             faces, uncropped = self._pictures.make(frame.index, frame.time, frame.image, faces)
@@ -413,8 +425,11 @@ class _Run:
         if self._count["frames"] % STRIDE == 0:
             if self._drawn is not None:
                 self._drawn.end_part()
-            pictures = {f"pictures.{name}": value for name, value in self._pictures.state().items()}
-            self._checkpoint.take({**self._work.state(), **pictures}, self._count["frames"])
+            parts = {"pictures": self._pictures.state()}
+            if self._surfaces is not None:
+                parts["surfaces"] = self._surfaces.state()
+            told = {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
+            self._checkpoint.take(self._work.state() | told, self._count["frames"])
 
     def _add(self, result: PhotoResult) -> None:
         self._count.update({"frames": 1, result.status: 1, "faces": result.faces, "doubtful": result.doubtful})

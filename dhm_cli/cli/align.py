@@ -21,10 +21,11 @@ _MOST_IN_A_PAGE = 100_000
 
 def align(
     paths: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Argument(
             help="Photos, folders of photos (searched recursively), patterns in quotes ('photos/**/*.jpg'), or - for "
-            "paths on standard input, one a line; or one video.",
+            "paths on standard input, one a line; tar shards and Parquet tables of image files; all these also as "
+            "addresses: s3://bucket/folder, https://host/photo.jpg, zip://::photos.zip. Or one video.",
             show_default=False,
         ),
     ] = None,
@@ -38,7 +39,21 @@ def align(
             show_default=False,
         ),
     ] = None,
-    path_column: Annotated[str, typer.Option(help="The column of the paths in a table of --from.")] = "path",
+    path_column: Annotated[
+        str, typer.Option(help="The column of the paths in a table of --from, or of the names beside --image-column.")
+    ] = "path",
+    image_column: Annotated[
+        str, typer.Option(help="The column of the image files in a Parquet table among PATHS.")
+    ] = "image",
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="K/N",
+            help="Align only the Kth of N shares of the photos, K from 1, for job arrays: what share a photo is in "
+            "depends on its path alone, so give all runs the same PATHS, and each its own --out.",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[
         list[str],
         typer.Option(
@@ -46,7 +61,8 @@ def align(
             "-o",
             metavar="<path>",
             help="What to write, by its name: a .csv, .jsonl (one face a line), .json, .parquet or .npz file, a folder "
-            "of .pts files with a slash at its end (points/), or - for standard output. May be given several times.",
+            "of .pts files with a slash at its end (points/), or - for standard output. Files may be addresses such as "
+            "s3://bucket/faces.parquet. May be given several times.",
         ),
     ] = ["landmarks.csv"],  # noqa: B006  typer makes a new list
     stream: Annotated[
@@ -75,8 +91,8 @@ def align(
     draw: Annotated[
         str | None,
         typer.Option(
-            help="What --overlay draws, a list of points, lines, axes (of the head: x red, y green, z blue), box, "
-            "number, confidence. Default: points,lines,number.",
+            help="What --overlay draws, a list of mesh (the dense face), points, lines, axes (of the head: x red, y "
+            "green, z blue), box, number, confidence. Default: points,lines,number.",
             show_default=False,
         ),
     ] = None,
@@ -101,6 +117,33 @@ def align(
         int | None,
         typer.Option(help="Side of the crops, pixels. Default: 256, of arcface 112.", show_default=False),
     ] = None,
+    mesh: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also save a dense surface of each face in this folder, as photo_0.obj, in photo pixels with y up: "
+            "6,690 vertices of ICT-FaceKit (MIT licence), or the surface of a --face-model.",
+            show_default=False,
+        ),
+    ] = None,
+    mesh_format: Annotated[Literal["obj", "ply"], typer.Option(help="Kind of the files of --mesh.")] = "obj",
+    texture: Annotated[
+        bool, typer.Option("--texture", help="The vertices of --mesh have the colours of the photo.")
+    ] = False,
+    blendshapes: Annotated[
+        bool,
+        typer.Option(
+            "--blendshapes",
+            help="Also columns with the weights of named expressions, 0 to 1, as ARKit calls them (jawOpen, "
+            "mouthSmile_L); empty where 68 landmarks do not tell them.",
+        ),
+    ] = False,
+    same_person: Annotated[
+        bool,
+        typer.Option(
+            "--same-person",
+            help="The largest face of each photo is one person: one identity for all, in meshes and columns.",
+        ),
+    ] = False,
     gallery: Annotated[
         Path | None,
         typer.Option(
@@ -135,7 +178,8 @@ def align(
         Path | None,
         typer.Option(
             help="Face model that --model was trained with, for networks that regress its parameters (dhm, dhm-vgg, "
-            f"rhg, 3dcnn); others do without. Default: {DEFAULT_FACE_MODEL.as_posix()}, where there is one.",
+            f"rhg, 3dcnn); others do without. Default: {DEFAULT_FACE_MODEL.as_posix()}, where there is one. Named "
+            "here, its surface is also the dense face of --mesh.",
             show_default=False,
         ),
     ] = None,
@@ -167,7 +211,8 @@ def align(
         str | None,
         typer.Option(
             help="Groups of columns of all outputs, a list such as score,box,landmarks; also known: confidence, pose, "
-            "sigma, visible. Default: score,confidence,box,pose,landmarks.",
+            "sigma, visible, parameters (of the dense face), blendshapes. Default: "
+            "score,confidence,box,pose,landmarks.",
             show_default=False,
         ),
     ] = None,
@@ -194,6 +239,15 @@ def align(
             "300W-LP files (R = R_x R_y R_z), for benchmarks, in columns of other names."
         ),
     ] = "yaw-pitch-roll",
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|ADDRESS",
+            help="Share the work out by Ray Data, to the cluster of this address; auto: the one that runs here, else "
+            "the cores of this machine. --out is then a folder, which gets Parquet files as the work goes on.",
+            show_default=False,
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files that dhm did not write.")] = False,
     resume: Annotated[
         bool,
@@ -223,7 +277,10 @@ def align(
     """
     from tqdm import tqdm
 
+    from dhm_cli.alignment.dense import DenseOptions
     from dhm_cli.alignment.photos import align_files
+    from dhm_cli.alignment.shard import Shard
+    from dhm_cli.cli.align_ray import align_with_ray
     from dhm_cli.errors import InputError
     from dhm_cli.inference.columns import DEFAULT_COLUMNS
     from dhm_cli.inference.results import BAD_BOX, UNREADABLE, partial_path
@@ -236,6 +293,8 @@ def align(
         ("--draw", draw is not None, "--overlay", overlay),
         ("--crop-size", crop_size is not None, "--crops", crops),
         ("--crop-style", crop_style != "face", "--crops", crops),
+        ("--texture", texture, "--mesh", mesh),
+        ("--mesh-format", mesh_format != "obj", "--mesh", mesh),
     ):
         if given and folder is None:
             raise InputError(f"{option}: does nothing without {needed}", f"pass {needed} and a folder too")
@@ -247,9 +306,15 @@ def align(
         out = [*out, str(gallery)]
     if weights is not None:
         raise InputError("--weights: a network is named by --model", f"pass --model {weights}")
+    for option, place in (("--overlay", overlay), ("--crops", crops), ("--mesh", mesh)):
+        if place is not None and ":/" in place.as_posix():
+            raise InputError(f"{option} {place}: pictures go to this machine only", "name a folder")
+    dense = DenseOptions(mesh, mesh_format, texture, same_person, face_model)
+    if blendshapes:
+        columns = f"{columns or ','.join(DEFAULT_COLUMNS)},blendshapes"
     video = video_of(paths or [], camera, smooth)
     if video is not None:
-        refuse_for_videos(lists=lists, boxes=boxes, refine=refine, threads=threads)
+        refuse_for_videos(lists=lists, boxes=boxes, refine=refine, threads=threads, mesh=mesh, shard=shard, ray=ray)
         align_a_video(
             video,
             out,
@@ -259,6 +324,7 @@ def align(
             crop_size=crop_size,
             crop_style=crop_style,
             smooth=smooth,
+            dense=dense,
             device=device,
             min_score=min_score,
             model=model,
@@ -275,12 +341,48 @@ def align(
             force=force,
         )
         return
+    share = None if shard is None else Shard.parse(shard)
+    groups = DEFAULT_COLUMNS if columns is None else [name.strip() for name in columns.split(",")]
+    if ray is not None:
+        refused = {
+            "boxes": boxes,
+            "overlay": overlay,
+            "crops": crops,
+            "gallery": gallery,
+            "mesh": mesh,
+            "format": stream,
+        }
+        align_with_ray(
+            paths or (),
+            out,
+            ray,
+            refused | {"mesh": mesh, "format": stream, "force": force or None},
+            threads=threads,
+            lists=lists or (),
+            path_column=path_column,
+            image_column=image_column,
+            shard=share,
+            device=device,
+            min_score=min_score,
+            refine=refine,
+            model=model,
+            face_model=face_model or existing_face_model(),
+            most_pixels=max_pixels,
+            min_confidence=min_confidence,
+            min_size=min_size,
+            largest=largest,
+            max_faces=max_faces,
+            columns=groups,
+            angles=angles,
+            resume=resume,
+        )
+        return
     # On a terminal only; elsewhere a moving bar is noise.
     with tqdm(unit=" photos", disable=None) as bar:
 
         def show(done: int, total: int) -> None:
-            if bar.total is None:
-                bar.total, bar.initial, bar.n = total, done, done
+            if bar.n == 0:
+                bar.total, bar.initial, bar.n = total or None, done, done
             bar.update(done - bar.n)
 
         try:
@@ -289,12 +391,15 @@ def align(
                 out,
                 lists=lists or (),
                 path_column=path_column,
+                image_column=image_column,
+                shard=share,
                 boxes_csv=boxes,
                 overlay_dir=overlay,
                 draw=DEFAULT_PARTS if draw is None else [name.strip() for name in draw.split(",")],
                 crop_dir=crops,
                 crop_size=crop_size,
                 crop_style=crop_style,
+                dense=dense,
                 device=device,
                 threads=threads,
                 min_score=min_score,
@@ -306,7 +411,7 @@ def align(
                 min_size=min_size,
                 largest=largest,
                 max_faces=max_faces,
-                columns=DEFAULT_COLUMNS if columns is None else [name.strip() for name in columns.split(",")],
+                columns=groups,
                 angles=angles,
                 stream=stream,
                 resume=resume,
@@ -322,13 +427,14 @@ def align(
                 say(f"hint: the photos done so far are in {kept}; --resume goes on", "  ", err=True)
             raise typer.Exit(130) from stop
     _print_report(report, out, boxes)
-    if report.with_status(UNREADABLE) or report.with_status(BAD_BOX) or report.unsearched:
+    if report.with_status(UNREADABLE) or report.with_status(BAD_BOX) or report.unsearched or report.broken_packs:
         raise typer.Exit(1)
 
 
 def _print_report(report: "AlignmentReport", out: list[str], boxes: Path | None) -> None:
     from dhm_cli.inference.results import BAD_BOX, NO_FACE, UNREADABLE
-    from dhm_cli.io.photo_search import HEIC_EXTENSIONS
+    from dhm_cli.io.images import HEIC_EXTENSIONS
+    from dhm_cli.io.remote import is_url
     from dhm_cli.runtime.outputs import is_stream
     from dhm_cli.writers.face_page import is_page
 
@@ -343,11 +449,14 @@ def _print_report(report: "AlignmentReport", out: list[str], boxes: Path | None)
     _warn("without an overlay", [f"{result.path}: {result.overlay_problem}" for result in undrawn])
     uncropped = [result for result in report.results if result.crop_problem]
     _warn("without a crop of each face", [f"{result.path}: {result.crop_problem}" for result in uncropped])
+    unmeshed = [result for result in report.results if result.mesh_problem]
+    _warn("without a mesh of each face", [f"{result.path}: {result.mesh_problem}" for result in unmeshed])
     photos = len(report.results)
     rate = (photos - report.kept) / max(report.seconds, 1e-6)
     kept = f" ({report.kept} of them from the interrupted run)" if report.kept else ""
     doubtful = f" ({report.doubtful} doubtful)" if report.doubtful else ""
     _warn("not searched", list(report.unsearched), "folder")
+    _warn("not read to the end", list(report.broken_packs), "file")
     if report.not_read:
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(report.not_read.items()))
         heic = " and ".join(suffix for suffix in HEIC_EXTENSIONS if report.not_read.get(suffix))
@@ -359,9 +468,9 @@ def _print_report(report: "AlignmentReport", out: list[str], boxes: Path | None)
         say(f"left out: {count(sum(report.left_out.values()), 'face')} ({counts}{rest})", err=True)
     for page in filter(is_page, out):
         if report.faces > _MOST_IN_A_PAGE:
-            megabytes = Path(page).stat().st_size / 1e6
+            size = "" if is_url(page) else f"{Path(page).stat().st_size / 1e6:,.0f} MB, "
             say(
-                f"warning: {page}: {megabytes:,.0f} MB, {report.faces:,} faces, which a browser may fail to open; make "
+                f"warning: {page}: {size}{report.faces:,} faces, which a browser may fail to open; make "
                 "pages of parts of the photos, or leave faces out, by --largest, --min-size or --min-confidence",
                 err=True,
             )

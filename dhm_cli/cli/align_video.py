@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dhm_cli.alignment.videos import VideoReport
 
 
-def video_of(paths: Sequence[Path], camera: int | None, smooth: str | None) -> Path | int | None:
+def video_of(paths: Sequence[str], camera: int | None, smooth: str | None) -> Path | int | None:
     """The video file or the number of the camera that is meant; None for photos.
 
     Raises:
@@ -21,20 +21,23 @@ def video_of(paths: Sequence[Path], camera: int | None, smooth: str | None) -> P
     """
     from dhm_cli.errors import InputError
     from dhm_cli.io.photo_search import find_photos
+    from dhm_cli.io.remote import is_url
     from dhm_cli.io.video import VIDEO_EXTENSIONS
 
-    videos = [path for path in paths if path.suffix.lower() in VIDEO_EXTENSIONS and not path.is_dir()]
+    videos = [path for path in paths if path.lower().endswith(VIDEO_EXTENSIONS) and not Path(path).is_dir()]
     if camera is not None:
         if paths:
             raise InputError(f"--camera {camera} and {paths[0]}: one at a time", "leave one of them out")
         return camera
     if videos:
+        if is_url(videos[0]):
+            raise InputError(f"{videos[0]}: videos are read from this machine only", "download it first")
         found = find_photos(paths).photos  # what is not there is told, and a pattern may stand for one video
         if len(found) > 1:
             raise InputError(
                 f"{videos[0]}: a video among other files", "align each video alone, and photos without them"
             )
-        return found[0]
+        return Path(found[0])
     if smooth is not None:
         raise InputError(f"--smooth {smooth}: is for videos", "leave it out, or name one video")
     return None

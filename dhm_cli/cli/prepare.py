@@ -140,7 +140,8 @@ def prepare(
     surface: Annotated[
         Path | None,
         typer.Option(
-            help="Dense face model for --profile, such as ICT-FaceKit, where --bfm has only landmarks.",
+            help="Dense face model for --profile. Default: that of --bfm, or where it has only landmarks, the face of "
+            "ICT-FaceKit that comes with dhm.",
             show_default=False,
         ),
     ] = None,

@@ -161,7 +161,7 @@ def train(
 
         from dhm_cli.config.toml import read_toml
         from dhm_cli.runtime.threads import available_cores
-        from dhm_cli.training.distributed import joined_processes
+        from dhm_cli.training.distributed import joined_processes, may_be_restarted
         from dhm_cli.training.run_folder import RunFolder
         from dhm_cli.training.trainer import RunOptions
     if interrupted.is_set():
@@ -187,7 +187,9 @@ def train(
             _train_ablation(settings_of, out or Path("runs") / "ablation", options, processes)
             return
         settings = settings_of(arch, out or Path("runs") / (arch or "fast"))
-        _train_one(settings, out or Path("runs") / settings.arch, options, processes, resume)
+        folder = out or Path("runs") / settings.arch
+        goes_on = resume or (may_be_restarted() and RunFolder(folder).state.exists())
+        _train_one(settings, folder, options, processes, goes_on)
 
 
 def _train_one(settings: RunSettings, out: Path, options: "RunOptions", processes: "Processes", resume: bool) -> None:

@@ -54,7 +54,7 @@ def read_not_faces(folder: Path, split: str) -> NotFaces:
     Raises:
         InputError: no such folder, or fewer than two pictures in it.
     """
-    files = sorted(find_photos([folder]).photos)
+    files = sorted(map(Path, find_photos([folder]).photos))
     if len(files) < 2:
         raise InputError(
             f"{folder}: {len(files)} pictures without a face, two are the least", "name a folder of images"

@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dhm_cli.drawing.faces import blended, draw_face
+from dhm_cli.drawing.surfaces import draw_surface
 from dhm_cli.geometry.landmarks import face_size
 
 # RGB of the head's axes x, y and z, told apart by people of all kinds of colour vision (after Okabe and Ito).
 AXIS_COLOURS = ((230, 90, 20), (0, 190, 130), (60, 150, 255))
 # What can be drawn; `draw_heads` draws it.
-PARTS = ("points", "lines", "axes", "box", "number", "confidence")
+PARTS = ("mesh", "points", "lines", "axes", "box", "number", "confidence")
 _WHITE, _OUTLINE = (255, 255, 255), (25, 25, 25)
 # How strongly a doubtful face is drawn.
 _FAINT = 0.4
@@ -35,6 +36,7 @@ class Head:
         hidden: which landmarks cannot be seen, (68,), or None; they are drawn hollow.
         faint: whether to draw it faintly.
         number: its number in the photo, or None.
+        surface: vertices (V, 3), pixels, z toward the viewer, and triangles (F, 3) of its surface, or None.
     """
 
     landmarks: NDArray[np.float64]
@@ -44,6 +46,7 @@ class Head:
     hidden: NDArray[np.bool_] | None = None
     faint: bool = False
     number: int | None = None
+    surface: tuple[NDArray[np.float64], NDArray[np.int32]] | None = None
 
 
 def draw_heads(image: NDArray[np.uint8], heads: Sequence[Head], parts: Collection[str]) -> NDArray[np.uint8]:
@@ -61,7 +64,11 @@ def draw_heads(image: NDArray[np.uint8], heads: Sequence[Head], parts: Collectio
     for head in heads:
         left, top, width, height = head.box
         around = np.vstack([head.landmarks[:, :2], [[left, top], [left + width, top + height]]])
+        if "mesh" in parts and head.surface is not None:
+            around = np.vstack([around, head.surface[0][:, :2]])
         with blended(canvas, around, _FAINT) if head.faint else nullcontext():
+            if "mesh" in parts and head.surface is not None:
+                draw_surface(canvas, *head.surface)
             if "box" in parts:
                 _draw_box(canvas, head)
             draw_face(canvas, head.landmarks, head.hidden, "lines" in parts, "points" in parts)

@@ -157,7 +157,7 @@ def transform_landmarks(points: NDArray[np.floating], matrix: NDArray[np.floatin
     xy = points[..., :2] @ matrix[:, :2].T + matrix[:, 2]
     if points.shape[-1] == 2:
         return xy
-    return np.concatenate([xy, points[..., 2:] * _scale(matrix)], axis=-1)
+    return np.concatenate([xy, points[..., 2:] * crop_scale(matrix)], axis=-1)
 
 
 def invert_matrix(matrix: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -167,8 +167,8 @@ def invert_matrix(matrix: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.array([[d, -b, b * y - d * x], [-c, a, c * x - a * y]]) / (a * d - b * c)
 
 
-def _scale(matrix: NDArray[np.floating]) -> float:
-    """Crop pixels per photo pixel."""
+def crop_scale(matrix: NDArray[np.floating]) -> float:
+    """Crop pixels to a photo pixel of a matrix (2, 3) that maps photo to crop pixels."""
     (a, b, _), (c, d, _) = matrix.tolist()
     return math.sqrt(abs(a * d - b * c))
 
@@ -190,7 +190,7 @@ def extract_crop(
     Returns:
         (size, size, 3) uint8.
     """
-    factor = int(1.0 / _scale(matrix))
+    factor = int(1.0 / crop_scale(matrix))
     if factor >= 2 or max(image.shape[:2]) > _LONGEST_SOURCE:
         image, matrix = _reduce(image, matrix, size, max(factor, 1))
     return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=border)
@@ -210,7 +210,7 @@ def smooth_crop(image: NDArray[np.uint8], matrix: NDArray[np.floating], size: in
     Returns:
         (size, size, 3) uint8.
     """
-    shrink = 1 / _scale(matrix)
+    shrink = 1 / crop_scale(matrix)
     if shrink <= 1:
         return extract_crop(image, matrix, size)
     factor = max(2, min(math.ceil(shrink), _LARGEST_SAMPLED // size))

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dhm_cli.dense.surface import Surface
 from dhm_cli.errors import InputError
 from dhm_cli.geometry.crop import Square, TurnedSquare, landmark_crop_square
 from dhm_cli.geometry.landmarks import bounding_box, face_size
@@ -30,7 +31,8 @@ from dhm_cli.inference.passes import BELIEVED, find_landmarks
 from dhm_cli.inference.tracker import LOOK_EVERY, Tracked, Tracker
 from dhm_cli.inference.turned_photo import detect_turned
 from dhm_cli.inference.weights import SCOUT
-from dhm_cli.io.images import read_image
+from dhm_cli.io.images import read_bytes, read_image
+from dhm_cli.io.photo import Photo, Pixels
 from dhm_cli.motion.smoothing import Smooth, make_smoother
 
 # A given box with a longer side, in units of the photo's longer side, cannot be meant.
@@ -115,6 +117,7 @@ class Face:
         tile: a small picture of it, where one is made for a gallery, else None.
         track: in a video, whose face it is: the same number in all frames, from 0.
         raw: in a video whose landmarks are smoothed, the landmarks before, (68, 3).
+        surface: a dense face fitted to the landmarks, where one was asked for (`surfaces.with_surfaces`), else None.
 
     Example:
         >>> from dhm_cli import Aligner, read_image
@@ -137,6 +140,7 @@ class Face:
     tile: Tile | None = None
     track: int | None = None
     raw: NDArray[np.float64] | None = None
+    surface: Surface | None = None
 
     @property
     def visible(self) -> NDArray[np.floating] | None:
@@ -242,11 +246,14 @@ class Aligner:
         """To another process it goes as its settings, and is loaded again there."""
         return Aligner, self._settings
 
-    def align(self, image: Image, boxes: Sequence[Sequence[float]] | None = None, *, bgr: bool = False) -> list[Face]:
+    def align(
+        self, image: Image | Photo, boxes: Sequence[Sequence[float]] | None = None, *, bgr: bool = False
+    ) -> list[Face]:
         """Find the landmarks of every face in a photo.
 
         Args:
-            image: (H, W, 3) uint8 RGB, or the path of a photo.
+            image: (H, W, 3) uint8 RGB, or the path of a photo, or a `Photo`; of large JPEGs no more is decoded than the
+                faces need.
             boxes: face boxes to use instead of detection, each (left, top, width, height) in photo pixels. A box is
                 what the min/max box of the true landmarks would be: it is squared on its longer side and enlarged by
                 sqrt(2).
@@ -273,7 +280,7 @@ class Aligner:
             >>> face.box, face.score
             ((100.0, 50.0, 80.0, 120.0), nan)
         """
-        pixels = pixels_of(image, bgr)
+        pixels = _looked_at(image, bgr)
         if boxes is None:
             return self._align_all([pixels])[0]
         if isinstance(boxes, str) or not hasattr(boxes, "__iter__"):
@@ -285,11 +292,11 @@ class Aligner:
 
     def align_many(
         self,
-        images: Iterable[Image],
+        images: Iterable[Image | Photo],
         batch_size: int = 32,
         *,
         bgr: bool = False,
-        on_error: Callable[[Image, InputError], object] | None = None,
+        on_error: Callable[[Image | Photo, InputError], object] | None = None,
     ) -> Iterator[list[Face]]:
         """Find the landmarks of every face in many photos: the network sees the faces of a batch at once.
 
@@ -329,7 +336,7 @@ class Aligner:
                     on_error(image, pixels)
                     yield []
 
-    def _align_all(self, photos: Sequence[NDArray[np.uint8]]) -> list[list[Face]]:
+    def _align_all(self, photos: Sequence[Pixels]) -> list[list[Face]]:
         """The faces of each photo, the largest first and doubtful ones last."""
         boxes = [(k, box) for k, photo in enumerate(photos) for box in self.detector.detect(photo)]
         given = [((box.left, box.top, box.width, box.height), box.score) for _, box in boxes]
@@ -341,7 +348,7 @@ class Aligner:
             found[k].append(face)
         return [self._looked_again(photo, its_faces) for photo, its_faces in zip(photos, found, strict=True)]
 
-    def _looked_again(self, image: NDArray[np.uint8], faces: list[Face]) -> list[Face]:
+    def _looked_again(self, image: Pixels, faces: list[Face]) -> list[Face]:
         """The faces of a photo after looks at it in other turns, where they call for such, doubtful ones last."""
         looked: list[float] = []
         while self.engine.doubts and len(looked) < _MOST_LOOKS:
@@ -413,7 +420,7 @@ class Aligner:
 
     def _faces(
         self,
-        photos: Sequence[NDArray[np.uint8]],
+        photos: Sequence[Pixels],
         given: Sequence[tuple[Box, float]],
         squares: Sequence[Square | TurnedSquare],
         refine: int,
@@ -453,7 +460,7 @@ class Aligner:
         steps = np.round(rolls[np.abs(rolls) > _TILTED] / _STEP).astype(int) % round(2 * math.pi / _STEP)
         return [step * _STEP for step, _ in Counter(steps.tolist()).most_common()]
 
-    def _faces_at_rolls(self, image: NDArray[np.uint8], known: list[Face], rolls: list[float]) -> list[Face]:
+    def _faces_at_rolls(self, image: Pixels, known: list[Face], rolls: list[float]) -> list[Face]:
         """Known faces, and those that the network believes in a photo that is turned, the largest first."""
         found = list(detect_turned(self._keen_detector, image, rolls))
         given = [((box.left, box.top, box.width, box.height), box.score) for box, _ in found]
@@ -484,6 +491,13 @@ def check_number(name: str, value: object, kind: type[int] | type[float], least:
         raise InputError(f"{name}: expected {least} or more, found {value}")
 
 
+def _looked_at(image: Image | Photo, bgr: bool) -> Pixels:
+    """A photo as `pixels_of` gives it, that of a path decoded as finely as needed."""
+    if isinstance(image, str | os.PathLike):
+        return Photo(read_bytes(image), image)
+    return image if isinstance(image, Photo) else pixels_of(image, bgr)
+
+
 def pixels_of(image: Image, bgr: bool) -> NDArray[np.uint8]:
     """A photo (H, W, 3) uint8 RGB, from that, from BGR, or from its path."""
     if isinstance(image, str | os.PathLike):
@@ -496,15 +510,15 @@ def pixels_of(image: Image, bgr: bool) -> NDArray[np.uint8]:
     return np.ascontiguousarray(image[..., ::-1] if bgr else image)
 
 
-def _pixels_or_error(image: Image, bgr: bool) -> NDArray[np.uint8] | InputError:
-    """See `pixels_of`; the error is given back."""
+def _pixels_or_error(image: Image | Photo, bgr: bool) -> Pixels | InputError:
+    """See `_looked_at`; the error is given back."""
     try:
-        return pixels_of(image, bgr)
+        return _looked_at(image, bgr)
     except InputError as error:
         return error
 
 
-def _checked_box(box: Sequence[float], image: NDArray[np.uint8]) -> Box:
+def _checked_box(box: Sequence[float], image: Pixels) -> Box:
     try:
         numbers = [] if isinstance(box, str) else [float(value) for value in box]
     except (TypeError, ValueError):
@@ -535,12 +549,12 @@ def _square_from_given_box(box: Box) -> Square:
     return landmark_crop_square(np.array([[left, top], [left + width, top + height]]))
 
 
-def usable_boxes(boxes: Sequence[Box], image: NDArray[np.uint8]) -> tuple[list[Box], list[str]]:
+def usable_boxes(boxes: Sequence[Box], image: Pixels) -> tuple[list[Box], list[str]]:
     """Sort out boxes that `Aligner.align` would refuse.
 
     Args:
         boxes: left, top, width, height, photo pixels.
-        image: (H, W, 3) uint8 RGB, the photo.
+        image: (H, W, 3) uint8 RGB or a `Photo`.
 
     Returns:
         The boxes that can be aligned, and what is wrong with each of the others.

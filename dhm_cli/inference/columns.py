@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dhm_cli.dense.expressions import SEEN_EXPRESSIONS
+from dhm_cli.dense.face import MOST_EXPRESSION, MOST_IDENTITY
 from dhm_cli.errors import InputError
 from dhm_cli.geometry.landmarks import NUM_LANDMARKS
 from dhm_cli.geometry.pose import ANGLES, Angles
@@ -112,13 +114,34 @@ def _landmark_columns(*names: str) -> tuple[str, ...]:
     return tuple(f"{name}_{k}" for name in names for k in range(NUM_LANDMARKS))
 
 
+def _numbered(name: str, count: int) -> tuple[str, ...]:
+    return tuple(f"{name}_{k}" for k in range(count))
+
+
 def _of_crop(name: str) -> Callable[[Any], Any]:
     """A value of `Face.crop`; None where there is no crop."""
     return lambda face: face.crop and getattr(face.crop, name)
 
 
+def _of_surface(name: str, length: int = 0) -> Callable[[Any], Any]:
+    """A value of `Face.surface`, of a length where the model has fewer; None where there is no surface."""
+
+    def value(face: Any) -> Any:
+        found = face.surface and getattr(face.surface, name)
+        return found if found is None or not length else np.pad(found, (0, length - len(found)), constant_values=np.nan)
+
+    return value
+
+
+def _blendshapes(face: Any) -> list[float] | None:
+    weights = face.surface and face.surface.blendshapes
+    return [*weights.values()] if weights else None
+
+
 # Row and column of the affine map of a crop.
 _MATRIX = tuple(f"crop_matrix_{row}{column}" for column in range(3) for row in range(2))
+_ROTATION = tuple(f"rotation_{row}{column}" for column in range(3) for row in range(3))
+_EXPRESSION = _numbered("expression", MOST_EXPRESSION)
 
 GROUPS = (
     Group("track", ("track",), lambda face: [face.track], kind=int),
@@ -132,11 +155,20 @@ GROUPS = (
     Group("visible", _landmark_columns("visible"), lambda face: face.visible, (NUM_LANDMARKS,)),
     Group("crop", ("crop",), lambda face: face.crop and [face.crop.path], kind=str),
     Group("crop_matrix", _MATRIX, _of_crop("matrix"), (2, 3), decimals=9),
+    Group("scale", ("scale",), lambda face: face.surface and [face.surface.scale], decimals=6),
+    Group("rotation", _ROTATION, _of_surface("rotation"), (3, 3), decimals=6),
+    Group("translation", ("t_x", "t_y", "t_z"), _of_surface("translation")),
+    Group("identity", _numbered("identity", MOST_IDENTITY), _of_surface("identity", MOST_IDENTITY), (MOST_IDENTITY,)),
+    Group("expression", _EXPRESSION, _of_surface("expression", MOST_EXPRESSION), (MOST_EXPRESSION,)),
+    Group("blendshapes", SEEN_EXPRESSIONS, _blendshapes),
     Group("crop_landmarks", _landmark_columns("crop_x", "crop_y", "crop_z"), _of_crop("landmarks"), (NUM_LANDMARKS, 3)),
 )
 COLUMN_GROUPS = {group.name: group for group in GROUPS}
 # Known where crops are saved.
 CROP_COLUMNS = ("crop", "crop_matrix", "crop_landmarks")
+# Known where surfaces are fitted; "parameters" stands for the first five.
+PARAMETERS = ("scale", "rotation", "translation", "identity", "expression")
+SURFACE_COLUMNS = (*PARAMETERS, "blendshapes")
 DEFAULT_COLUMNS = tuple(group.name for group in GROUPS if group.default)
 
 
@@ -172,7 +204,9 @@ class Layout:
     def __post_init__(self) -> None:
         for name in self.names:
             if name not in COLUMN_GROUPS:
-                raise InputError(f"--columns {name}: not known", hint=f"known are {', '.join(COLUMN_GROUPS)}")
+                raise InputError(
+                    f"--columns {name}: not known", hint=f"known are {', '.join(COLUMN_GROUPS)}, parameters"
+                )
         if len(set(self.names)) < len(self.names):
             raise InputError(f"--columns {','.join(self.names)}: a name is given twice", hint="give each once")
 
@@ -233,11 +267,12 @@ def with_crops(columns: Sequence[str], are_cropped: bool) -> tuple[str, ...]:
 
 
 def with_angles(columns: Sequence[str], angles: Angles) -> tuple[str, ...]:
-    """Groups of columns with the head pose in an order of angles.
+    """Groups of columns, "parameters" being `PARAMETERS`, with the head pose in an order of angles.
 
     Raises:
         InputError: an unknown order.
     """
     if angles not in ANGLES:
         raise InputError(f"--angles: expected {' or '.join(ANGLES)}, found {angles!r}")
-    return tuple("pose_300w_lp" if name == "pose" and angles == "300w-lp" else name for name in columns)
+    spelled = chain(*(PARAMETERS if name == "parameters" else (name,) for name in columns))
+    return tuple("pose_300w_lp" if name == "pose" and angles == "300w-lp" else name for name in spelled)

@@ -19,6 +19,7 @@ from dhm_cli.geometry.crop import (
     Square,
     TurnedSquare,
     crop_matrix,
+    crop_scale,
     extract_crop,
     invert_matrix,
     transform_landmarks,
@@ -34,6 +35,7 @@ from dhm_cli.inference.weights import (
     parse_metadata,
     read_onnx_file,
 )
+from dhm_cli.io.photo import Pixels, copy_of
 from dhm_cli.runtime.hashing import short_hash
 
 # Crops per call of the network. A GPU wants many. A CPU is slower with more than fit its cache (0.35 ms a face for up
@@ -274,14 +276,12 @@ def _in_pixels(answer: Answer) -> Answer:
     return answer._replace(sigma=answer.sigma * face_size(answer.landmarks).astype(np.float32)[:, None])
 
 
-def answers_in_squares(
-    engine: Engine, photos: Sequence[NDArray[np.uint8]], squares: Sequence[Square | TurnedSquare]
-) -> Answer:
+def answers_in_squares(engine: Engine, photos: Sequence[Pixels], squares: Sequence[Square | TurnedSquare]) -> Answer:
     """One pass of a network over squares of photos.
 
     Args:
         engine: the network.
-        photos: B, each (H, W, 3) uint8 RGB, the same object for several faces of one photo.
+        photos: B, each (H, W, 3) uint8 RGB or a `Photo`, the same object for several faces of one photo.
         squares: B, centre and side, photo pixels, and the roll of `crop_matrix` where the crop is to be turned.
 
     Returns:
@@ -290,7 +290,7 @@ def answers_in_squares(
     size = engine.input_size
     # A collapsed shape would give a square without area.
     matrices = [crop_matrix(s[0], max(s[1], 1.0), size, s[2] if len(s) == 3 else 0.0) for s in squares]
-    crops = [extract_crop(photo, matrix, size) for photo, matrix in zip(photos, matrices, strict=True)]
+    crops = [_crop(photo, matrix, size) for photo, matrix in zip(photos, matrices, strict=True)]
     found = engine.answer(np.stack(crops) if crops else np.empty((0, size, size, 3), np.uint8))
     pairs = zip(found.landmarks, matrices, strict=True)
     back = [transform_landmarks(points, invert_matrix(matrix)) for points, matrix in pairs]
@@ -301,8 +301,14 @@ def answers_in_squares(
     return found._replace(landmarks=landmarks, sigma=sigma)
 
 
+def _crop(photo: Pixels, matrix: NDArray[np.float64], size: int) -> NDArray[np.uint8]:
+    """A network's input, from a copy of the photo that is fine enough for it."""
+    copy = copy_of(photo, 1 / crop_scale(matrix))
+    return extract_crop(copy.image, copy.matrix(matrix) if copy.factor > 1 else matrix, size)
+
+
 def landmarks_in_squares(
-    engine: Engine, photos: Sequence[NDArray[np.uint8]], squares: Sequence[Square | TurnedSquare]
+    engine: Engine, photos: Sequence[Pixels], squares: Sequence[Square | TurnedSquare]
 ) -> NDArray[np.float64]:
     """The landmarks of `answers_in_squares`, (B, 68, 3), photo pixels; z in the same unit toward the viewer."""
     return answers_in_squares(engine, photos, squares).landmarks

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dhm_cli.geometry.crop import Square
+from dhm_cli.io.photo import Pixels
 
 # left, top, width, height in 0-based photo pixels.
 Box = tuple[float, float, float, float]
@@ -44,11 +44,12 @@ class Detector(Protocol):
     other boxes moves and scales them first.
     """
 
-    def detect(self, image: NDArray[np.uint8]) -> list[FaceBox]:
+    def detect(self, image: Pixels) -> list[FaceBox]:
         """Find the faces of a photo.
 
         Args:
-            image: (H, W, 3) uint8 RGB, at least 1 x 1; not changed.
+            image: (H, W, 3) uint8 RGB, at least 1 x 1, not changed; or a `Photo`, of which `io.photo.copy_of` gives an
+                image of the size in which faces are looked for.
 
         Returns:
             Boxes in photo pixels, the largest first; empty when there is no face.

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from dhm_cli.errors import DhmError
 from dhm_cli.geometry.crop import Square, TurnedSquare, boxes_at, upright_rolls, upright_squares
 from dhm_cli.inference.engines import Answer, Engine, answers_in_squares
+from dhm_cli.io.photo import Pixels
 
 # Below this confidence a face is doubtful: more likely than not it is no face, or its NME is above 6 %.
 BELIEVED = 0.5
@@ -22,7 +23,7 @@ _MOST_TURNED, _MOST_MOVED, _MOST_SCALED = math.radians(8), 0.06, 0.1
 def find_landmarks(
     scout: Engine,
     engine: Engine,
-    photos: Sequence[NDArray[np.uint8]],
+    photos: Sequence[Pixels],
     squares: Sequence[Square | TurnedSquare],
     refine: int,
 ) -> Answer:
@@ -31,7 +32,7 @@ def find_landmarks(
     Args:
         scout: a quick network that knows faces of any roll.
         engine: the network whose landmarks count. After a first look at the squares it sees upright crops.
-        photos: B, each (H, W, 3) uint8 RGB, the same object for several faces of one photo.
+        photos: B, each (H, W, 3) uint8 RGB or a `Photo`, the same object for several faces of one photo.
         squares: B, where the faces are.
         refine: passes of `engine` over upright crops; with 0 it looks at the squares themselves, once.
 
@@ -78,21 +79,19 @@ def follow_landmarks(engine: Engine, image: NDArray[np.uint8], squares: Sequence
 
 
 def _roughly_upright(
-    scout: Engine, photos: Sequence[NDArray[np.uint8]], squares: Sequence[Square | TurnedSquare]
+    scout: Engine, photos: Sequence[Pixels], squares: Sequence[Square | TurnedSquare]
 ) -> list[Square | TurnedSquare]:
     """The squares, those of heads that are turned by more than 45 degrees replaced by upright ones."""
     upright = _squares(scout, _look(scout, photos, squares).landmarks)
     return [new if abs(_turn(old, new)) > math.pi / 4 else old for old, new in zip(squares, upright, strict=True)]
 
 
-def _upright(
-    engine: Engine, photos: Sequence[NDArray[np.uint8]], squares: Sequence[Square | TurnedSquare], refine: int
-) -> Answer:
+def _upright(engine: Engine, photos: Sequence[Pixels], squares: Sequence[Square | TurnedSquare], refine: int) -> Answer:
     """The answer of a network after a look at the squares and some passes over upright crops."""
     return _last(engine, photos, _squares(engine, _look(engine, photos, squares).landmarks), refine)
 
 
-def _last(engine: Engine, photos: Sequence[NDArray[np.uint8]], upright: Sequence[TurnedSquare], refine: int) -> Answer:
+def _last(engine: Engine, photos: Sequence[Pixels], upright: Sequence[TurnedSquare], refine: int) -> Answer:
     """The answer after passes over upright crops, one more where the last crop was not quite that."""
     answer = _look(engine, photos, upright)
     for _ in range(refine - 1):
@@ -110,7 +109,7 @@ def _squares(engine: Engine, landmarks: NDArray[np.float64]) -> list[TurnedSquar
     return upright_squares(landmarks, engine.mean_shape)
 
 
-def _look(engine: Engine, photos: Sequence[NDArray[np.uint8]], squares: Sequence[Square | TurnedSquare]) -> Answer:
+def _look(engine: Engine, photos: Sequence[Pixels], squares: Sequence[Square | TurnedSquare]) -> Answer:
     """One pass of a network, in photo pixels."""
     answer = answers_in_squares(engine, photos, squares)
     if not all(np.isfinite(part).all() for part in answer if part is not None):

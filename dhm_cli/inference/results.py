@@ -25,6 +25,7 @@ class PhotoResult:
         doubtful: how many of its faces are doubtful.
         left_out: how many of its faces each filter left out, by its option.
         crop_problem: why some of its faces have no crop, where crops were asked for and only that went wrong.
+        mesh_problem: why some of its faces have no mesh, where meshes were asked for and only that went wrong.
         frame: of a frame of a video, its number from 0.
         time: of a frame, seconds from the video's start.
     """
@@ -37,6 +38,7 @@ class PhotoResult:
     doubtful: int = 0
     left_out: Mapping[str, int] = field(default_factory=dict)
     crop_problem: str = ""
+    mesh_problem: str = ""
     frame: int | None = None
     time: float | None = None
 
@@ -57,6 +59,7 @@ class AlignmentReport:
         seconds: duration, loading not included.
         unsearched: folders that could not be searched, each with the reason.
         not_read: files of kinds that are not read, by suffix.
+        broken_packs: packs (`io.packed`) that could not be read to their end, each with the reason.
     """
 
     results: tuple[PhotoResult, ...]
@@ -65,6 +68,7 @@ class AlignmentReport:
     seconds: float
     unsearched: tuple[str, ...] = ()
     not_read: Mapping[str, int] = field(default_factory=dict)
+    broken_packs: tuple[str, ...] = ()
 
     @property
     def faces(self) -> int:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from dhm_cli.errors import DhmError, FormatError
 from dhm_cli.inference.face_box import MIN_SCORE, FaceBox
 from dhm_cli.inference.onnx_session import onnx_session, run_session
+from dhm_cli.io.photo import Pixels, copy_of
 
 # Longest side of the copy in which faces are looked for, pixels; see FaceDetector.
 DETECTION_SIZES = (256, 640, 1280)
@@ -153,11 +154,11 @@ class FaceDetector:
         self.sizes = sizes
         self._network = YuNet(min(HINT_SCORE, min_score))
 
-    def detect(self, image: NDArray[np.uint8]) -> list[FaceBox]:
+    def detect(self, image: Pixels) -> list[FaceBox]:
         """Find the faces of a photo.
 
         Args:
-            image: (H, W, 3) uint8 RGB, at least 1 x 1.
+            image: (H, W, 3) uint8 RGB, at least 1 x 1, or a `Photo`.
 
         Returns:
             Boxes in photo pixels, largest first; empty when there is no face.
@@ -178,16 +179,17 @@ class FaceDetector:
         found = [box for box in _best_boxes(candidates) if box.score >= self.min_score]
         return sorted(found, key=lambda box: (-box.width * box.height, box.left, box.top))
 
-    def _detect_at(self, image: NDArray[np.uint8], size: int) -> list[FaceBox]:
+    def _detect_at(self, image: Pixels, size: int) -> list[FaceBox]:
         """Boxes in photo pixels, weak ones included, from a copy of `size` pixels on its longer side."""
-        height, width = image.shape[:2]
-        scale = size / max(height, width)
+        scale = size / max(image.shape[:2])
+        seen = copy_of(image, 1 / scale)
+        height, width = (seen.factor * side for side in seen.image.shape[:2])
         columns, rows = max(1, round(width * scale)), max(1, round(height * scale))
-        copy = cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+        copy = cv2.resize(seen.image, (columns, rows), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
         boxes = self._network(copy)
         # YuNet's boxes are edges in a frame where pixel centres lie at +0.5.
         factors = np.array([width / columns, height / rows] * 2)
-        edges = boxes[:, :4] * factors - [0.5, 0.5, 0.0, 0.0]
+        edges = boxes[:, :4] * factors + [seen.left - 0.5, seen.top - 0.5, 0.0, 0.0]
         return [FaceBox(*row) for row in np.column_stack([edges, boxes[:, 4]]).tolist()]
 
 

@@ -1,4 +1,4 @@
-"""What an image file says of itself before it is decoded: its kind, width and height.
+"""What an image file says of itself before it is decoded: its kind, width and height, and how a JPEG is turned.
 
 A few bytes can declare an image of gigabytes. Pillow could tell too, but it warns through the interpreter's one list of
 filters, whatever thread asks, and makes room for a whole WebP first.
@@ -6,6 +6,8 @@ filters, whatever thread asks, and makes room for a whole WebP first.
 
 import re
 import struct
+from collections.abc import Iterator
+from contextlib import suppress
 
 from dhm_cli.io.av1_size import av1_sizes
 
@@ -26,7 +28,8 @@ _PATTERNS = {kind: re.compile(start, re.DOTALL) for kind, start in _KINDS.items(
 _PNM = re.compile(rb"P[1-6](?:\s+|#[^\n]*\n)+(\d{1,10})(?:\s+|#[^\n]*\n)+(\d{1,10})")
 # Frame headers of JPEG: all SOF markers but those of tables (C4, C8, CC).
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
-_TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_SHORT = 256, 257, 3
+_TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_ORIENTATION, _TIFF_SHORT = 256, 257, 274, 3
+_EXIF, _EXIF_START = 0xE1, b"Exif\0\0"
 
 
 def image_kind(data: bytes) -> str:
@@ -50,7 +53,31 @@ def declared_size(data: bytes, kind: str) -> tuple[int, int]:
         raise ValueError("cut off") from error
 
 
+def jpeg_orientation(data: bytes) -> int:
+    """The EXIF orientation of a JPEG, 1 to 8 (CIPA DC-008, tag 274); 1 where it tells none.
+
+    Args:
+        data: the whole file.
+    """
+    with suppress(ValueError, struct.error, IndexError):
+        for marker, at in _jpeg_segments(data):
+            if marker == _EXIF and data.startswith(_EXIF_START, at + 4):
+                found = _tiff_tags(data[at + 10 : at + 2 + struct.unpack_from(">H", data, at + 2)[0]])
+                orientation = found.get(_TIFF_ORIENTATION, 1)
+                return orientation if 1 <= orientation <= 8 else 1
+    return 1
+
+
 def _jpeg(data: bytes) -> tuple[int, int]:
+    for marker, at in _jpeg_segments(data):
+        if marker in _FRAMES:
+            height, width = struct.unpack_from(">HH", data, at + 5)
+            return width, height
+    raise ValueError("no frame header")
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """The markers of a JPEG before its first scan, each with the place of its first byte."""
     at = 2
     while True:
         while data[at] == 0xFF and data[at + 1] == 0xFF:  # fill bytes
@@ -58,13 +85,11 @@ def _jpeg(data: bytes) -> tuple[int, int]:
         if data[at] != 0xFF:
             raise ValueError("no marker where one belongs")
         marker = data[at + 1]
-        if marker in _FRAMES:
-            height, width = struct.unpack_from(">HH", data, at + 5)
-            return width, height
+        if marker in (0xD9, 0xDA):
+            return
+        yield marker, at
         if marker == 0x01 or 0xD0 <= marker <= 0xD8:  # they stand alone
             at += 2
-        elif marker in (0xD9, 0xDA):
-            raise ValueError("no frame header")
         else:
             at += 2 + max(2, struct.unpack_from(">H", data, at + 2)[0])
 
@@ -94,18 +119,24 @@ def _bmp(data: bytes) -> tuple[int, int]:
 
 
 def _tiff(data: bytes) -> tuple[int, int]:
+    found = _tiff_tags(data)
+    if _TIFF_WIDTH not in found or _TIFF_HEIGHT not in found:
+        raise ValueError("no width and height")
+    return found[_TIFF_WIDTH], found[_TIFF_HEIGHT]
+
+
+def _tiff_tags(data: bytes) -> dict[int, int]:
+    """Size and orientation that the first directory of a TIFF tells, by tag."""
     order = "<" if data[:2] == b"II" else ">"
     (at,) = struct.unpack_from(f"{order}I", data, 4)
     (count,) = struct.unpack_from(f"{order}H", data, at)
     found = {}
     for entry in range(count):
         tag, form = struct.unpack_from(f"{order}HH", data, at + 2 + 12 * entry)
-        if tag in (_TIFF_WIDTH, _TIFF_HEIGHT):
+        if tag in (_TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_ORIENTATION):
             code = "H" if form == _TIFF_SHORT else "I"
             (found[tag],) = struct.unpack_from(f"{order}{code}", data, at + 10 + 12 * entry)
-    if len(found) != 2:
-        raise ValueError("no width and height")
-    return found[_TIFF_WIDTH], found[_TIFF_HEIGHT]
+    return found
 
 
 def _gif(data: bytes) -> tuple[int, int]:

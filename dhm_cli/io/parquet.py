@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from types import ModuleType
-from typing import Any
+from typing import IO, Any
 
 from dhm_cli.errors import DhmError, InputError
 
@@ -30,7 +30,11 @@ def load_pyarrow(path: str | os.PathLike[str]) -> ModuleType:
 
 
 def read_parquet(
-    path: str | os.PathLike[str], columns: Sequence[str], optional: Sequence[str] = ()
+    path: str | os.PathLike[str],
+    columns: Sequence[str],
+    optional: Sequence[str] = (),
+    file: IO[bytes] | None = None,
+    rows: int = _ROWS,
 ) -> Iterator[dict[str, Any]]:
     """Rows of a Parquet file, some at a time.
 
@@ -38,6 +42,8 @@ def read_parquet(
         path: the file.
         columns: those that it must have.
         optional: those that are read where it has them.
+        file: the file opened, where `path` is only its name.
+        rows: held in memory at a time.
 
     Raises:
         DhmError: pyarrow is not installed.
@@ -47,13 +53,13 @@ def read_parquet(
     import pyarrow as pa
 
     try:
-        with parquet.ParquetFile(path) as file:
-            names = file.schema_arrow.names
+        with parquet.ParquetFile(file or path) as table:
+            names = table.schema_arrow.names
             missing = [name for name in columns if name not in names]
             if missing:
                 raise InputError(f"{path}: the header lacks {', '.join(missing)}", f"it has {', '.join(names)}")
             wanted = [name for name in names if name in (*columns, *optional)]
-            for batch in file.iter_batches(_ROWS, columns=wanted):
+            for batch in table.iter_batches(rows, columns=wanted):
                 yield from batch.to_pylist()
     except (ValueError, pa.ArrowException) as error:  # text may be damaged too
         raise InputError(f"{path}: not a readable Parquet file: {error}", "write the file again") from error

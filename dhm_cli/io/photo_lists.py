@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dhm_cli.errors import InputError
+from dhm_cli.io.remote import is_url
 from dhm_cli.io.rows import READERS, read_rows
 
 # The name of standard input.
@@ -13,8 +14,8 @@ STDIN = Path("-")
 COLUMN = "path"
 
 
-def read_list(file: Path, column: str = COLUMN) -> Iterator[Path]:
-    """The paths in a list.
+def read_list(file: Path, column: str = COLUMN) -> Iterator[Path | str]:
+    """The paths in a list; addresses (`io.remote`) are text.
 
     Args:
         file: a table by its ending (`io.rows.READERS`), any other file with one path a line, or `-` for standard input
@@ -29,6 +30,9 @@ def read_list(file: Path, column: str = COLUMN) -> Iterator[Path]:
     empty = True
     for name in names:
         empty = False
+        if is_url(name):
+            yield name
+            continue
         nearby = file.parent / name
         yield nearby if file != STDIN and not os.path.lexists(name) and os.path.lexists(nearby) else Path(name)
     if empty:

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from dhm_cli.errors import InputError
 from dhm_cli.io.heic import reads_heic
-from dhm_cli.io.images import EXTENSIONS
+from dhm_cli.io.images import EXTENSIONS, HEIC_EXTENSIONS
+from dhm_cli.io.packed import is_pack
 from dhm_cli.io.photo_lists import COLUMN, STDIN, read_list
+from dhm_cli.io.remote import find_urls, is_url
 from dhm_cli.io.rows import READERS
 from dhm_cli.io.video import VIDEO_EXTENSIONS
 
-# Photos that only an extra reads; without it they are left out, and counted.
-HEIC_EXTENSIONS = (".heic", ".heif")
 _CHECK_PATH = "check the name and the permissions"
 
 
@@ -25,12 +25,13 @@ class FoundPhotos:
     """Photos among files and folders.
 
     Attributes:
-        photos: each once, in the order in which they were named; those of a folder sorted by name.
+        photos: each once, in the order in which they were named; those of a folder sorted by name. Files of this
+            machine are paths, addresses (`io.remote`) are text; packs (`io.packed`) stand among them as they are.
         problems: folders below the named ones that could not be searched, each with the reason.
         not_read: how many files the folders hold of each kind that is not read here, by suffix.
     """
 
-    photos: list[Path] = field(default_factory=list)
+    photos: list[Path | str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     not_read: Counter[str] = field(default_factory=Counter)
 
@@ -45,7 +46,7 @@ def find_photos(
     outright is taken whatever its name. A pattern such as `photos/**/*.jpg` is filled in as a shell would.
 
     Args:
-        paths: files, folders and patterns; `-` for paths on standard input.
+        paths: files, folders and patterns, also as addresses (`remote.find_urls`); `-` for paths on standard input.
         lists: files that name photos and folders, see `photo_lists.read_list`. A file that is not there is taken all
             the same, and a folder that cannot be used is noted, so that each costs itself only.
         column: of the paths in a list that is a table.
@@ -59,9 +60,9 @@ def find_photos(
     """
     found, known = FoundPhotos(), set[str]()
 
-    def add(photos: Iterable[Path]) -> None:
+    def add(photos: Iterable[Path | str]) -> None:
         for photo in photos:
-            place = os.path.abspath(photo)
+            place = os.path.abspath(photo) if isinstance(photo, Path) else photo
             if place not in known:
                 known.add(place)
                 found.photos.append(photo)
@@ -69,11 +70,15 @@ def find_photos(
     def add_list(file: Path) -> None:
         for path in read_list(file, column):
             try:
-                add(_photos_in(path, found) if os.path.isdir(path) else [path])
+                add(_photos_in(path, found) if isinstance(path, Path) and path.is_dir() else [path])
             except InputError as error:
                 found.problems.append(error.message)
 
-    for path in map(Path, paths):
+    for name in paths:
+        if isinstance(name, str) and is_url(name):
+            add(find_urls(name, _endings()[0]))
+            continue
+        path = Path(name)
         if path == STDIN:
             add_list(path)
             continue
@@ -98,7 +103,7 @@ def _matches(path: Path) -> list[Path]:
 def _photos_in(folder: Path, found: FoundPhotos) -> list[Path]:
     photos: list[Path] = []
     to_search, problems = [folder], len(found.problems)
-    read, unread = (EXTENSIONS + HEIC_EXTENSIONS, ()) if reads_heic() else (EXTENSIONS, HEIC_EXTENSIONS)
+    read, unread = _endings()
     while to_search:
         parent = to_search.pop()
         try:
@@ -119,6 +124,11 @@ def _photos_in(folder: Path, found: FoundPhotos) -> list[Path]:
     raise InputError(f"{folder}: no photos in this folder", hint=f"looked for {' '.join(read)}{others}")
 
 
+def _endings() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The endings of photos that can be read here, and of those that an extra would read."""
+    return (EXTENSIONS + HEIC_EXTENSIONS, ()) if reads_heic() else (EXTENSIONS, HEIC_EXTENSIONS)
+
+
 def _is_folder(path: Path) -> bool:
     try:
         return stat.S_ISDIR(path.stat().st_mode)
@@ -131,7 +141,7 @@ def _is_folder(path: Path) -> bool:
 def _hint(name: str) -> str:
     """What a user may have meant by a name that is not there."""
     if "://" in name or name.startswith(("http:/", "https:/", "s3:/", "gs:/")):  # a path loses one of two slashes
-        return "dhm reads files of this machine only: download it first"
+        return "give an address as text, with two slashes behind the colon"
     if any(sign in name for sign in "*?["):
         return "* stands for any letters but /, ** for any folders; or name the folder"
     return "check the spelling; a name with spaces needs quotes"
@@ -139,7 +149,8 @@ def _hint(name: str) -> str:
 
 def list_hint(path: Path) -> str:
     """What to do with a file that looks like a list of photos; empty for any other."""
-    return f"a list of photos is named with --from {path}" if path.suffix.lower() in (".txt", *READERS) else ""
+    is_list = path.suffix.lower() in (".txt", *READERS) and not is_pack(path)
+    return f"a list of photos is named with --from {path}" if is_list else ""
 
 
 def video_hint(path: Path) -> str:

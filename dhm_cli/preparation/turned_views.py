@@ -6,11 +6,14 @@ Part of view synthesis, which can be removed whole: see `view_synthesis`.
 import json
 import shlex
 import time
+from dataclasses import replace
+from importlib.resources import as_file, files
 from pathlib import Path
 
 import numpy as np
 
 from dhm_cli.data.store import FILE_VERSION, SPLITS, FaceLabels, FaceStore
+from dhm_cli.dense.face import PACKAGED
 from dhm_cli.drawing.faces import contact_sheet, face_tile, save_png, spread_over
 from dhm_cli.errors import InputError
 from dhm_cli.geometry.landmarks import bounding_box
@@ -46,12 +49,16 @@ def load_surface(out: Path, source: Path | None) -> FaceModel:
 
     Args:
         out: folder with the face_model.h5 of the parameters, whose mesh is used where no other model is given.
-        source: a dense face model as its authors ship it, or None.
+        source: a dense face model as its authors ship it; None for the mesh of the model in `out`, or where that has
+            none, for the face of ICT-FaceKit that comes with dhm.
 
     Raises:
-        InputError: neither has a mesh.
+        InputError: the source has no mesh.
     """
     surface = read_face_model(source) if source else FaceModel.load(out / FACE_MODEL, mesh=True)
+    if surface.mesh is None and source is None:
+        with as_file(files("dhm_cli").joinpath(f"dense/{PACKAGED}")) as packaged:
+            return replace(read_face_model(packaged), name=f"dhm/{PACKAGED}")
     if surface.mesh is None:
         raise InputError(
             f"{surface.name}: only the 68 landmarks are in this face model, no surface to turn",

@@ -3,7 +3,7 @@
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from queue import Full, Queue
@@ -34,12 +34,12 @@ def single_threaded_opencv() -> Iterator[None]:
         cv2.setNumThreads(before)
 
 
-def in_order(work: Callable[[Item], T], items: Sequence[Item], workers: int) -> Generator[T, None, None]:
+def in_order(work: Callable[[Item], T], items: Iterable[Item], workers: int) -> Generator[T, None, None]:
     """Work on items with some threads; results in the items' order, only a few of them ahead.
 
     Args:
         work: called in the threads.
-        items: in order.
+        items: in order; taken in the calling thread as they are needed.
         workers: threads.
 
     Yields:

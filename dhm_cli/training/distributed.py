@@ -161,6 +161,14 @@ def joined_processes(device: str) -> Iterator[Processes]:
     distributed.destroy_process_group()
 
 
+def may_be_restarted() -> bool:
+    """Whether torchrun starts the processes again when one ends (`--max-restarts`); in all processes alike.
+
+    That it has done so, `TORCHELASTIC_RESTART_COUNT` tells only on the machine where the process ended.
+    """
+    return os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0"
+
+
 def _places() -> tuple[int, int, int, int]:
     """Rank, world size, local rank and local world size from torchrun's variables."""
     if "WORLD_SIZE" not in os.environ:

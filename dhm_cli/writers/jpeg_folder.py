@@ -83,10 +83,6 @@ class JpegFolder:
         Raises:
             InputError: the file cannot be written, and those of the next photos cannot either.
         """
-        if path.is_symlink() or path.is_dir():
-            return f"{path} is a {'link' if path.is_symlink() else 'folder'}, which is left alone"
-        if path.exists() and not self._force and not self._is_ours(path):
-            return f"{path} exists and is not made by {self._option} of dhm; --force replaces it"
         if max(image.shape[:2]) > _LONGEST_SIDE:
             return f"a JPEG cannot hold {image.shape[1]} x {image.shape[0]} pixels"
         try:
@@ -96,9 +92,17 @@ class JpegFolder:
             return reason_of(error, str(path))
         if not encoded:
             return "it cannot be encoded as a JPEG"
+        return self.write(path, self._beginning + self._note + data.tobytes()[len(_START) :])
+
+    def write(self, path: Path, content: bytes) -> str:
+        """Write a file; returns why that is impossible for this one, else ''; see `save`."""
+        if path.is_symlink() or path.is_dir():
+            return f"{path} is a {'link' if path.is_symlink() else 'folder'}, which is left alone"
+        if path.exists() and not self._force and not self._is_ours(path):
+            return f"{path} exists and is not made by {self._option} of dhm; --force replaces it"
         try:
             with written_atomically(path) as partial:
-                partial.write_bytes(self._beginning + self._note + data.tobytes()[len(_START) :])
+                partial.write_bytes(content)
         except OSError as error:
             if error.errno == errno.ENAMETOOLONG:
                 return f"{path.name} is too long for a file name"

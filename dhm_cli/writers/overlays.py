@@ -36,8 +36,9 @@ def draw(
     Args:
         image: the photo, as for `Aligner.align`; not changed.
         faces: as `Aligner.align` gives them.
-        parts: any of "points" and "lines" of the landmarks, the "axes" of the head (x to the right of a frontal head,
-            y up, z where the nose points: red, green, blue), the "box", the "number" from 0 where there are several
+        parts: any of the "mesh" of faces with a surface (`with_surfaces`), "points" and "lines" of the landmarks, the
+            "axes" of the head (x to the right of a frontal head, y up, z where the nose points: red, green, blue), the
+            "box", the "number" from 0 where there are several
             faces, in a video that of the track, and the "confidence".
         bgr: the array's channels are blue, green, red, and those of the drawing are to be so too.
 
@@ -63,7 +64,8 @@ def draw(
 def head_of(face: Face, number: int | None) -> Head:
     """What is drawn of a face, with a number or without."""
     hidden = None if face.visible is None else face.visible < 0.5
-    return Head(face.landmarks, face.rotation, face.box, face.confidence, hidden, face.doubtful, number)
+    surface = None if face.surface is None else (face.surface.vertices, face.surface.triangles)
+    return Head(face.landmarks, face.rotation, face.box, face.confidence, hidden, face.doubtful, number, surface)
 
 
 def save_overlay(

@@ -4,15 +4,14 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from dhm_cli.inference.aligner import Face
 from dhm_cli.inference.results import PhotoResult
+from dhm_cli.io.packed import is_pack
+from dhm_cli.io.photo import Pixels, copy_of
 from dhm_cli.writers.crops import check_crop, check_kept_crop, crop_folder, save_crops
 from dhm_cli.writers.jpeg_folder import JpegFolder
 from dhm_cli.writers.overlays import check_parts, save_overlay
-from dhm_cli.writers.tiles import largest_side, with_tiles
+from dhm_cli.writers.tiles import SIDE, largest_side, with_tiles
 
 
 class Pictures:
@@ -49,7 +48,7 @@ class Pictures:
             None if overlay_dir is None else JpegFolder(Path(overlay_dir), "overlay", "--overlay", photos, force=force)
         )
         self._crops = None if crop_dir is None else crop_folder(Path(crop_dir), photos, self._size, crop_style, force)
-        self._largest_tile = largest_side(len(photos))
+        self._largest_tile = SIDE if any(map(is_pack, photos)) else largest_side(len(photos))  # of packs nobody knows
 
     def check_kept(self, results: Iterable[PhotoResult]) -> None:
         """Refuse to go on with a run that made crops of another style or size.
@@ -64,12 +63,12 @@ class Pictures:
         if self._crops is not None and last is not None:
             check_kept_crop(self._crops, self._crops.path(last, 0), self._size, self._style)
 
-    def make(self, photo: Path, image: NDArray[np.uint8], faces: list[Face]) -> tuple[list[Face], str, str]:
+    def make(self, name: Path, photo: Pixels, faces: list[Face]) -> tuple[list[Face], str, str]:
         """Make the pictures of one photo.
 
         Args:
-            photo: one of the photos.
-            image: (H, W, 3) uint8 RGB.
+            name: one of the photos.
+            photo: (H, W, 3) uint8 RGB, or a `Photo`; decoded whole where there is a picture to make.
             faces: its faces.
 
         Returns:
@@ -80,9 +79,12 @@ class Pictures:
             InputError: a file cannot be written, and those of the next photos cannot either.
         """
         undrawn = uncropped = ""
+        if self._overlays is None and self._crops is None and not self._tiles:
+            return faces, "", ""
+        image = copy_of(photo, 1).image
         if self._overlays is not None:
-            undrawn = save_overlay(self._overlays, photo, image, faces, self._parts)
+            undrawn = save_overlay(self._overlays, name, image, faces, self._parts)
         if self._crops is not None:
-            paths = [self._crops.path(photo, number) for number in range(len(faces))]
+            paths = [self._crops.path(name, number) for number in range(len(faces))]
             faces, uncropped = save_crops(self._crops, paths, image, faces, self._size, self._style)
         return with_tiles(image, faces, self._largest_tile) if self._tiles else faces, undrawn, uncropped

@@ -13,6 +13,7 @@ from dhm_cli.errors import InputError
 from dhm_cli.inference.aligner import Face
 from dhm_cli.inference.columns import Identity, Layout
 from dhm_cli.inference.results import PhotoResult, partial_path
+from dhm_cli.io.remote import is_url
 from dhm_cli.runtime.atomic import written_atomically
 from dhm_cli.runtime.outputs import check_output, is_stream
 from dhm_cli.writers.built_files import BuiltFile
@@ -23,6 +24,7 @@ from dhm_cli.writers.landmark_csv import Csv
 from dhm_cli.writers.npz_arrays import build_npz, is_npz
 from dhm_cli.writers.parquet_table import is_parquet, open_parquet
 from dhm_cli.writers.pts_folder import PtsFolder
+from dhm_cli.writers.remote_file import RemoteFile
 from dhm_cli.writers.row_files import Encoding, RowFile, RowStream
 
 
@@ -117,17 +119,20 @@ def open_writer(
 
     Args:
         out: the output; its ending says of which kind it is, and a slash at its end that it is a folder of .pts files.
+            A file may be an address (`io.remote`).
             Standard output (`-`), pipes and devices get what `stream` says, or their ending, or CSV.
         layout: what is written of each face; None for the default columns.
         resume: go on with an interrupted run, where there is one.
         inputs: what is read, and so must not be written.
-        force: replace a file that dhm did not write.
+        force: replace a file that dhm did not write; elsewhere, any.
         stream: a name of `STREAMS`, or None.
 
     Raises:
         InputError: an ending that is not in `WRITERS`, an output that would destroy something; see also `Writer`.
     """
     layout, path = layout or Layout(), Path(out)
+    if is_url(out):
+        return RemoteFile(os.fspath(out), resume, force, lambda file: open_writer(file, layout))
     if is_stream(path):
         ending = path.suffix.lower().removeprefix(".")
         return STREAMS[stream or (ending if ending in STREAMS else "csv")](path, layout, resume)
@@ -169,8 +174,9 @@ class Outputs:
         stream: str | None = None,
     ) -> None:
         self._writers: list[Writer] = []
-        files = [Path(os.path.realpath(out)) for out in outs if not is_stream(Path(out))]
-        _check_names(outs, files, stream)
+        here = [out for out in outs if not is_url(out)]
+        files = [Path(os.path.realpath(out)) for out in here if not is_stream(Path(out))]
+        _check_names(here, files, stream, len(here) < len(outs))
         new = [file for file in files if not partial_path(file).exists()]
         self._note = _Note(files)
         done = new if resume and len(new) < len(files) and self._note.is_there() else []
@@ -270,8 +276,10 @@ class _Note:
                 self._path.unlink(missing_ok=True)
 
 
-def _check_names(outs: Sequence[str | os.PathLike[str]], files: Sequence[Path], stream: str | None) -> None:
-    if not outs:
+def _check_names(
+    outs: Sequence[str | os.PathLike[str]], files: Sequence[Path], stream: str | None, others: bool
+) -> None:
+    if not outs and not others:
         raise InputError("--out: no output is named", "name a file, such as landmarks.csv")
     if stream is not None and (stream not in STREAMS or len(files) == len(outs)):
         raise InputError(

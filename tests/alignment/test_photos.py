@@ -160,7 +160,7 @@ def test_only_a_few_photos_are_in_the_making(
     for k in range(60):
         cv2.imwrite(str(folder / f"{k:02}.png"), np.zeros((8, 8, 3), np.uint8))
     read: list[Path] = []
-    monkeypatch.setattr("dhm_cli.alignment.photos.read_image", lambda path, _: (read.append(path), read_image(path))[1])
+    monkeypatch.setattr("dhm_cli.alignment.photos.read_photo", lambda path, _: (read.append(path), read_image(path))[1])
     lead: list[int] = []
 
     def dawdle(done: int, total: int) -> None:

@@ -61,12 +61,12 @@ def start_dhm(*arguments: str | Path, before: str = "") -> "subprocess.Popen[str
 SLOW_PHOTO = """
 import pathlib, time
 from dhm_cli.alignment import photos
-read_image = photos.read_image
+read_photo = photos.read_photo
 def read_slowly(path, *more):
     while path.name == "4.png" and not pathlib.Path("go_on").exists():
         time.sleep(0.01)
-    return read_image(path, *more)
-photos.read_image = read_slowly
+    return read_photo(path, *more)
+photos.read_photo = read_slowly
 """
 
 
@@ -148,7 +148,11 @@ def test_pictures_of_many_kinds(here: Path, dummy_network: Path) -> None:
         (["photos", "--gallery", "faces.txt"], "a page has a name that ends in .html", "hint: such as faces.html"),
         (["photos", "--draw", "box"], "--draw: does nothing without --overlay", "hint: pass --overlay and a folder"),
         (["photos", "--crop-style", "ffhq"], "--crop-style: does nothing without --crops", "hint: pass --crops"),
-        (["photos", "--overlay", "o", "--draw", "points,nose"], "--draw 'nose': not known", "hint: known are points"),
+        (
+            ["photos", "--overlay", "o", "--draw", "points,nose"],
+            "--draw 'nose': not known",
+            "hint: known are mesh, points",
+        ),
         (["photos", "--crops", "c", "--crop-size", "5"], "from 16 to 4096, found 5", ""),
         (["photos", "--min-score", "7"], "error: --min-score: expected a score", "hint: the default is 0.6"),
         (["a" * 300], "cannot be read: File name too long", "hint: check the name"),

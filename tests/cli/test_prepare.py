@@ -123,7 +123,7 @@ def test_views_from_the_side(drawn_faces: SyntheticFaces, dense_model: FaceModel
         (("datasets/AFLW2000",), "face_model.h5: no such face model"),
         (("datasets/AFLW2000", "--format", "300w-lp", "--bfm", "BFM.mat"), "not the layout 300w-lp"),
         (("datasets/AFLW2000", "--expression", "x.mat"), "belong to a face model"),
-        (("datasets/AFLW2000", "--bfm", "BFM.mat", "--profile", "1"), "name a dense one with --surface"),
+        (("datasets/AFLW2000", "--bfm", "BFM.mat", "--profile", "1", "--surface", "BFM.mat"), "name a dense one"),
         (("datasets/AFLW2000", "--bfm", "BFM.mat", "--table", "absent.csv"), "absent.csv"),
         (("datasets/AFLW2000", "--bfm", "BFM.mat", "--reannotated", "absent.npy"), "absent.npy"),
         (("datasets/AFLW2000", "--bfm", "BFM.mat", "--prior", "absent.npz"), "absent.npz"),

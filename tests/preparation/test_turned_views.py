@@ -120,10 +120,16 @@ def test_nothing_to_turn(store: Path, toy_model: FaceModel, dense_model: FaceMod
         profile_store(tmp_path / "test.h5", toy_model, dense_model, 1)
 
 
-def test_the_surface(store: Path, dense_model: FaceModel, tmp_path: Path) -> None:
+def test_the_surface(store: Path, toy_model: FaceModel, dense_model: FaceModel, tmp_path: Path) -> None:
+    """That of the face model, or else the one that comes with dhm; a file that is named must have one."""
+    toy_model.save(tmp_path / "face_model.h5")
     with pytest.raises(InputError, match="only the 68 landmarks") as caught:
-        load_surface(tmp_path, None)
+        load_surface(tmp_path, tmp_path / "face_model.h5")
     assert "--surface" in caught.value.hint
+    packaged = load_surface(tmp_path, None)
+    assert packaged.mesh is not None
+    assert len(packaged.mesh.mean) == 6690
+    assert packaged.name == "dhm/ict_face.npz"
     dense_model.save(tmp_path / "face_model.h5")
     surface = load_surface(tmp_path, None)
     assert surface.mesh is not None

@@ -93,6 +93,9 @@ def _read_npz(path: Path) -> Surface:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in _NPZ_FIELDS}
+            if "step" in file:  # the file that comes with dhm holds whole steps, and triangles
+                arrays |= {name: arrays[name] * file["step"] for name in ("mean", "identity", "expression")}
+            triangles = file["triangles"].astype(np.int32) if "triangles" in file else np.zeros((0, 3), np.int32)
     except Exception as error:  # zipfile and numpy raise many kinds on damaged files
         raise InputError(f"{path}: not a readable .npz file ({error})", "copy or download the file again") from error
     shape = arrays["mean"].shape
@@ -113,6 +116,7 @@ def _read_npz(path: Path) -> Surface:
         identity_std=np.ones(identity.shape[-1]),
         expression_std=np.full(expression.shape[-1], _EXPRESSION_STD),
         keypoints=vertex_numbers(path, "landmarks68", arrays["landmarks68"]).ravel(),
+        triangles=triangles,
         notes=[_STD_NOTE],
     )
 
