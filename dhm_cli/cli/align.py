@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 # Photos listed by name in a warning.
 _LISTED = 20
+# Faces that a browser shows in one page; a page of so many has half a gigabyte and more.
+_MOST_IN_A_PAGE = 100_000
 
 
 def align(
@@ -432,7 +434,9 @@ def align(
 def _print_report(report: "AlignmentReport", out: list[str], boxes: Path | None) -> None:
     from dhm_cli.inference.results import BAD_BOX, NO_FACE, UNREADABLE
     from dhm_cli.io.images import HEIC_EXTENSIONS
+    from dhm_cli.io.remote import is_url
     from dhm_cli.runtime.outputs import is_stream
+    from dhm_cli.writers.face_page import is_page
 
     unreadable, without = report.with_status(UNREADABLE), report.with_status(NO_FACE)
     _warn("unreadable", [f"{result.path}: {result.reason}" for result in unreadable])
@@ -462,6 +466,14 @@ def _print_report(report: "AlignmentReport", out: list[str], boxes: Path | None)
         counts = ", ".join(f"{count:,} by {option}" for option, count in report.left_out.items())
         rest = ", without those of the interrupted run" if report.kept else ""
         say(f"left out: {count(sum(report.left_out.values()), 'face')} ({counts}{rest})", err=True)
+    for page in filter(is_page, out):
+        if report.faces > _MOST_IN_A_PAGE:
+            size = "" if is_url(page) else f"{Path(page).stat().st_size / 1e6:,.0f} MB, "
+            say(
+                f"warning: {page}: {size}{report.faces:,} faces, which a browser may fail to open; make "
+                "pages of parts of the photos, or leave faces out, by --largest, --min-size or --min-confidence",
+                err=True,
+            )
     say(
         f"{', '.join(out)}: {count(photos, 'photo')}{kept}, {count(report.faces, 'face')}{doubtful}, "
         f"{len(without)} without a face, {len(unreadable)} unreadable; {rate:.1f} photos/s",

@@ -13,16 +13,21 @@ class OneEuro:
 
     Each value x is passed through x_hat = a x + (1 - a) x_hat_before with a = 1 / (1 + 1 / (2 pi f dt)), where the
     cut-off f = least_cutoff + speed_coefficient |v| follows the speed v, which is (x - x_hat_before) / dt through the
-    same filter at a fixed cut-off.
+    same filter at a fixed cut-off. Noise has a speed too, which would let it pass: here |v| counts from `least_speed`
+    on, so that a larger coefficient, for less lag, costs no jitter at rest. With 0 it is the filter of the paper.
 
     Args:
         least_cutoff: f of what rests, hertz.
         speed_coefficient: what the speed adds to it, per unit of x.
         speed_cutoff: of the speed's own filter, hertz.
+        least_speed: what has a lower |v| rests, units of x a second.
     """
 
-    def __init__(self, least_cutoff: float, speed_coefficient: float, speed_cutoff: float = 1.0) -> None:
+    def __init__(
+        self, least_cutoff: float, speed_coefficient: float, speed_cutoff: float = 1.0, least_speed: float = 0.0
+    ) -> None:
         self._least, self._coefficient, self._speed_cutoff = least_cutoff, speed_coefficient, speed_cutoff
+        self._least_speed = least_speed
         self._value: NDArray[Any] | None = None
         self._speed: NDArray[np.float64] = np.zeros(())
 
@@ -34,7 +39,7 @@ class OneEuro:
         Args:
             value: (..., D), vectors; the speed of each is the length of D speeds.
             seconds: since the values before, above 0.
-            slower: (...) or one number, by which the least cut-off is divided.
+            slower: (...) or one number, by which the least cut-off is divided and the least speed multiplied.
 
         Returns:
             (..., D); the first values come back as they are.
@@ -45,7 +50,8 @@ class OneEuro:
             return new
         a = _share(np.asarray(self._speed_cutoff), seconds)
         self._speed = a * (new - self._value) / seconds + (1 - a) * self._speed
-        cutoff = self._least / np.asarray(slower) + self._coefficient * np.linalg.norm(self._speed, axis=-1)
+        speed = np.maximum(np.linalg.norm(self._speed, axis=-1) - self._least_speed * np.asarray(slower), 0.0)
+        cutoff = self._least / np.asarray(slower) + self._coefficient * speed
         b = _share(cutoff, seconds)[..., None]
         self._value = b * new + (1 - b) * self._value
         return self._value

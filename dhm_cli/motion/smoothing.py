@@ -28,8 +28,11 @@ _INSTANT = 1e-6
 _NOISE, _POSE = 3.0, 1.25
 # What moves together begins at these landmarks: jaw, brows, nose, each eye, mouth. Departures are judged by group.
 _MOVING = (JAW.start, BROWS.start, NOSE.start, EYES.start, EYES.start + 6, MOUTH.start)
-# One Euro: least cut-off of pose and shape, hertz, and what speed adds, hertz per face size or radian a second.
-_LIVE_CUTOFF, _LIVE_COEFFICIENT = 1.0, 20.0
+# One Euro: least cut-off of pose and shape, hertz; what speed adds, hertz per face size a second; and the speed of
+# noise, face sizes a second. On made videos of the sample photos, as JPEG and H.264, against 1, 20 and 0: jitter at
+# rest 0.22 of the raw one instead of 0.26, NME when moved 0.75 instead of 1.08 %, lag at most 0.15 frames instead of
+# 0.25.
+_LIVE_CUTOFF, _LIVE_COEFFICIENT, _LIVE_NOISE = 1.0, 60.0, 0.05
 # How far the sigma of a landmark or of a moment may count as above or below the usual one.
 _MOST_SURE = 3.0
 
@@ -319,7 +322,7 @@ class _LiveTrack:
 
     def __init__(self) -> None:
         self.time = float("nan")
-        self._pose, self._shape = (OneEuro(_LIVE_CUTOFF, _LIVE_COEFFICIENT) for _ in range(2))
+        self._pose, self._shape = (OneEuro(_LIVE_CUTOFF, _LIVE_COEFFICIENT, least_speed=_LIVE_NOISE) for _ in range(2))
         self._at = PoseAndShape(np.zeros(3), np.zeros(()), np.eye(3), np.zeros(()))
 
     def add(

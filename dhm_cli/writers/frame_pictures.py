@@ -12,7 +12,7 @@ from dhm_cli.inference.aligner import Face
 from dhm_cli.writers.crops import check_crop, crop_folder, save_crops
 from dhm_cli.writers.tiles import largest_side, with_tiles
 
-# Seconds between two tiles of a track. All faces of all frames would be some 10 kB each, 18 MB for a minute of one
+# Seconds between two tiles of a track. All faces of all frames would be 5 kB each and more, 9 MB for a minute of one
 # face, and nearly the same picture again and again.
 TILE_EVERY = 1.0
 _INSTANT = 1e-3

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from dhm_cli.inference.aligner import Face
 from dhm_cli.inference.results import PhotoResult
+from dhm_cli.io.packed import is_pack
 from dhm_cli.io.photo import Pixels, copy_of
 from dhm_cli.writers.crops import check_crop, check_kept_crop, crop_folder, save_crops
 from dhm_cli.writers.jpeg_folder import JpegFolder
 from dhm_cli.writers.overlays import check_parts, save_overlay
-from dhm_cli.writers.tiles import largest_side, with_tiles
+from dhm_cli.writers.tiles import SIDE, largest_side, with_tiles
 
 
 class Pictures:
@@ -47,7 +48,7 @@ class Pictures:
             None if overlay_dir is None else JpegFolder(Path(overlay_dir), "overlay", "--overlay", photos, force=force)
         )
         self._crops = None if crop_dir is None else crop_folder(Path(crop_dir), photos, self._size, crop_style, force)
-        self._largest_tile = largest_side(len(photos))
+        self._largest_tile = SIDE if any(map(is_pack, photos)) else largest_side(len(photos))  # of packs nobody knows
 
     def check_kept(self, results: Iterable[PhotoResult]) -> None:
         """Refuse to go on with a run that made crops of another style or size.

@@ -1,7 +1,9 @@
 """What `dhm align` can write. A new kind of output is a file with a `Writer`, and a line of `WRITERS`."""
 
+import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
@@ -12,6 +14,7 @@ from dhm_cli.inference.aligner import Face
 from dhm_cli.inference.columns import Identity, Layout
 from dhm_cli.inference.results import PhotoResult, partial_path
 from dhm_cli.io.remote import is_url
+from dhm_cli.runtime.atomic import written_atomically
 from dhm_cli.runtime.outputs import check_output, is_stream
 from dhm_cli.writers.built_files import BuiltFile
 from dhm_cli.writers.face_page import ENDING, FacePage, PageLines
@@ -151,6 +154,9 @@ def _hint(path: Path) -> str:
 class Outputs:
     """Several outputs of one run, a `Writer`: an interrupted run goes on after the last photo that all of them have.
 
+    A run that is killed while it gives the outputs their names has finished some of them. A note beside the first one
+    says so, and a resumed run does the others alone.
+
     Args:
         outs: at least one; see `open_writer`, also for the other arguments.
 
@@ -172,11 +178,17 @@ class Outputs:
         files = [Path(os.path.realpath(out)) for out in here if not is_stream(Path(out))]
         _check_names(here, files, stream, len(here) < len(outs))
         new = [file for file in files if not partial_path(file).exists()]
+        self._note = _Note(files)
+        done = new if resume and len(new) < len(files) and self._note.is_there() else []
         try:
             for out in outs:
+                if not is_stream(Path(out)) and Path(os.path.realpath(out)) in done:
+                    continue
                 self._writers.append(open_writer(out, layout, resume, inputs, force, stream))
             orders = [list(writer.finished) for writer in self._writers]
-            if new and any(orders):
+            if not done:
+                self._note.remove()  # of an older run
+            if new and not done and any(orders):
                 going_on = " ".join(f"--out {out}" for out, order in zip(outs, orders, strict=True) if order)
                 raise InputError(
                     f"{new[0]}: is no output of the interrupted run, or was finished by it",
@@ -211,13 +223,57 @@ class Outputs:
     def finish(self) -> None:
         """Give all outputs their names, when all of them are whole."""
         self.complete()
+        self._note.write()
         for writer in self._writers:
             writer.finish()
+        self._note.remove()
 
     def close(self) -> None:
         """End the writing of all outputs."""
         for writer in self._writers:
             writer.close()
+
+
+class _Note:
+    """The note that all outputs of a run are whole and get their names: those without a partial file have theirs.
+
+    Args:
+        files: the outputs; of one alone, there is no note.
+    """
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        first = partial_path(files[0]) if len(files) > 1 else None
+        self._path = None if first is None else first.with_name(f".{first.name}-whole")
+        self._text = json.dumps([str(file) for file in files])
+
+    def is_there(self) -> bool:
+        """Whether there is one, of a run with these outputs."""
+        try:
+            return self._path is not None and self._path.read_text(encoding="ascii") == self._text
+        except (OSError, UnicodeError):
+            return False
+
+    def write(self) -> None:
+        """Leave it.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        if self._path is None:
+            return
+        try:
+            with written_atomically(self._path) as partial:
+                partial.write_text(self._text, encoding="ascii")
+        except OSError as error:
+            raise InputError(
+                f"{self._path}: cannot be written: {error.strerror or error}", "make room, then go on with --resume"
+            ) from error
+
+    def remove(self) -> None:
+        """Remove it."""
+        if self._path is not None:
+            with suppress(OSError):
+                self._path.unlink(missing_ok=True)
 
 
 def _check_names(

@@ -19,7 +19,7 @@ _MARGIN = 1.5
 
 
 def largest_side(photos: int) -> int:
-    """Largest side of the tiles of so many photos, pixels: a page of 500 stays some 20 MB."""
+    """Largest side of the tiles of so many photos, pixels: a page of 500 faces stays below some 20 MB."""
     return LARGE_SIDE if photos <= _FEW_PHOTOS else SIDE
 
 

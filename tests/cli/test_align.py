@@ -18,12 +18,12 @@ from places import ROOT
 from typer.testing import CliRunner, Result
 
 import dhm_cli
-from dhm_cli.cli.align import _print_report, align
+from dhm_cli.cli.align import _MOST_IN_A_PAGE, _print_report, align
 from dhm_cli.cli.main import Commands, app
 from dhm_cli.errors import DhmError
 from dhm_cli.geometry.pose import euler_to_matrix, yaw_pitch_roll_to_matrix
 from dhm_cli.inference.face_box import MIN_SCORE
-from dhm_cli.inference.results import AlignmentReport
+from dhm_cli.inference.results import OK, AlignmentReport, PhotoResult
 from dhm_cli.models.checkpoint import save_checkpoint
 from dhm_cli.morphable.location import DEFAULT_FACE_MODEL, FACE_MODEL
 from dhm_cli.morphable.toy import toy_face_model
@@ -341,3 +341,14 @@ def test_the_extra_for_heic_is_named_for_heic_alone(
 ) -> None:
     _print_report(AlignmentReport((), 0, (), 1.0, not_read=passed_over), ["a.csv"], None)
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_page_of_very_many_faces_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str], more: int) -> None:
+    page = tmp_path / "faces.html"
+    with page.open("wb") as file:
+        file.truncate(1_234_000_000)  # takes no room
+    report = AlignmentReport((PhotoResult("a.jpg", OK, _MOST_IN_A_PAGE + more),), 0, (), 1.0)
+    _print_report(report, ["a.csv", str(page)], None)
+    said = " ".join(capsys.readouterr().err.split())
+    assert ("1,234 MB, 100,001 faces" in said and "--largest" in said) == bool(more)

@@ -47,6 +47,24 @@ def test_many_signals_at_once_are_as_one_by_one() -> None:
         np.testing.assert_allclose(found[:, k, 0], expected, rtol=1e-12)
 
 
+def test_speeds_below_the_least_one_count_as_rest() -> None:
+    """Noise below it is filtered by the least cut-off alone, and a jump well above it as in the paper's filter."""
+    noise = np.random.default_rng(5).normal(0, 0.01, (100, 3, 2))
+    quiet, rest, lively = OneEuro(1.0, 50.0, least_speed=0.3), OneEuro(1.0, 0.0), OneEuro(1.0, 50.0)
+    for value in noise:
+        expected = rest(value, 0.03)
+        np.testing.assert_array_equal(quiet(value, 0.03), expected)
+        lively(value, 0.03)
+    jump = np.full((3, 2), 5.0)
+    for _ in range(3):
+        quiet(jump, 0.03)
+        rest(jump, 0.03)
+        lively(jump, 0.03)
+    late = [float(5.0 - one_euro(jump, 0.03).mean()) for one_euro in (quiet, lively, rest)]
+    assert late[0] == pytest.approx(late[1], abs=0.01)
+    assert late[2] > 1.0
+
+
 def test_the_speed_of_a_vector_is_its_length() -> None:
     """A vector that is turned is filtered alike."""
     rng, turn = np.random.default_rng(1), np.linalg.qr(np.random.default_rng(2).normal(size=(3, 3)))[0]

@@ -21,8 +21,10 @@ from dhm_cli.inference.aligner import Face, SavedCrop
 from dhm_cli.inference.columns import COLUMN_GROUPS, CROP_COLUMNS, DEFAULT_COLUMNS, Layout
 from dhm_cli.inference.results import BAD_BOX, NO_FACE, OK, UNREADABLE, PhotoResult, partial_path
 from dhm_cli.io.pts import read_pts
-from dhm_cli.writers.pts_folder import INDEX
+from dhm_cli.writers.built_files import BuiltFile
+from dhm_cli.writers.pts_folder import INDEX, PtsFolder
 from dhm_cli.writers.registry import Outputs
+from dhm_cli.writers.row_files import RowFile
 
 NAMES = ("a.csv", "b.jsonl", "c.json", "d.parquet", "e.npz", "points/")
 FILES = (*NAMES[:3], *NAMES[4:])  # without Parquet, whose pyarrow is an extra
@@ -225,13 +227,39 @@ def test_killed_while_outputs_are_built(tmp_path: Path, monkeypatch: pytest.Monk
                 write(cut, FILES)
         left = tuple(name for name in FILES if partial_path(cut / name.strip("/")).exists())
         assert left
-        write(cut, left, resume=True)
+        write(cut, FILES, resume=True)
         assert content(cut) == content(whole)
         shutil.rmtree(cut)
 
 
 def interrupt(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("named", range(1, len(FILES)))
+def test_killed_while_outputs_get_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: int) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    write(whole, FILES)
+    left = [named]
+    give = {kind: kind._give_name for kind in (RowFile, BuiltFile, PtsFolder)}
+
+    def killed_after_some(self: RowFile) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        give[type(self)](self)
+
+    with monkeypatch.context() as patch:
+        for kind in give:
+            patch.setattr(kind, "_give_name", killed_after_some)
+        for resume in (False, True):  # the second time no name is given
+            with pytest.raises(KeyboardInterrupt):
+                write(cut, FILES, resume=resume)
+    assert [partial_path(cut / name.strip("/")).exists() for name in FILES] == [k >= named for k in range(len(FILES))]
+    with pytest.raises(InputError, match="of an interrupted run"):
+        write(cut, FILES)
+    write(cut, FILES, resume=True)
+    assert content(cut) == content(whole)
 
 
 def test_an_output_that_the_interrupted_run_did_not_have_is_refused(tmp_path: Path) -> None:
