@@ -249,8 +249,8 @@ def _result(
         faces, undrawn, uncropped = pictures.make(Path(path), seen.image, faces)
     status = BAD_BOX if seen.problems else OK if faces else NO_FACE
     doubtful = sum(face.doubtful for face in faces)
-    result = PhotoResult(path, status, len(faces), tuple(seen.problems), undrawn, doubtful, seen.left_out, uncropped)
-    return replace(result, mesh_problem=unmeshed), faces
+    problems = tuple(seen.problems)
+    return PhotoResult(path, status, len(faces), problems, undrawn, doubtful, seen.left_out, uncropped, unmeshed), faces
 
 
 def _keep_freed_memory() -> None:

@@ -1,13 +1,13 @@
 """`dhm align`."""
 
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from dhm_cli.cli.align_video import align_a_video, refuse_for_videos, video_of
 from dhm_cli.cli.lines import count, say
+from dhm_cli.cli.progress import counted_on, interrupted
 from dhm_cli.morphable.location import DEFAULT_FACE_MODEL, existing_face_model
 
 if TYPE_CHECKING:
@@ -283,8 +283,7 @@ def align(
     from dhm_cli.cli.align_ray import align_with_ray
     from dhm_cli.errors import InputError
     from dhm_cli.inference.columns import DEFAULT_COLUMNS
-    from dhm_cli.inference.results import BAD_BOX, UNREADABLE, partial_path
-    from dhm_cli.runtime.outputs import is_stream
+    from dhm_cli.inference.results import BAD_BOX, UNREADABLE
     from dhm_cli.writers.overlays import DEFAULT_PARTS
 
     if not paths and not lists and camera is None:
@@ -309,126 +308,64 @@ def align(
     for option, place in (("--overlay", overlay), ("--crops", crops), ("--mesh", mesh)):
         if place is not None and ":/" in place.as_posix():
             raise InputError(f"{option} {place}: pictures go to this machine only", "name a folder")
-    dense = DenseOptions(mesh, mesh_format, texture, same_person, face_model)
-    if blendshapes:
-        columns = f"{columns or ','.join(DEFAULT_COLUMNS)},blendshapes"
+    groups = DEFAULT_COLUMNS if columns is None else _names(columns)
+    # What photos and videos have in common, wherever the work is done.
+    settings: dict[str, Any] = {
+        "device": device,
+        "min_score": min_score,
+        "model": model,
+        "face_model": face_model or existing_face_model(),
+        "most_pixels": max_pixels,
+        "min_confidence": min_confidence,
+        "min_size": min_size,
+        "largest": largest,
+        "max_faces": max_faces,
+        "columns": [*groups, "blendshapes"] if blendshapes else groups,
+        "angles": angles,
+        "resume": resume,
+    }
+    # What is drawn and written by this machine.
+    written: dict[str, Any] = {
+        "draw": DEFAULT_PARTS if draw is None else _names(draw),
+        "crop_dir": crops,
+        "crop_size": crop_size,
+        "crop_style": crop_style,
+        "dense": DenseOptions(mesh, mesh_format, texture, same_person, face_model),
+        "stream": stream,
+        "force": force,
+    }
     video = video_of(paths or [], camera, smooth)
     if video is not None:
         refuse_for_videos(lists=lists, boxes=boxes, refine=refine, threads=threads, mesh=mesh, shard=shard, ray=ray)
-        align_a_video(
-            video,
-            out,
-            overlay=overlay,
-            draw=DEFAULT_PARTS if draw is None else [name.strip() for name in draw.split(",")],
-            crop_dir=crops,
-            crop_size=crop_size,
-            crop_style=crop_style,
-            smooth=smooth,
-            dense=dense,
-            device=device,
-            min_score=min_score,
-            model=model,
-            face_model=face_model or existing_face_model(),
-            most_pixels=max_pixels,
-            min_confidence=min_confidence,
-            min_size=min_size,
-            largest=largest,
-            max_faces=max_faces,
-            columns=columns,
-            angles=angles,
-            stream=stream,
-            resume=resume,
-            force=force,
-        )
+        align_a_video(video, out, overlay=overlay, smooth=smooth, **settings, **written)
         return
-    share = None if shard is None else Shard.parse(shard)
-    groups = DEFAULT_COLUMNS if columns is None else [name.strip() for name in columns.split(",")]
+    settings |= {
+        "lists": lists or (),
+        "path_column": path_column,
+        "image_column": image_column,
+        "shard": None if shard is None else Shard.parse(shard),
+        "threads": threads,
+        "refine": refine,
+    }
     if ray is not None:
-        refused = {
-            "boxes": boxes,
-            "overlay": overlay,
-            "crops": crops,
-            "gallery": gallery,
-            "mesh": mesh,
-            "format": stream,
-        }
-        align_with_ray(
-            paths or (),
-            out,
-            ray,
-            refused | {"mesh": mesh, "format": stream, "force": force or None},
-            threads=threads,
-            lists=lists or (),
-            path_column=path_column,
-            image_column=image_column,
-            shard=share,
-            device=device,
-            min_score=min_score,
-            refine=refine,
-            model=model,
-            face_model=face_model or existing_face_model(),
-            most_pixels=max_pixels,
-            min_confidence=min_confidence,
-            min_size=min_size,
-            largest=largest,
-            max_faces=max_faces,
-            columns=groups,
-            angles=angles,
-            resume=resume,
-        )
+        refused = {"boxes": boxes, "overlay": overlay, "crops": crops, "gallery": gallery, "mesh": mesh}
+        align_with_ray(paths or (), out, ray, refused | {"format": stream, "force": force or None}, **settings)
         return
     # On a terminal only; elsewhere a moving bar is noise.
     with tqdm(unit=" photos", disable=None) as bar:
-
-        def show(done: int, total: int) -> None:
-            if bar.n == 0:
-                bar.total, bar.initial, bar.n = total or None, done, done
-            bar.update(done - bar.n)
-
         try:
             report = align_files(
-                paths or (),
-                out,
-                lists=lists or (),
-                path_column=path_column,
-                image_column=image_column,
-                shard=share,
-                boxes_csv=boxes,
-                overlay_dir=overlay,
-                draw=DEFAULT_PARTS if draw is None else [name.strip() for name in draw.split(",")],
-                crop_dir=crops,
-                crop_size=crop_size,
-                crop_style=crop_style,
-                dense=dense,
-                device=device,
-                threads=threads,
-                min_score=min_score,
-                refine=refine,
-                model=model,
-                face_model=face_model or existing_face_model(),
-                most_pixels=max_pixels,
-                min_confidence=min_confidence,
-                min_size=min_size,
-                largest=largest,
-                max_faces=max_faces,
-                columns=groups,
-                angles=angles,
-                stream=stream,
-                resume=resume,
-                force=force,
-                progress=show,
+                paths or (), out, boxes_csv=boxes, overlay_dir=overlay, progress=counted_on(bar), **settings, **written
             )
         except KeyboardInterrupt as stop:
-            bar.close()
-            typer.echo("interrupted", err=True)
-            partials = [partial_path(Path(os.path.realpath(name))) for name in out if not is_stream(Path(name))]
-            if any(partial.exists() for partial in partials):
-                kept = " and ".join(str(partial) for partial in partials)
-                say(f"hint: the photos done so far are in {kept}; --resume goes on", "  ", err=True)
-            raise typer.Exit(130) from stop
+            raise interrupted(bar, out, "photos") from stop
     _print_report(report, out, boxes)
     if report.with_status(UNREADABLE) or report.with_status(BAD_BOX) or report.unsearched or report.broken_packs:
         raise typer.Exit(1)
+
+
+def _names(listed: str) -> list[str]:
+    return [name.strip() for name in listed.split(",")]
 
 
 def _print_report(report: "AlignmentReport", out: list[str], boxes: Path | None) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import typer
 
 from dhm_cli.cli.lines import count, say
+from dhm_cli.cli.progress import counted_on
 
 _LISTED = 20
 
@@ -41,13 +42,7 @@ def align_with_ray(
     if len(out) != 1:
         raise InputError("--ray: writes one folder", "pass one --out")
     with tqdm(unit=" photos", disable=None) as bar:
-
-        def show(done: int, total: int) -> None:
-            if bar.n == 0:
-                bar.total, bar.initial, bar.n = total or None, done, done
-            bar.update(done - bar.n)
-
-        report = align_on_ray(paths, out[0], address, progress=show, **options)
+        report = align_on_ray(paths, out[0], address, progress=counted_on(bar), **options)
     for problem in report.broken_packs[:_LISTED]:
         say(f"warning: not read to the end: {problem}", "    ", err=True)
     counts = report.counts

@@ -1,6 +1,5 @@
 """`dhm align` on a video or a camera."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from dhm_cli.cli.lines import count, say
+from dhm_cli.cli.progress import counted_on, interrupted
 
 if TYPE_CHECKING:
     from dhm_cli.alignment.videos import VideoReport
@@ -53,39 +53,23 @@ def refuse_for_videos(**options: object) -> None:
             raise InputError(f"{option}: is for photos, not for a video", "leave it out")
 
 
-def align_a_video(video: Path | int, out: Sequence[str], *, columns: str | None, **options: Any) -> None:
+def align_a_video(video: Path | int, out: Sequence[str], *, columns: Sequence[str], **options: Any) -> None:
     """Follow the faces of a video, with a bar; see `alignment.videos.align_video`."""
     from tqdm import tqdm
 
     from dhm_cli.alignment.videos import STRIDE, align_video
-    from dhm_cli.inference.columns import DEFAULT_COLUMNS
-    from dhm_cli.inference.results import partial_path
-    from dhm_cli.runtime.outputs import is_stream
 
-    groups = DEFAULT_COLUMNS if columns is None else [name.strip() for name in columns.split(",")]
-    groups = ["track", *(name for name in groups if name != "track")]
     with tqdm(unit=" frames", disable=None) as bar:
-
-        def show(done: int, total: int) -> None:
-            if bar.total is None and total:
-                bar.total = total
-            if bar.n == 0:
-                bar.initial = bar.n = done
-            bar.update(done - bar.n)
-
         try:
             report = align_video(
-                video, out, columns=["track", *(g for g in groups if g != "track")], progress=show, **options
+                video,
+                out,
+                columns=["track", *(name for name in columns if name != "track")],
+                progress=counted_on(bar),
+                **options,
             )
         except KeyboardInterrupt as stop:
-            bar.close()
-            typer.echo("interrupted", err=True)
-            partials = [partial_path(Path(os.path.realpath(name))) for name in out if not is_stream(Path(name))]
-            if any(partial.exists() for partial in partials):
-                kept = " and ".join(map(str, partials))
-                say(f"hint: the frames done so far are in {kept}; --resume goes on", "  ", err=True)
-                say(f"from every {STRIDE}th frame", "  ", err=True)
-            raise typer.Exit(130) from stop
+            raise interrupted(bar, out, "frames", f"from every {STRIDE}th frame") from stop
     _print_report(report, out)
     if report.damaged or report.lost:
         raise typer.Exit(1)

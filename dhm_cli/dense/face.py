@@ -99,8 +99,6 @@ def load_dense_face(path: str | os.PathLike[str] | None = None) -> DenseFace:
     """
     if path is None:
         return packaged_face()
-    from dhm_cli.io.hdf5 import open_hdf5  # h5py is slow to load, and mostly not needed
-
     hint = "make one with: dhm prepare --bfm, or leave out --face-model for the face that comes with dhm"
     if not Path(path).is_file():
         raise InputError(f"{path}: no such face model", hint)

@@ -304,7 +304,7 @@ def answers_in_squares(engine: Engine, photos: Sequence[Pixels], squares: Sequen
 def _crop(photo: Pixels, matrix: NDArray[np.float64], size: int) -> NDArray[np.uint8]:
     """A network's input, from a copy of the photo that is fine enough for it."""
     copy = copy_of(photo, 1 / crop_scale(matrix))
-    return extract_crop(copy.image, copy.matrix(matrix) if copy.factor > 1 else matrix, size)
+    return extract_crop(copy.image, copy.matrix(matrix), size)
 
 
 def landmarks_in_squares(

@@ -103,11 +103,7 @@ def _kind_of_file(mode: int) -> str:
 
 
 def decode_image(
-    data: bytes,
-    path: str | os.PathLike[str],
-    upright: bool = True,
-    most_pixels: int = MOST_PIXELS,
-    reduction: int = 1,
+    data: bytes, path: str | os.PathLike[str], upright: bool = True, most_pixels: int = MOST_PIXELS
 ) -> NDArray[np.uint8]:
     """Decode the content of an image file; `read_image` says how.
 
@@ -116,12 +112,27 @@ def decode_image(
         path: its name, for messages.
         upright: obey the EXIF orientation; False keeps the stored pixels, to which a dataset's landmarks belong.
         most_pixels: as for `read_image`.
-        reduction: 2, 4 or 8 decodes a JPEG at 1/2, 1/4 or 1/8 of its width and height, rounded up, in less time.
 
     Raises:
         InputError: as `read_image`.
     """
     kind, _ = check_image(data, path, most_pixels)
+    return decode_checked(data, path, kind, upright)
+
+
+def decode_checked(
+    data: bytes, path: str | os.PathLike[str], kind: str, upright: bool = True, reduction: int = 1
+) -> NDArray[np.uint8]:
+    """Decode the content of an image file that `check_image` has seen.
+
+    Args:
+        data, path, upright: as for `decode_image`.
+        kind: as `check_image` says.
+        reduction: 2, 4 or 8 decodes a JPEG at 1/2, 1/4 or 1/8 of its width and height, rounded up, in less time.
+
+    Raises:
+        InputError: as `read_image`.
+    """
     if kind == "HEIC":
         return decode_heic(data, path)
     try:

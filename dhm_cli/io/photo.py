@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dhm_cli.io.image_size import jpeg_orientation
-from dhm_cli.io.images import MOST_PIXELS, check_image, decode_image
+from dhm_cli.io.images import MOST_PIXELS, check_image, decode_checked
 
 _REDUCTIONS = (8, 4, 2, 1)
 # A smaller JPEG is decoded whole at once, pixels on the longer side: looking twice would cost more than it saves.
@@ -41,6 +41,8 @@ class Copy(NamedTuple):
 
     def matrix(self, to_crop: NDArray[np.floating]) -> NDArray[np.float64]:
         """Turn a map of photo pixels (2, 3) into one of the copy's."""
+        if self.factor == 1:
+            return np.asarray(to_crop, np.float64)
         corner = np.array([self.left, self.top]) + (self.factor - 1) / 2
         offset = to_crop[:, :2] @ corner + to_crop[:, 2]
         return np.concatenate([self.factor * to_crop[:, :2], offset[:, None]], axis=1)
@@ -66,7 +68,7 @@ class Photo:
         self, data: bytes, path: str | os.PathLike[str], most_pixels: int = MOST_PIXELS, least: int = 256
     ) -> None:
         kind, (width, height) = check_image(data, path, most_pixels)
-        self._decode = partial(decode_image, data, path, most_pixels=most_pixels)
+        self._decode = partial(decode_checked, data, path, kind)
         self._is_reducible = kind == "JPEG" and max(width, height) >= _WHOLE_BELOW
         self._copies: dict[int, Copy] = {}
         self._orientation = jpeg_orientation(data) if self._is_reducible else 1
