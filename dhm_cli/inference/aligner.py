@@ -71,7 +71,7 @@ class Pose300WLP(NamedTuple):
 
 
 class SavedCrop(NamedTuple):
-    """An aligned crop of a face in a file (`crops.save_crops`).
+    """An aligned crop of a face in a file (`crops.CropFolder`).
 
     Attributes:
         path: the file.

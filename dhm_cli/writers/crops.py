@@ -1,5 +1,6 @@
 """Aligned crops of faces: `crop`, and the files of `dhm align --crops`."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from dhm_cli.inference.aligner import Face, Image, SavedCrop, pixels_of
 from dhm_cli.inference.results import reason_of
 from dhm_cli.writers.jpeg_folder import JpegFolder
 
-QUALITY = 95
+_QUALITY = 95
 _SIZES = (16, 4096)
 _DEFAULT_SIZE = 256
 
@@ -85,64 +86,78 @@ def check_crop(size: int | None, style: str) -> int:
     return size
 
 
-def crop_folder(folder: Path, photos: Sequence[Path], size: int, style: str, force: bool) -> JpegFolder:
-    """The folder of --crops; each crop in it says of which style and size it is.
+class CropFolder(JpegFolder):
+    """The folder of --crops; each crop in it says of which style and size it is. See `JpegFolder`.
+
+    Args:
+        folder: where they go.
+        photos: of which there will be crops.
+        size: side of the crops, pixels.
+        style: of the crops, as for `crop`.
+        force: replace files that dhm did not write.
 
     Raises:
         InputError: as `JpegFolder`.
     """
-    return JpegFolder(folder, "crop", "--crops", photos, QUALITY, force, _note(size, style))
 
+    def __init__(self, folder: Path, photos: Sequence[Path], size: int, style: str, force: bool) -> None:
+        self.sort = f"--crop-style {style} --crop-size {size}"
+        super().__init__(folder, "crop", "--crops", photos, _QUALITY, force, self.sort)
+        self._size, self._style = size, style
 
-def _note(size: int, style: str) -> str:
-    return f"--crop-style {style} --crop-size {size}"
+    @classmethod
+    def wanted(
+        cls,
+        folder: str | os.PathLike[str] | None,
+        photos: Sequence[Path],
+        size: int | None,
+        style: str,
+        force: bool,
+    ) -> "CropFolder | None":
+        """The folder, or None where none is named; size and style are checked in any case (`check_crop`)."""
+        size = check_crop(size, style)
+        return None if folder is None else cls(Path(folder), photos, size, style, force)
 
+    def check_kept(self, path: Path) -> None:
+        """Refuse to go on with a run that made other crops.
 
-def check_kept_crop(folder: JpegFolder, path: Path, size: int, style: str) -> None:
-    """Refuse to go on with a run that made other crops.
+        Args:
+            path: a crop that the interrupted run has made; one that is not there says nothing.
 
-    Args:
-        folder: of the crops.
-        path: a crop that the interrupted run has made; one that is not there says nothing.
-        size, style: of the crops of this run.
+        Raises:
+            InputError: that crop has another size or style.
+        """
+        found = self.note_in(path)
+        if found not in ("", self.sort):
+            raise InputError(
+                f"{path}: made by the interrupted run with {found}, not with {self.sort}",
+                "give the same options as that run, or delete its .partial files to start anew",
+            )
 
-    Raises:
-        InputError: that crop has another size or style.
-    """
-    found = folder.note_in(path)
-    if found not in ("", _note(size, style)):
-        raise InputError(
-            f"{path}: made by the interrupted run with {found}, not with {_note(size, style)}",
-            "give the same options as that run, or delete its .partial files to start anew",
-        )
+    def save_all(
+        self, paths: Sequence[Path], image: NDArray[np.uint8], faces: Sequence[Face]
+    ) -> tuple[list[Face], str]:
+        """Save a crop of each face of a photo.
 
+        Args:
+            paths: of the crops, in this folder; a path for each face.
+            image: the photo, (H, W, 3) uint8 RGB.
+            faces: its faces.
 
-def save_crops(
-    folder: JpegFolder, paths: Sequence[Path], image: NDArray[np.uint8], faces: Sequence[Face], size: int, style: str
-) -> tuple[list[Face], str]:
-    """Save a crop of each face of a photo.
+        Returns:
+            The faces with their `Face.crop`, None where its file could not be saved; and why, '' where all were saved.
 
-    Args:
-        folder: where they go.
-        paths: of the crops, in this folder; a path for each face.
-        image: the photo, (H, W, 3) uint8 RGB.
-        faces: its faces.
-        size, style: as for `crop`.
-
-    Returns:
-        The faces with their `Face.crop`, None where its file could not be saved; and why, '' where all were saved.
-
-    Raises:
-        InputError: as `JpegFolder.save`.
-    """
-    saved, problems = [], []
-    for path, face in zip(paths, faces, strict=True):
-        try:
-            cut = crop(image, face, size, style)
-            problem = folder.save(path, cut.image)
-        except (cv2.error, MemoryError) as error:
-            problem = reason_of(error, str(path))
-        if problem:
-            problems.append(problem)
-        saved.append(face if problem else replace(face, crop=SavedCrop(str(path), cut.matrix, cut.landmarks)))
-    return saved, "; ".join(problems)
+        Raises:
+            InputError: as `JpegFolder.save`.
+        """
+        saved, problems = [], []
+        for path, face in zip(paths, faces, strict=True):
+            try:
+                cut = crop(image, face, self._size, self._style)
+                problem = self.save(path, cut.image)
+            except (cv2.error, MemoryError) as error:
+                problem = reason_of(error, str(path))
+            if problem:
+                problems.append(problem)
+            saved.append(face if problem else replace(face, crop=SavedCrop(str(path), cut.matrix, cut.landmarks)))
+        return saved, "; ".join(problems)

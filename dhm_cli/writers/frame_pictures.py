@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dhm_cli.inference.aligner import Face
-from dhm_cli.writers.crops import check_crop, crop_folder, save_crops
+from dhm_cli.writers.crops import CropFolder
 from dhm_cli.writers.tiles import largest_side, with_tiles
 
 # Seconds between two tiles of a track. All faces of all frames would be 5 kB each and more, 9 MB for a minute of one
@@ -43,16 +43,15 @@ class FramePictures:
         tiles: bool,
         force: bool,
     ) -> None:
-        self._video, self._tiles, self._style = video, tiles, crop_style
-        self._size = check_crop(crop_size, crop_style)
-        self._crops = None if crop_dir is None else crop_folder(Path(crop_dir), [video], self._size, crop_style, force)
+        self._video, self._tiles = video, tiles
+        self._crops = CropFolder.wanted(crop_dir, [video], crop_size, crop_style, force)
         self._largest_tile = largest_side(round(seconds / TILE_EVERY) or 10**9)
         self._tiled: dict[int | None, float] = {}  # when each track had its last tile
 
     @property
     def options(self) -> list[Any]:
         """All that the pictures depend on."""
-        return [self._tiles, self._crops is not None, self._size, self._style]
+        return [self._tiles, None if self._crops is None else self._crops.sort]
 
     @property
     def are_made(self) -> bool:
@@ -77,7 +76,7 @@ class FramePictures:
         uncropped = ""
         if self._crops is not None:
             paths = [self._crops.path(self._video, f"{frame:06}_{face.track}") for face in faces]
-            faces, uncropped = save_crops(self._crops, paths, image, faces, self._size, self._style)
+            faces, uncropped = self._crops.save_all(paths, image, faces)
         return self._with_tiles(time, image, faces) if self._tiles else faces, uncropped
 
     def _with_tiles(self, time: float, image: NDArray[np.uint8], faces: Sequence[Face]) -> list[Face]:

@@ -1,8 +1,5 @@
-"""A folder of pictures made of photos, such as overlays and crops: their names, and their writing."""
+"""A folder of pictures made of photos, such as overlays and crops."""
 
-import errno
-import os
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,33 +7,24 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dhm_cli.errors import InputError
 from dhm_cli.inference.results import reason_of
-from dhm_cli.runtime.atomic import written_atomically
+from dhm_cli.writers.photo_folder import PhotoFolder
 
 _START, _COMMENT = b"\xff\xd8", b"\xff\xfe"
 # A JPEG holds no more.
 _LONGEST_SIDE = 65_500
 
 
-class JpegFolder:
-    """JPEG pictures of one kind, in the folder structure of their photos from the deepest folder that holds them all.
-
-    A comment right behind the start of each JPEG says of which kind it is, so that a file of somebody else is known and
-    left alone. Safe to use from several threads.
+class JpegFolder(PhotoFolder):
+    """JPEG pictures of one kind; a comment right behind the start of each says of which. See `PhotoFolder`.
 
     Args:
-        folder: where the pictures go.
-        kind: what they are, in a word, as in "overlay".
-        option: how the user names the folder, as in "--overlay".
-        photos: the photos of which there will be pictures.
+        folder, kind, option, photos, force: see `PhotoFolder`.
         quality: of the JPEG.
         note: of what sort they are, kept in each; see `note_in`.
-        force: replace files of other kinds.
 
     Raises:
-        InputError: a photo lies inside `folder`, so it might be taken for a picture and a picture for a photo in the
-            next run; the photos lie on several drives; `folder` is a file.
+        InputError: as `PhotoFolder`.
     """
 
     def __init__(
@@ -49,32 +37,11 @@ class JpegFolder:
         force: bool = False,
         note: str = "",
     ) -> None:
-        self._kind, self._option, self._quality, self._force = kind, option, quality, force
-        self._beginning = _START + _comment(f"dhm {kind}")
-        self._note = _comment(note) if note else b""
-        if folder.exists() and not folder.is_dir():
-            raise InputError(f"{folder}: is no folder", hint=f"choose another folder for {option}")
-        _check_no_photo_in(folder, photos, f"{kind}s", option)
-        places = {photo: os.path.abspath(photo) for photo in photos}
-        try:
-            root = os.path.commonpath([os.path.dirname(place) for place in places.values()])
-        except ValueError as error:
-            raise InputError(
-                f"the photos lie on several drives, so their {kind}s cannot go to one folder",
-                hint=f"align each drive's photos in a run of their own, or leave out {option}",
-            ) from error
-        names = _names([os.path.relpath(place, root) for place in places.values()])
-        self._paths = {photo: folder / name for photo, name in zip(places, names, strict=True)}
-
-    def path(self, photo: Path, face: int | str | None = None) -> Path:
-        """Where the picture of a photo goes, or that of one of its faces, by the face's number or name."""
-        path = self._paths[photo]
-        return path if face is None else path.with_name(f"{path.name.removesuffix('.jpg')}_{face}.jpg")
+        super().__init__(folder, kind, option, photos, ".jpg", _START + _comment(f"dhm {kind}"), force)
+        self._quality, self._note = quality, _comment(note) if note else b""
 
     def save(self, path: Path, image: NDArray[np.uint8]) -> str:
-        """Save a picture; returns why that is impossible for this one, else ''.
-
-        A link, a folder, and a file of another kind are left alone.
+        """Save a picture; returns why that is impossible for this one, else ''; see `write`.
 
         Args:
             path: as `path` gives it.
@@ -94,26 +61,6 @@ class JpegFolder:
             return "it cannot be encoded as a JPEG"
         return self.write(path, self._beginning + self._note + data.tobytes()[len(_START) :])
 
-    def write(self, path: Path, content: bytes) -> str:
-        """Write a file; returns why that is impossible for this one, else ''; see `save`."""
-        if path.is_symlink() or path.is_dir():
-            return f"{path} is a {'link' if path.is_symlink() else 'folder'}, which is left alone"
-        if path.exists() and not self._force and not self._is_ours(path):
-            return f"{path} exists and is not made by {self._option} of dhm; --force replaces it"
-        try:
-            with written_atomically(path) as partial:
-                partial.write_bytes(content)
-        except OSError as error:
-            if error.errno == errno.ENAMETOOLONG:
-                return f"{path.name} is too long for a file name"
-            if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
-                return f"{path}: a file and a folder are in each other's way"
-            raise InputError(
-                f"{path}: cannot be written: {error.strerror or error}",
-                hint=f"make room or choose another folder for {self._option}, then go on with --resume",
-            ) from error
-        return ""
-
     def note_in(self, path: Path) -> str:
         """The note in a picture of this kind; '' where there is none."""
         try:
@@ -125,44 +72,7 @@ class JpegFolder:
         except OSError:
             return ""
 
-    def _is_ours(self, path: Path) -> bool:
-        try:
-            with path.open("rb") as file:
-                return file.read(len(self._beginning)) == self._beginning
-        except OSError:
-            return False
-
 
 def _comment(text: str) -> bytes:
     """A comment in a JPEG."""
     return _COMMENT + (len(text.encode()) + 2).to_bytes(2, "big") + text.encode()
-
-
-def _names(photos: Sequence[str]) -> list[str]:
-    """A name for the picture of each photo: `a.png` gives `a.jpg`; where that is not its own, `a.png.jpg` and so on."""
-    simple = [os.path.splitext(name)[0] + ".jpg" for name in photos]
-    count = Counter(map(os.path.normcase, simple))
-    names, taken = [], set()
-    for photo, name in zip(photos, simple, strict=True):
-        if count[os.path.normcase(name)] > 1:
-            name = photo if photo.endswith(".jpg") else f"{photo}.jpg"
-        while os.path.normcase(name) in taken:
-            name = f"{os.path.splitext(name)[0]}_.jpg"
-        taken.add(os.path.normcase(name))
-        names.append(name)
-    return names
-
-
-def _check_no_photo_in(folder: Path, photos: Sequence[Path], pictures: str, option: str) -> None:
-    target = _real_folder(folder)
-    parents = {parent: _real_folder(parent) for parent in {photo.parent for photo in photos}}
-    for photo in photos:
-        if parents[photo.parent].is_relative_to(target):
-            raise InputError(
-                f"{photo} lies in the folder for {pictures}, {folder}", hint=f"choose another folder for {option}"
-            )
-
-
-def _real_folder(folder: Path) -> Path:
-    """The folder with links resolved and, where the system ignores case, in lower case."""
-    return Path(os.path.normcase(os.path.realpath(folder)))

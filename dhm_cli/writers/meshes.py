@@ -12,7 +12,7 @@ from dhm_cli.dense.surface import Surface
 from dhm_cli.errors import InputError
 from dhm_cli.inference.aligner import Face
 from dhm_cli.io.photo import Pixels, copy_of
-from dhm_cli.writers.jpeg_folder import JpegFolder
+from dhm_cli.writers.photo_folder import PhotoFolder
 
 FORMATS = ("obj", "ply")
 # How far a surface must be turned to the viewer for its colours to be seen well, and to be seen at all: cosines.
@@ -22,8 +22,8 @@ _PLY = b"ply\nformat binary_little_endian 1.0\ncomment dhm mesh\n"
 _ABOUT = "photo pixels, x right, y up (0 at the top of the photo), z toward the viewer"
 
 
-class MeshFolder(JpegFolder):
-    """A mesh of each face, `<photo>_<face>.obj` or `.ply`, in the folder structure of the photos; see `JpegFolder`.
+class MeshFolder(PhotoFolder):
+    """A mesh of each face, `<photo>_<face>.obj` or `.ply`, in the folder structure of the photos; see `PhotoFolder`.
 
     Args:
         folder: where they go.
@@ -33,7 +33,7 @@ class MeshFolder(JpegFolder):
         force: replace files that dhm did not write.
 
     Raises:
-        InputError: an unknown format; see also `JpegFolder`.
+        InputError: an unknown format; see also `PhotoFolder`.
     """
 
     def __init__(
@@ -41,13 +41,8 @@ class MeshFolder(JpegFolder):
     ) -> None:
         if kind not in FORMATS:
             raise InputError(f"--mesh-format {kind}: not known", f"known are {', '.join(FORMATS)}")
-        super().__init__(folder, "mesh", "--mesh", photos, force=force)
-        self._ending, self._with_colours = f".{kind}", with_colours
-        self._beginning = _OBJ if kind == "obj" else _PLY
-
-    def path(self, photo: Path, face: int | str | None = None) -> Path:
-        """Where the mesh of a face goes."""
-        return super().path(photo, face).with_suffix(self._ending)
+        super().__init__(folder, "mesh", "--mesh", photos, f".{kind}", _OBJ if kind == "obj" else _PLY, force)
+        self._with_colours = with_colours
 
     def save_all(self, name: Path, photo: Pixels, faces: Sequence[Face]) -> str:
         """Save a mesh of each face of a photo, which have their surfaces; returns what went wrong, else ''.

@@ -8,7 +8,7 @@ from dhm_cli.inference.aligner import Face
 from dhm_cli.inference.results import PhotoResult
 from dhm_cli.io.packed import is_pack
 from dhm_cli.io.photo import Pixels, copy_of
-from dhm_cli.writers.crops import check_crop, check_kept_crop, crop_folder, save_crops
+from dhm_cli.writers.crops import CropFolder
 from dhm_cli.writers.jpeg_folder import JpegFolder
 from dhm_cli.writers.overlays import check_parts, save_overlay
 from dhm_cli.writers.tiles import SIDE, largest_side, with_tiles
@@ -42,12 +42,11 @@ class Pictures:
         tiles: bool,
         force: bool,
     ) -> None:
-        self._parts, self._style = check_parts(parts), crop_style
-        self._size, self._tiles = check_crop(crop_size, crop_style), tiles
+        self._parts, self._tiles = check_parts(parts), tiles
+        self._crops = CropFolder.wanted(crop_dir, photos, crop_size, crop_style, force)
         self._overlays = (
             None if overlay_dir is None else JpegFolder(Path(overlay_dir), "overlay", "--overlay", photos, force=force)
         )
-        self._crops = None if crop_dir is None else crop_folder(Path(crop_dir), photos, self._size, crop_style, force)
         self._largest_tile = SIDE if any(map(is_pack, photos)) else largest_side(len(photos))  # of packs nobody knows
 
     def check_kept(self, results: Iterable[PhotoResult]) -> None:
@@ -61,7 +60,7 @@ class Pictures:
         """
         last = next((Path(result.path) for result in reversed(list(results)) if result.faces), None)
         if self._crops is not None and last is not None:
-            check_kept_crop(self._crops, self._crops.path(last, 0), self._size, self._style)
+            self._crops.check_kept(self._crops.path(last, 0))
 
     def make(self, name: Path, photo: Pixels, faces: list[Face]) -> tuple[list[Face], str, str]:
         """Make the pictures of one photo.
@@ -86,5 +85,5 @@ class Pictures:
             undrawn = save_overlay(self._overlays, name, image, faces, self._parts)
         if self._crops is not None:
             paths = [self._crops.path(name, number) for number in range(len(faces))]
-            faces, uncropped = save_crops(self._crops, paths, image, faces, self._size, self._style)
+            faces, uncropped = self._crops.save_all(paths, image, faces)
         return with_tiles(image, faces, self._largest_tile) if self._tiles else faces, undrawn, uncropped
