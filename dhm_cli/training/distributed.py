@@ -211,6 +211,9 @@ def _connect(place: torch.device, store: Store, rank: int, world: int) -> None:
         timeout=_WORK_TIMEOUT,
         device_id=place if on_gpu else None,
     )
+    # One that went on and failed while another still connects would make that one's library report it too.
+    store.set(f"connected {rank}", "")
+    store.wait([f"connected {other}" for other in range(world)], _JOIN_TIMEOUT)
 
 
 def _is_first_failure(store: Store) -> bool:
