@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench accuracy train-default wheel-check clean
+.PHONY: help demo test lint bench accuracy figures train-default wheel-check clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -110,6 +110,9 @@ accuracy: $(VENV)/.installed ## Measure the figures of README and cards: make ac
 	$(call score,fast,fast-roll,--protocol roll,w300)
 	$(call score,fast-x2,fast-x2-roll,--protocol roll,w300)
 	$(BIN)/python tests/human_points.py $(MEASURED)/prepared/merl.h5 $(MEASURED)/fast $(MEASURED)/fast-x2
+
+figures: $(VENV)/.installed ## Put what accuracy and bench measured into README and docs
+	$(BIN)/python tests/figures.py $(MEASURED) bench/speed.json
 
 wheel-check: $(VENV)/.installed ## Build the wheel and use it away from the source
 	rm -rf $(VENV)/wheel && mkdir -p $(VENV)/wheel

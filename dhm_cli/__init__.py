@@ -29,6 +29,7 @@ Below the stages stands what they share:
     geometry      landmarks, crops, pose, self-occlusion
     io            bytes <-> arrays: images, video, landmark files
     runtime       the machine: atomic files, threads, locks, memory, interruption, progress
+    docs          the documentation, a page a topic (`dhm docs`)
 
 `cli` stands above all: one file a command. `errors` and `version` stand below all.
 """

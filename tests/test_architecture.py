@@ -15,7 +15,7 @@ ROOT = Path(dhm_cli.__file__).parent
 # Bottom floor first; a module may import from its own room and from the floors below.
 FLOORS = (
     ("errors", "version"),
-    ("runtime",),
+    ("runtime", "docs"),
     ("geometry", "config"),
     ("io", "metrics", "motion"),
     ("dense",),
@@ -38,6 +38,7 @@ LIGHT_ROOMS = (
     "datasets",
     "dense",
     "distributed",
+    "docs",
     "drawing",
     "evaluation",
     "geometry",

@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 
 from dhm_cli.cli.align import align
 from dhm_cli.cli.benchmark import benchmark
+from dhm_cli.cli.docs import docs
 from dhm_cli.cli.evaluate import evaluate
 from dhm_cli.cli.export import export
 from dhm_cli.cli.lines import say
@@ -68,6 +69,7 @@ app.command(cls=NetworkCommand)(evaluate)
 app.command()(align)
 app.command(cls=NetworkCommand)(export)
 app.command(cls=NetworkCommand)(benchmark)
+app.command()(docs)
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,0 +1,1 @@
+"""What `dhm docs` shows: a Markdown file a topic."""

@@ -1,0 +1,275 @@
+"""The figures in README and docs: read from the files of the commands that measure them, and put into the tables.
+
+    make accuracy DATA=folder    # writes accuracy/
+    make bench                   # writes bench/speed.json
+    make figures                 # both into dhm_cli/docs/figures.json, and from there into the tables
+
+A table stands between `<!-- figures: NAME -->` and `<!-- end -->`; NAME is a key of `TABLES`. Folders that are not there
+leave their figures as they were. `aflw2000` is measured where that dataset is, and written into the JSON by hand.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from places import ROOT
+
+DOCS = ROOT / "dhm_cli" / "docs"
+PAGES = (ROOT / "README.md", *sorted(DOCS.glob("*.md")))
+FIGURES = DOCS / "figures.json"
+NETWORKS = ("fast", "fast-x2")
+BINS = ("0-30", "30-60", "60-90", "mean_of_bins", "mean_of_images")
+_TABLE = re.compile(r"(<!-- figures: (\S+) -->\n).*?(<!-- end -->)", re.S)
+
+Figures = dict[str, Any]
+
+
+# What the commands wrote -> figures
+
+
+def accuracy(folder: Path) -> Figures:
+    """What the tables show of the reports of `make accuracy`."""
+    from human_points import human_figures
+
+    from dhm_cli.data.store import FaceStore
+
+    store = FaceStore(folder / "prepared" / "merl.h5")
+    found: Figures = {"command": "make accuracy DATA=folder"}
+    for name in NETWORKS:
+        plain, detector, jitter, roll = (
+            json.loads((folder / f"{name}{part}" / "report.json").read_text(encoding="utf-8"))
+            for part in ("", "-detector", "-jitter", "-roll")
+        )
+        human = human_figures(store, folder / name)
+        found["version"], found["commit"] = plain["dhm_version"], plain["environment"]["commit"][:7]
+        found[name] = {
+            "hash": plain["method"]["hash"],
+            "nme": _rounded(plain["nme"], 3),
+            "interval": [round(end, 3) for end in plain["intervals"]["nme"]["mean_of_bins"]],
+            "detector": {**_rounded(detector["nme"], 3), "missed": detector["missing"]["count"]},
+            "jitter": _rounded(jitter["nme"], 3),
+            "human": _rounded(human, 3),
+            "faces": plain["n"],
+            "failure_rate": round(plain["failure_rate"]["value"], 3),
+            "roll": {
+                "faces": roll["n"],
+                "upright": round(roll["rolls"][0]["mean_of_images"], 3),
+                "worst": round(max(turned["mean_of_images"] for turned in roll["rolls"]), 3),
+            },
+            "doubts": _doubts(plain["doubts"]),
+        }
+    return found
+
+
+def _doubts(doubts: Figures) -> Figures:
+    confidence, visibility = doubts["confidence"], doubts["visibility"]
+    return {
+        "not_faces": confidence["not_faces"],
+        **{name: round(confidence[name], 4) for name in ("not_face_auc", "failure_auc", "believed", "doubted")},
+        **{name: round(visibility[name], 4) for name in ("self_occluded_balanced", "occluded_auc")},
+        "sigma": {name: [round(s["within_one"], 2), round(s["within_wide"], 2)] for name, s in doubts["sigma"].items()},
+        "without_tenth": round(next(k for k in confidence["kept"] if k["percent"] == 90)["failure_rate"], 3),
+    }
+
+
+def speed(report: Figures) -> Figures:
+    """What the tables show of a report of `dhm benchmark`."""
+    environment = report["environment"]
+    shown = [line for line in report["lines"] if line["engine"] == "onnxruntime" and line["batch"] == 1]
+    names = [s["name"] for s in report["subjects"] if s["kind"] == "packaged"]
+    found: Figures = {
+        "command": report["command"],
+        "machine": environment["processor"],
+        "commit": environment["commit"][:7],
+        "busy": bool(report["warnings"]),
+    }
+    for name in names:
+        of = {line["level"]: line for line in shown if line["subject"] == name}
+        found[name] = {
+            "times_faster": round(of["network"]["times_faster"], 3),
+            "photos_per_s": round(1000 / of["photo"]["median_ms"], 1),
+            "folders": [
+                {"photos_per_s": round(f["photos_per_s"], 1), "peak_mb": round(f["peak_bytes"][1] / 1e6)}
+                for f in report["folders"]
+                if f["subject"] == name and f["photos_per_s"]
+            ],
+            "two_processes": next((round(p["speed_up"], 2) for p in report["processes"] if p["subject"] == name), None),
+        }
+    return found
+
+
+def _rounded(values: Figures, digits: int) -> Figures:
+    return {name: round(value, digits) for name, value in values.items() if isinstance(value, float)}
+
+
+# Figures -> tables
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """A Markdown table."""
+    head = list(head)
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(str(cell) for cell in line)} |\n".replace("|  |", "| |") for line in lines)
+
+
+def _interval(mean: float, ends: list[float]) -> str:
+    return f"**{mean:.2f}** ({ends[0]:.2f}-{ends[1]:.2f})"
+
+
+def aflw2000(figures: Figures) -> str:
+    """All that is known on AFLW2000-3D."""
+    rows = []
+    for row in figures["aflw2000"]["rows"]:
+        mean = _interval(row["mean"], row["interval"]) if "interval" in row else f"{row['mean']:.2f}"
+        one_based = f"{row['one_based']:.2f}" if "one_based" in row else ""
+        zero_based = f"{row['zero_based']:.2f}" if "zero_based" in row else ""
+        rows.append((row["name"], " / ".join(f"{b:.2f}" for b in row.get("bins", [])), mean, zero_based, one_based))
+    head = ("", "0-30 / 30-60 / 60-90", "mean of bins", "re-annotated, 0-based", "read 1-based")
+    return table(head, rows) + f"\n{figures['aflw2000']['measured']}\n"
+
+
+def aflw2000_short(figures: Figures) -> str:
+    """The README's rows of it."""
+    rows = []
+    for row in figures["aflw2000"]["rows"]:
+        if "size" in row:
+            mean = _interval(row["mean"], row["interval"]) if "interval" in row else f"{row['mean']:.2f}"
+            reannotated = f"{row['one_based']:.2f}" if "one_based" in row else ""
+            rows.append((row["name"], mean, reannotated, row["size"]))
+    head = ("", "original labels (95 %)", "re-annotated", "size")
+    return table(head, rows) + f"\n{figures['aflw2000']['measured']}\n"
+
+
+def validation(figures: Figures) -> str:
+    """Accuracy on the validation split."""
+    rows: list[tuple[object, ...]] = []
+    found = figures["accuracy"]
+    for what, key in (
+        ("", "nme"),
+        ("boxes of the face detector", "detector"),
+        ("true boxes off by up to 10 % in place and size", "jitter"),
+        ("human points", "human"),
+    ):
+        for name in NETWORKS:
+            nme = {bin_: f"{found[name][key][bin_]:.2f}" for bin_ in BINS}
+            if key == "nme":
+                nme["mean_of_bins"] = _interval(found[name][key]["mean_of_bins"], found[name]["interval"])
+            missed = f" ({found[name][key]['missed']} missed)" if key == "detector" else ""
+            rows.append((f"`{name}`{', ' * bool(what)}{what}{missed}", *(nme[bin_] for bin_ in BINS)))
+    for name in NETWORKS:
+        free = found[name]["human"]["but for convention"]
+        rows.append((f"`{name}`, human points but for convention", "", "", "", f"{free:.2f}", ""))
+    for name in NETWORKS:
+        slope = found[name]["human"]["slope of the mouth's opening"]
+        rows.append((f"`{name}`, opening of the mouth over people's", "", "", "", f"{slope:.2f}", ""))
+    return table(("", "0-30°", "30-60°", "60-90°", "mean of bins", "mean of images"), rows) + _belongs(found)
+
+
+def doubts(figures: Figures) -> str:
+    """What the networks know about their errors."""
+    found = figures["accuracy"]
+
+    def row(what: str, cell: Callable[[Figures, Figures], str]) -> tuple[str, ...]:
+        return (what, *(cell(found[name]["doubts"], found[name]) for name in NETWORKS))
+
+    def sigma(name: str) -> Callable[[Figures, Figures], str]:
+        return lambda d, _: "{:.1f}, {:.1f} %".format(*d["sigma"][name])
+
+    rows = [
+        row("confidence: area under the ROC, faces against not-faces", lambda d, _: f"{d['not_face_auc']:.3f}"),
+        row("... errors below 6 % against the other faces", lambda d, _: f"{d['failure_auc']:.3f}"),
+        row("... `doubtful` among right faces", lambda d, _: f"{d['doubted']:.1f} %"),
+        row("... not `doubtful` among not-faces", lambda d, _: f"{d['believed']:.1f} %"),
+        row(
+            "hidden by the head itself, balanced accuracy (limits on the pose: 93.5)",
+            lambda d, _: f"{d['self_occluded_balanced']:.1f} %",
+        ),
+        row("covered by something else, area under the ROC", lambda d, _: f"{d['occluded_auc']:.3f}"),
+        row("errors within 1 and 1.79 sigma, yaw to 30° (right: 68.3, 95.0)", sigma("0-30")),
+        row("... 30-60°", sigma("30-60")),
+        row("... 60-90°", sigma("60-90")),
+        row(
+            "errors beyond 6 %: all faces; without the least sure tenth",
+            lambda d, n: f"{n['failure_rate']:.2f}; {d['without_tenth']:.2f} %",
+        ),
+        row(
+            "NME of a photo turned by 0°; worst of every other 15°",
+            lambda _, n: f"{n['roll']['upright']:.2f}; {n['roll']['worst']:.2f}",
+        ),
+    ]
+    return table(("", *(f"`{name}`" for name in NETWORKS)), rows) + _belongs(found)
+
+
+def _belongs(found: Figures) -> str:
+    files = " and ".join(f"`{name}.onnx` {found[name]['hash'][:8]}…" for name in NETWORKS)
+    return f"\nOf {files} (SHA-256), measured at commit {found['commit']}.\n"
+
+
+def speed_table(figures: Figures) -> str:
+    """Speed, for the README and for the page on benchmarks."""
+    found = figures["speed"]
+    names = [name for name in NETWORKS if name in found]
+
+    def row(what: str, cell: Callable[[Figures], str]) -> tuple[str, ...]:
+        return (what, *(cell(found[name]) for name in names))
+
+    rows = [
+        row("network, against MobileNet-V1 ×0.5 at 120²", lambda f: f"**{f['times_faster']:.2f} times as fast**"),
+        row("a 512 × 512 JPEG, from file to landmarks", lambda f: f"{f['photos_per_s']:.0f} photos/s"),
+        row(
+            "`dhm align` on 1,000 photos of 250 × 250",
+            lambda f: "; ".join(f"{g['photos_per_s']:.0f} photos/s, {g['peak_mb']} MB" for g in f["folders"]),
+        ),
+        row("two processes on two cores, against one", lambda f: f"{f['two_processes']:.2f} times"),
+    ]
+    busy = " The machine was busy, so only the ratios count." if found["busy"] else ""
+    said = f"\n`{found['command']}` on one core of an {found['machine']}, commit {found['commit']}.{busy}\n"
+    return table(("", *(f"`{name}`" for name in names)), rows) + said
+
+
+def scale(figures: Figures) -> str:
+    """Machines and hours for many photos, with `fast`."""
+    found = figures["speed"]["fast"]
+    kinds = [("512 × 512, one face", found["photos_per_s"])]
+    kinds += [("250 × 250, one face", f["photos_per_s"]) for f in found["folders"]]
+    rows = []
+    for kind, rate in kinds:
+        hours = [photos / (rate * cores * 3600) for photos, cores in ((1e6, 8), (1e7, 64), (1e8, 64))]
+        within_a_day = -(-1e8 // (rate * 86400))
+        rows.append((kind, f"{rate:.0f}", *(f"{h:.1f} h" for h in hours), f"{within_a_day:.0f} cores"))
+    head = ("photos", "a second and core", "1 million, 8 cores", "10 million, 64 cores", "100 million, 64 cores")
+    return table((*head, "100 million in a day"), rows)
+
+
+TABLES: dict[str, Callable[[Figures], str]] = {
+    "aflw2000": aflw2000,
+    "aflw2000-short": aflw2000_short,
+    "validation": validation,
+    "doubts": doubts,
+    "speed": speed_table,
+    "scale": scale,
+}
+
+
+def filled(page: str, figures: Figures) -> str:
+    """A page with its tables as the figures say."""
+    return _TABLE.sub(lambda found: f"{found[1]}{TABLES[found[2]](figures)}{found[3]}", page)
+
+
+def main(measured: Path, benchmark: Path) -> None:
+    """Bring figures and tables up to date."""
+    figures = json.loads(FIGURES.read_text(encoding="utf-8"))
+    if (measured / "fast-x2-roll" / "report.json").exists():
+        figures["accuracy"] = accuracy(measured)
+    if benchmark.exists():
+        figures["speed"] = speed(json.loads(benchmark.read_text(encoding="utf-8")))
+    FIGURES.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    for page in PAGES:
+        page.write_text(filled(page.read_text(encoding="utf-8"), figures), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:3]))
