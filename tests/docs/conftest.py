@@ -1,17 +1,18 @@
 """A folder in which the commands of README and docs find what they name: small files in place of people's own."""
 
+import json
 import os
 import shutil
 import tarfile
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
-import dataset_examples
 import numpy as np
 import pytest
 from dummy_network import write_dummy_network
-from example_networks import make_mean_shape, make_model, small_checkpoint
+from example_networks import make_mean_shape, small, small_checkpoint
 from places import SAMPLE_DATA
 from synthetic_faces import draw_300w_lp, draw_aflw2000
 from typer.testing import CliRunner
@@ -19,10 +20,10 @@ from typer.testing import CliRunner
 from dhm_cli.cli.main import app
 from dhm_cli.data.store import FaceStore
 from dhm_cli.models.checkpoint import save_checkpoint
+from dhm_cli.models.registry import build_model
 from dhm_cli.morphable.face_model import FaceModel
 
 PHOTOS = ("astronaut.png", "astronaut_turned_left_45.jpg")
-SMALL = '[network]\ninput_size = 32\nchannels = [16, 16]\nhidden = 16\n'
 
 
 def dhm(*arguments: str | Path) -> str:
@@ -90,10 +91,8 @@ def _datasets() -> None:
     draw_300w_lp(Path("300W_LP"), model, faces=2, views=2)
     truth = draw_aflw2000(Path("AFLW2000"), model)
     np.save("AFLW2000-3D-Reannotated.pts68.npy", truth[..., :2].transpose(0, 2, 1))
-    dhm(
-        *("prepare", "AFLW2000", "300W_LP", "--bfm", "BFM.mat"),
-        *("--reannotated", "AFLW2000-3D-Reannotated.pts68.npy"),
-    )
+    dhm("prepare", "AFLW2000", "--bfm", "BFM.mat", "--reannotated", "AFLW2000-3D-Reannotated.pts68.npy")
+    dhm("prepare", "300W_LP", "--bfm", "BFM.mat")
     labels = FaceStore(Path("data/faces.h5")).labels
     for name in ("merl", "extra", "ytf", "w300", "faces-profile"):
         shutil.copy("data/faces.h5", f"data/{name}.h5")
@@ -109,7 +108,6 @@ def _datasets() -> None:
     for k in range(20):
         noise = np.random.default_rng(k).integers(0, 255, (8, 8, 3), np.uint8)
         cv2.imwrite(f"not_faces/{k}.jpg", cv2.resize(noise, (120, 120)))
-    dataset_examples.write_300vw(Path("300VW"), ("001",))
 
 
 def _networks() -> None:
@@ -117,13 +115,12 @@ def _networks() -> None:
         Path(f"runs/{arch}").mkdir(parents=True)
         small_checkpoint(Path(f"runs/{arch}/best.safetensors"))
     Path("runs/rhg").mkdir()
-    from example_networks import small
-    from dataclasses import replace
-
-    from dhm_cli.models.registry import build_model
-
     settings = replace(small("rhg"), input_size=32, target="landmarks")
-    save_checkpoint(Path("runs/rhg/best.safetensors"), build_model("rhg", make_mean_shape(), settings, None), "rhg", {})
-    Path("runs/rhg/config.toml").write_text(f'arch = "rhg"\n{SMALL}')
-    Path("small.toml").write_text(SMALL)
+    save_checkpoint(Path("runs/rhg/best.safetensors"), build_model("rhg", make_mean_shape(), settings), "rhg", {})
+    for name, channels in (("dhm", [16, 16]), ("rhg", [16])):
+        Path(f"small-{name}.toml").write_text(f"[network]\ninput_size = 32\nchannels = {channels}\nhidden = 16\n")
     write_dummy_network(Path("mine.onnx"))
+    Path("report").mkdir()
+    report = {"schema": "dhm-evaluation", "schema_version": 1, "labels": "original", "protocol": "paper"}
+    report |= {"data": {"name": "faces", "split": "val"}, "method": {}, "nme": {"mean_of_bins": 5.0}}
+    Path("report/report.json").write_text(json.dumps(report))

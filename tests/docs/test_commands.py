@@ -7,6 +7,7 @@ network connection or a GPU, is parsed by the command itself, all options and va
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -20,10 +21,12 @@ import pytest
 import typer
 from places import ROOT
 from printed import folded
+from synthetic_faces import write_pts
 from typer.testing import CliRunner
 
 from dhm_cli.cli.main import app
 from dhm_cli.config.toml import read_toml
+from dhm_cli.inference.aligner import Aligner
 
 PAGES = (ROOT / "README.md", *sorted((ROOT / "dhm_cli" / "docs").glob("*.md")))
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
@@ -33,19 +36,17 @@ SHORTER = (
     (r"dhm train .*--(epochs|steps) \d+", r" --(epochs|steps) \d+", ""),
     (r"dhm train .*--batch", r" --batch \d+", ""),
     (r"dhm train .*--validate-every", r" --validate-every \d+", ""),
-    (r"dhm train .*(--arch rhg|--ablation)", "$", " --config small.toml"),
+    (r"dhm train .*--arch rhg", "$", " --config small-rhg.toml"),
+    (r"dhm train .*--ablation", "$", " --config small-dhm.toml"),
     (r"dhm train", "$", f" {_BRIEF}"),
-    (r"dhm benchmark", "$", " --runs 2 --engine onnxruntime --photos 4"),
-    (r"dhm benchmark(?!.*--level)", "$", " --level network"),
-    (r"dhm benchmark .*--processes", " --level folder --processes 2", " --level photo"),
-    (r"dhm evaluate", "$", " --replicates 20"),
-    (r"dhm evaluate(?!.*--(model|video|not-faces|protocol roll))", "$", " --device cpu"),
+    (r"dhm benchmark", "$", " --runs 2 --engine onnxruntime --level network --batch 1"),
 )
 PARSED_ONLY = (
     (r"s3://", "no store at hand"),
     (r"--camera", "no camera at hand"),
     (r"--ray", "Ray is not installed with the tests; tests/distributed run what is behind it"),
     (r"--device cuda", "no GPU at hand"),
+    (r"--level folder", "half a minute of processes; tests/cli/test_benchmark.py starts them"),
 )
 _EXTRAS = {"--video|clip\\.mp4|faces\\.mp4": "av", r"\.parquet": "pyarrow"}
 
@@ -145,17 +146,48 @@ def check(command: str) -> str:
     return run(command)
 
 
-@pytest.mark.usefixtures("workplace", "no_charts")
-@pytest.mark.parametrize("block", blocks("sh"), ids=str)
-def test_commands_run(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def brief(no_charts: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What commands do beside their work takes no time: charts, the benchmark's baselines, long made videos."""
+    from dhm_cli.benchmark import baselines, bench, measured_networks, timing
+    from dhm_cli.evaluation import made_video
     from dhm_cli.training import run_folder
 
     monkeypatch.setattr(run_folder, "save_learning_curve", lambda path, rows, warmup: None)
+    monkeypatch.setattr(measured_networks, "BASELINES", {baselines.REFERENCE: 0.5})
+    monkeypatch.setattr(baselines, "_BLOCKS", ((64, 2),))
+    monkeypatch.setattr(timing, "_WARM_UP_SECONDS", 0)
+    monkeypatch.setattr(bench, "peak_of_network", lambda *_: 50_000_000)
+    monkeypatch.setattr(made_video, "FRAMES", 24)
+
+
+@pytest.mark.usefixtures("workplace", "brief")
+@pytest.mark.parametrize("block", blocks("sh"), ids=str)
+def test_commands_run(block: Block) -> None:
+    if "300VW" in block.text:
+        write_300vw()
+    for settings in blocks("toml"):
+        Path("doubts.toml").write_text(settings.text)
     for command in block.commands():
         for pattern, module in _EXTRAS.items():
             if re.search(pattern, command):
                 pytest.importorskip(module)
+        if command.startswith("dhm train") and "--out" not in command:  # a network of another training lies there
+            arch = re.search(r"--arch (\S+)", command)
+            shutil.rmtree(f"runs/{arch[1] if arch else 'fast'}", ignore_errors=True)
         check(command)
+
+
+def write_300vw() -> None:
+    """A video in the layout of 300VW: one photo, held still, with its landmarks."""
+    photo = cv2.imread("photo.jpg")
+    (face,) = Aligner(device="cpu").align(photo, bgr=True)
+    Path("300VW/001/annot").mkdir(parents=True)
+    video = cv2.VideoWriter("300VW/001/vid.avi", cv2.VideoWriter_fourcc(*"MJPG"), 25, photo.shape[1::-1])
+    for number in range(1, 5):
+        video.write(photo)
+        write_pts(Path(f"300VW/001/annot/{number:06d}.pts"), face.landmarks, np.ones(68, int))
+    video.release()
 
 
 @pytest.mark.usefixtures("workplace")
@@ -200,12 +232,3 @@ class Photos:
     def mapInPandas(self, function: Any, schema: None) -> None:  # noqa: N802 (Spark's name)
         (table,) = function([self._pandas.DataFrame({"path": ["photo.jpg"]})])
         assert list(table["status"]) == ["ok"]
-
-
-@pytest.mark.usefixtures("workplace")
-def test_settings_are_taken() -> None:
-    """The settings file of a page trains."""
-    (block,) = blocks("toml")
-    Path("doubts.toml").write_text(block.text)
-    (command,) = [c for b in blocks("sh") for c in b.commands() if "doubts.toml" in c]
-    check(command)
