@@ -4,8 +4,8 @@
     make bench                   # writes bench/speed.json; of a busy machine only the ratios are taken
     make figures                 # both into dhm_cli/docs/figures.json, and from there into the tables
 
-A table stands between `<!-- figures: NAME -->` and `<!-- end -->`; NAME is a key of `TABLES`. Folders that are not there
-leave their figures as they were. `aflw2000` is measured where that dataset is, and written into the JSON by hand.
+A table stands between `<!-- figures: NAME -->` and `<!-- end -->`; NAME is a key of `TABLES`. What is not there leaves its
+figures as they were. `aflw2000` is measured where that dataset is, and written into the JSON by hand.
 """
 
 import json
@@ -88,7 +88,9 @@ def rates(report: Figures) -> Figures:
     """Photos a second and memory in a report of `dhm benchmark` on an idle machine."""
     found: Figures = {"measured": "Photos a second: {machine}, commit {commit}.".format(**_measured(report))}
     for name in NETWORKS:
-        (photo,) = (k for k in report["lines"] if (k["level"], k["engine"], k["subject"]) == ("photo", _NETWORK[1], name))
+        (photo,) = (
+            k for k in report["lines"] if (k["level"], k["engine"], k["subject"]) == ("photo", _NETWORK[1], name)
+        )
         (folder,) = (k for k in report["folders"] if k["subject"] == name)
         (two,) = (k for k in report["processes"] if k["subject"] == name)
         found[name] = {
@@ -220,9 +222,9 @@ def speed(figures: Figures) -> str:
         return (what, *(cell(found[name]) for name in NETWORKS))
 
     rows = [
-        ("network, against MobileNet-V1 ×0.5", *(f"**{times[name]:.2f} times as fast**" for name in NETWORKS)),
-        row("a 512 × 512 JPEG, from file to landmarks", lambda f: f"{f['photo']:.0f} photos/s"),
-        row("`dhm align`, 250 × 250", lambda f: f"{f['folder']:.0f} photos/s, {f['peak_mb']} MB"),
+        ("network, against MobileNet-V1 x0.5", *(f"**{times[name]:.2f} times as fast**" for name in NETWORKS)),
+        row("a 512 x 512 JPEG, from file to landmarks", lambda f: f"{f['photo']:.0f} photos/s"),
+        row("`dhm align`, 250 x 250", lambda f: f"{f['folder']:.0f} photos/s, {f['peak_mb']} MB"),
         row("two processes on two cores, against one", lambda f: f"{f['two_processes']:.2f} times"),
     ]
     said = f"Times as fast: {times['machine']}, commit {times['commit']}. {found['measured']}"
@@ -233,7 +235,7 @@ def scale(figures: Figures) -> str:
     """Machines and hours for many photos, with `fast`."""
     found = figures["rates"]["fast"]
     rows = []
-    for kind, rate in (("512 × 512", found["photo"]), ("250 × 250", found["folder"])):
+    for kind, rate in (("512 x 512", found["photo"]), ("250 x 250", found["folder"])):
         hours = [photos / (rate * cores * 3600) for photos, cores in ((1e6, 8), (1e7, 8), (1e8, 64))]
         rows.append((kind, f"{rate:.0f}", *(f"{h:.1f} h" for h in hours), f"{math.ceil(1e8 / (rate * 86400))} cores"))
     head = ("photos", "a second and core", "1 million, 8 cores", "10 million, 8 cores", "100 million, 64 cores")

@@ -53,5 +53,5 @@ def _show(text: str) -> None:
 def for_terminal(text: str) -> str:
     """A page without what a terminal cannot show: a picture is left out, a link to a page becomes its command."""
     text = re.sub(r"^!\[[^]]*\]\([^)]*\)\n\n?", "", text, flags=re.M)
-    text = re.sub(r"\[([^]]+)\]\((\w+)\.md\)", r"`dhm docs \2`", text)
+    text = re.sub(r"\[([^]]+)\]\((\w+)\.md\)", r"\1 (`dhm docs \2`)", text)
     return re.sub(r"\[([^]]+)\]\((?!https?:)[^)]*\)", r"\1", text)

@@ -98,7 +98,7 @@ def _stage(channels: int, count: int) -> tuple[tuple[int, ...], ...]:
     return ((channels, 2, 5),) + ((channels, 1, 5),) * (count - 1)
 
 
-# Chosen by time in ONNX Runtime on a CPU and by accuracy after the same short training (README, "How fast is it"). A
+# Chosen by time in ONNX Runtime on a CPU and by accuracy after the same short training (docs/benchmarking.md). A
 # pointwise convolution costs what its multiplications cost at any resolution, so channels grow where a map is small;
 # a depthwise one is bound by memory, so 5x5 costs little more than 3x3 at 15x15 and below.
 _FAST = FastDhmConfig(

@@ -16,7 +16,7 @@ from dhm_cli.cli.main import app
 from dhm_cli.errors import DhmError
 from dhm_cli.version import __version__
 
-COMMANDS = ("prepare", "relabel", "train", "evaluate", "align", "export", "benchmark")
+COMMANDS = ("prepare", "relabel", "train", "evaluate", "align", "export", "benchmark", "docs")
 
 # Sends SIGINT to itself at the first import of a module; an empty name, before all.
 AT_IMPORT = """

@@ -1,4 +1,4 @@
-"""The README's training commands on the sample data, and what users see when something is wrong."""
+"""The training commands of `dhm docs training` on the sample data, and what users see when something is wrong."""
 
 import csv
 import errno
@@ -43,7 +43,7 @@ def dhm(*arguments: str | Path, expect: int = 0) -> str:
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which the sample data was prepared as the README says."""
+    """A folder in which the sample data was prepared as `dhm docs training` says."""
     folder = tmp_path_factory.mktemp("work")
     before = Path.cwd()
     os.chdir(folder)

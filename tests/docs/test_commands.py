@@ -229,6 +229,6 @@ class Photos:
         assert kind(**fn_constructor_kwargs)({"path": np.array(["photo.jpg"])}).num_rows == 1
         assert batch_size > concurrency
 
-    def mapInPandas(self, function: Any, schema: None) -> None:  # noqa: N802 (Spark's name)
+    def mapInPandas(self, function: Any, schema: None) -> None:
         (table,) = function([self._pandas.DataFrame({"path": ["photo.jpg"]})])
         assert list(table["status"]) == ["ok"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from figures import FIGURES, NETWORKS, PAGES, filled
+from figures import FIGURES, NETWORKS, PAGES, TABLES, filled, rates, ratios
 from places import ROOT, SAMPLE_DATA
 from printed import folded
 from rich.console import Console
@@ -135,3 +135,24 @@ def test_the_heads_are_what_their_script_makes() -> None:
     faces = Aligner(device="cpu").align(np.ascontiguousarray(kept))
     assert len(faces) == len(HEADS)
     assert min(face.confidence for face in faces if face.confidence is not None) > 0.9
+
+
+def test_what_the_benchmark_wrote_comes_into_the_tables() -> None:
+    shown = {"engine": "onnxruntime", "batch": 1}
+    networks = [{"level": "network", "subject": n, "times_faster": 2.0 + k} for k, n in enumerate(NETWORKS)]
+    photos = [{"level": "photo", "subject": n, "median_ms": 4.0 + 4 * k} for k, n in enumerate(NETWORKS)]
+    report = {
+        "command": "dhm benchmark --json a.json",
+        "environment": {"processor": "Abacus", "commit": "0123456789"},
+        "lines": [{**shown, **line} for line in networks + photos],
+        "folders": [{"subject": n, "photos_per_s": 100.0, "peak_bytes": [0, 2e8]} for n in NETWORKS],
+        "processes": [{"subject": n, "speed_up": 1.5} for n in NETWORKS],
+    }
+    found = {"ratios": ratios(report), "rates": rates(report)}
+    speed, scale = TABLES["speed"](found), TABLES["scale"](found)
+    assert "**2.00 times as fast** | **3.00 times as fast** |" in speed
+    assert "| 250 photos/s | 125 photos/s |" in speed
+    assert "| 100 photos/s, 200 MB | 100 photos/s, 200 MB |" in speed
+    assert "Abacus, commit 0123456" in speed
+    # 1e8 / (100 x 64 x 3600) = 4.3 hours; 1e8 / (100 x 86400) = 11.6 cores
+    assert "| 250 x 250 | 100 | 0.3 h | 3.5 h | 4.3 h | 12 cores |" in scale
