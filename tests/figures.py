@@ -4,8 +4,8 @@
     make bench                   # writes bench/speed.json; of a busy machine only the ratios are taken
     make figures                 # both into dhm_cli/docs/figures.json, and from there into the tables
 
-A table stands between `<!-- figures: NAME -->` and `<!-- end -->`; NAME is a key of `TABLES`. What is not there leaves its
-figures as they were. `aflw2000` is measured where that dataset is, and written into the JSON by hand.
+A table stands between `<!-- figures: NAME -->` and `<!-- end -->`; NAME is a key of `TABLES`. What is not there leaves
+its figures as they were. `aflw2000` is measured where that dataset is, and written into the JSON by hand.
 """
 
 import json
