@@ -1,4 +1,4 @@
-"""The figures in README and docs: read from the files of the commands that measure them, and put into the tables.
+"""The figures in README, docs and model cards: read from the files of the commands that measure them, and put into the tables.
 
     make accuracy DATA=folder    # writes accuracy/
     make bench                   # writes bench/speed.json; of a busy machine only the ratios are taken
@@ -20,10 +20,14 @@ from places import ROOT
 
 DOCS = ROOT / "dhm_cli" / "docs"
 PAGES = (ROOT / "README.md", *sorted(DOCS.glob("*.md")))
+CARDS = tuple(sorted((ROOT / "dhm_cli" / "weights").glob("*.md")))
 FIGURES = DOCS / "figures.json"
 NETWORKS = ("fast", "fast-x2")
+REGIONS = ("jaw", "brows", "nose", "eyes", "mouth")
 BINS = ("0-30", "30-60", "60-90", "mean_of_bins", "mean_of_images")
 _NETWORK = ("network", "onnxruntime", 1)
+_MOUTH = "slope of the mouth's opening"
+_HEAD = ("", "0-30°", "30-60°", "60-90°", "mean of bins", "mean of images")
 _TABLE = re.compile(r"(<!-- figures: (\S+) -->\n).*?(<!-- end -->)", re.S)
 
 Figures = dict[str, Any]
@@ -54,6 +58,9 @@ def accuracy(folder: Path) -> Figures:
             "detector": {**_rounded(detector["nme"], 3), "missed": detector["missing"]["count"]},
             "jitter": _rounded(jitter["nme"], 3),
             "human": _rounded(human, 3),
+            "regions": {name: _rounded(plain["regions"][name], 3) for name in REGIONS},
+            "depth": _rounded(plain["nme_3d"]["depth"], 3),
+            "pose": {name: round(plain["pose"][name], 2) for name in ("geodesic", "pitch", "yaw", "roll")},
             "faces": plain["n"],
             "failure_rate": round(plain["failure_rate"]["value"], 3),
             "roll": {
@@ -169,9 +176,32 @@ def validation(figures: Figures) -> str:
         free = found[name]["human"]["but for convention"]
         rows.append((f"`{name}`, human points but for convention", "", "", "", f"{free:.2f}", ""))
     for name in NETWORKS:
-        slope = found[name]["human"]["slope of the mouth's opening"]
+        slope = found[name]["human"][_MOUTH]
         rows.append((f"`{name}`, opening of the mouth over people's", "", "", "", f"{slope:.2f}", ""))
-    return table(("", "0-30°", "30-60°", "60-90°", "mean of bins", "mean of images"), rows) + _belongs(found)
+    return table(_HEAD, rows) + _belongs(found)
+
+
+def card(name: str) -> Callable[[Figures], str]:
+    """Accuracy of one network, for its model card."""
+
+    def rows(figures: Figures) -> str:
+        found = figures["accuracy"][name]
+        shown = [("all 68 points", found["nme"]), *found["regions"].items()]
+        shown += [("depth, mean absolute error", found["depth"])]
+        shown += [(f"boxes of the face detector ({found['detector']['missed']} missed)", found["detector"])]
+        shown += [("true boxes off by up to 10 % in place and size", found["jitter"])]
+        shown += [("human visible points of the inner 51", found["human"])]
+        lines = [(what, *(f"{nme[bin_]:.2f}" for bin_ in BINS)) for what, nme in shown]
+        said = (
+            "95 % of the mean of bins: {interval[0]:.2f} to {interval[1]:.2f}. {failure_rate:.2f} % of {faces:,} faces have "
+            "an NME above 6 %. Pose, mean absolute error: geodesic {pose[geodesic]:.1f}°, pitch {pose[pitch]:.1f}°, yaw "
+            "{pose[yaw]:.1f}°, roll {pose[roll]:.1f}°.\nHuman points but for the mean offset of each landmark: "
+        ).format(**found)
+        human = found["human"]
+        said += f"{human['but for convention']:.2f}; mouths open {human[_MOUTH]:.2f} times as wide as people's.\n"
+        return table(_HEAD, lines) + f"\n{said}" + _belongs(figures["accuracy"])
+
+    return rows
 
 
 def doubts(figures: Figures) -> str:
@@ -247,6 +277,7 @@ TABLES: dict[str, Callable[[Figures], str]] = {
     "aflw2000-short": aflw2000_short,
     "validation": validation,
     "doubts": doubts,
+    **{f"card-{name}": card(name) for name in NETWORKS},
     "speed": speed,
     "scale": scale,
 }
@@ -268,7 +299,7 @@ def main(measured: Path, benchmark: Path) -> None:
         if not report["warnings"]:
             figures["rates"] = rates(report)
     FIGURES.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    for page in PAGES:
+    for page in (*PAGES, *CARDS):
         page.write_text(filled(page.read_text(encoding="utf-8"), figures), encoding="utf-8")
 
 

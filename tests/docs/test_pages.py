@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from figures import FIGURES, NETWORKS, PAGES, TABLES, filled, rates, ratios
+from figures import CARDS, FIGURES, NETWORKS, PAGES, TABLES, filled, rates, ratios
 from places import ROOT, SAMPLE_DATA
 from printed import folded
 from rich.console import Console
@@ -97,7 +97,7 @@ def test_nothing_is_said_twice() -> None:
                 seen[words] = path
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*PAGES, *CARDS], ids=lambda path: path.name)
 def test_links_lead_somewhere(path: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]*)\)", path.read_text(encoding="utf-8")):
         assert (path.parent / target).exists(), target
@@ -106,7 +106,7 @@ def test_links_lead_somewhere(path: Path) -> None:
 def test_the_tables_say_what_the_figures_say() -> None:
     """After new measurements: make figures."""
     figures = json.loads(FIGURES.read_text(encoding="utf-8"))
-    for path in PAGES:
+    for path in (*PAGES, *CARDS):
         text = path.read_text(encoding="utf-8")
         assert filled(text, figures) == text, path.name
 
