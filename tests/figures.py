@@ -1,4 +1,4 @@
-"""The figures in README, docs and model cards: read from the files of the commands that measure them, and put into the tables.
+"""The figures in README, docs and cards: read from the files that commands wrote, and put into the tables.
 
     make accuracy DATA=folder    # writes accuracy/
     make bench                   # writes bench/speed.json; of a busy machine only the ratios are taken
@@ -193,9 +193,9 @@ def card(name: str) -> Callable[[Figures], str]:
         shown += [("human visible points of the inner 51", found["human"])]
         lines = [(what, *(f"{nme[bin_]:.2f}" for bin_ in BINS)) for what, nme in shown]
         said = (
-            "95 % of the mean of bins: {interval[0]:.2f} to {interval[1]:.2f}. {failure_rate:.2f} % of {faces:,} faces have "
-            "an NME above 6 %. Pose, mean absolute error: geodesic {pose[geodesic]:.1f}°, pitch {pose[pitch]:.1f}°, yaw "
-            "{pose[yaw]:.1f}°, roll {pose[roll]:.1f}°.\nHuman points but for the mean offset of each landmark: "
+            "95 % of the mean of bins: {interval[0]:.2f} to {interval[1]:.2f}. {failure_rate:.2f} % of {faces:,} faces "
+            "have an NME above 6 %.\nPose, mean absolute error: geodesic {pose[geodesic]:.1f}°, pitch "
+            "{pose[pitch]:.1f}°, yaw {pose[yaw]:.1f}°, roll {pose[roll]:.1f}°.\nHuman points but for the mean offset of each landmark: "
         ).format(**found)
         human = found["human"]
         said += f"{human['but for convention']:.2f}; mouths open {human[_MOUTH]:.2f} times as wide as people's.\n"
