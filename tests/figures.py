@@ -195,7 +195,8 @@ def card(name: str) -> Callable[[Figures], str]:
         said = (
             "95 % of the mean of bins: {interval[0]:.2f} to {interval[1]:.2f}. {failure_rate:.2f} % of {faces:,} faces "
             "have an NME above 6 %.\nPose, mean absolute error: geodesic {pose[geodesic]:.1f}°, pitch "
-            "{pose[pitch]:.1f}°, yaw {pose[yaw]:.1f}°, roll {pose[roll]:.1f}°.\nHuman points but for the mean offset of each landmark: "
+            "{pose[pitch]:.1f}°, yaw {pose[yaw]:.1f}°, roll {pose[roll]:.1f}°.\n"
+            "Human points but for the mean offset of each landmark: "
         ).format(**found)
         human = found["human"]
         said += f"{human['but for convention']:.2f}; mouths open {human[_MOUTH]:.2f} times as wide as people's.\n"
