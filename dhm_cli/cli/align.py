@@ -1,5 +1,6 @@
 """`dhm align`."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -277,6 +278,7 @@ def align(
 
     The exit code is 0 when every photo was processed, 1 when one is unreadable or its box in --boxes is bad_box.
     """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # photos share the cores; numpy's threads would wait for each other
     from tqdm import tqdm
 
     from dhm_cli.alignment.dense import DenseOptions

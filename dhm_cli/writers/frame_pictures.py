@@ -20,7 +20,7 @@ _INSTANT = 1e-3
 
 
 class FramePictures:
-    """A crop and a mesh of each face of each frame; of each track a tile at its first frame and once a second from there.
+    """A crop and a mesh of each face in each frame, and of each track a tile once a second from its first frame.
 
     Args:
         video: its path, or its name.

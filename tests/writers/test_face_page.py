@@ -134,7 +134,7 @@ def test_a_page_holds_dense_faces_as_weights_of_one_model(tmp_path: Path, face: 
     found = json.loads(text.split('id="model">')[1].split("</script>")[0])
     assert "Permission is hereby granted" in found["licence"]
     raw = zlib.decompress(base64.b64decode(found["data"]))
-    assert len(raw) == 6 * (found["modes"] * found["vertices"] + 13142)
+    assert len(raw) == 6 * (found["modes"] * found["vertices"] + 13140)
     modes = np.frombuffer(raw[: 6 * found["modes"] * found["vertices"]], "<i2").reshape(found["modes"], 3, -1)
     row = rows(tmp_path / "p.html")[1]
     assert len(json.dumps(row["mesh"])) < 500
