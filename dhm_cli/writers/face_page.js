@@ -390,9 +390,11 @@ document.addEventListener("DOMContentLoaded", () => {
       const [solid] = await Promise.all([(turning ||= readModel()), image.decode()]);
       if (shown[current] !== face) return;
       solid.canvas.setAttribute("aria-label", `${face.whose}, its dense face; arrow keys turn it`);
+      solid.colours = find("colours").checked;
       solid.show(face.mesh, image);
     } catch (error) {
       picture.classList.remove("solid");
+      find("colours").parentElement.hidden = true;
       hint.textContent = `The 3D face cannot be drawn: ${error.message}.`;
     }
   }

@@ -381,7 +381,23 @@ def test_a_browser_without_webgl_says_so(tmp_path: Path, solid: Face, page: Page
     page.run("document.querySelector('#grid button').click(); document.getElementById('solid').click()")
     page.wait("document.getElementById('solid-hint').textContent.includes('no WebGL')")
     assert page.run("getComputedStyle(document.querySelector('#large-picture img')).visibility") == "visible"
+    assert page.run("document.getElementById('colours').offsetParent === null")
     assert page.run("document.querySelector('canvas') === null")
+
+
+def test_a_lost_webgl_context_is_made_anew(tmp_path: Path, solid: Face, page: Page) -> None:
+    page.open(write_page(tmp_path / "p.html", many(solid, 2)))
+    page.settle()
+    page.run("document.querySelector('#grid button').click(); document.getElementById('solid').click()")
+    page.wait("document.querySelector('canvas') !== null")
+    canvas_of(page, tmp_path)
+    page.run("document.querySelector('canvas').getContext('webgl').getExtension('WEBGL_lose_context').loseContext()")
+    page.wait("document.querySelector('canvas') === null")
+    assert page.run("getComputedStyle(document.querySelector('#large-picture img')).visibility") == "visible"
+    page.run("document.getElementById('solid').click()")
+    page.wait("document.querySelector('canvas') !== null")
+    shown = canvas_of(page, tmp_path)
+    assert shown[len(shown) // 2, len(shown) // 2].mean() > 80
 
 
 def test_evil_names_do_nothing(tmp_path: Path, face: Face, page: Page) -> None:
