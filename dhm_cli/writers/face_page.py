@@ -169,7 +169,7 @@ def _model() -> bytes:
     """The model of the faces that can be turned: its mean and its modes, and the triangles."""
     face = packaged_face()
     modes = np.concatenate([face.mean[..., None], face.identity, face.expression], axis=2).T
-    packed = zlib.compress((modes / _STEP).round().astype("<i2").tobytes() + face.triangles.astype("<u2").tobytes(), 9)
+    packed = zlib.compress((modes / _STEP).round().astype("<i2").tobytes() + face.triangles.astype("<u2").tobytes())
     model = {
         "licence": files("dhm_cli").joinpath("dense/ict_face.LICENSE.txt").read_text(encoding="utf-8"),
         "vertices": len(face.mean),
