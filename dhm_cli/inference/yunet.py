@@ -212,7 +212,6 @@ def _shared(a: FaceBox, b: FaceBox) -> float:
     return 0.0 if min(width, height, smaller) <= 0 else width * height / smaller
 
 
-
 def _read_model() -> bytes:
     """YuNet's file, which comes with the package."""
     try:
