@@ -25,9 +25,9 @@ from dhm_cli.version import __version__
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 
 
-_FIRST_WORDS = """dhm finds 68 three-dimensional landmarks of every face in photos and videos. Try
+_FIRST_WORDS = """dhm finds 68 3D landmarks of every face in photos and videos. To begin:
 
-  dhm align photos --gallery faces.html   a folder; a photo or a video will do, too
+  dhm align photos --gallery faces.html   a folder; or photos, or a video
   dhm doctor                              whether all is installed that is needed
   dhm --help                              all commands; dhm align --help: one"""
 

@@ -233,7 +233,7 @@ def _train_one(settings: RunSettings, out: Path, options: "RunOptions", processe
     if processes.is_main:
         best = RunFolder(out).best
         typer.echo(f"best network: {best}")
-        say_next("dhm evaluate --report report --model", best, "--data", stores[0][0].path)
+        say_next("dhm evaluate --model", best, "--data", stores[0][0].path)
 
 
 def _train_ablation(settings_of: Any, out: Path, options: "RunOptions", processes: "Processes") -> None:
