@@ -28,7 +28,7 @@ os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 _FIRST_WORDS = """dhm finds 68 3D landmarks of every face in photos and videos. To begin:
 
   dhm align photos --gallery faces.html   a folder; or photos, or a video
-  dhm doctor                              whether all is installed that is needed
+  dhm doctor                              whether all that is needed is there
   dhm --help                              all commands; dhm align --help: one"""
 
 
