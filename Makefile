@@ -20,7 +20,7 @@ $(VENV)/.installed: pyproject.toml .ci/constraints.txt
 	@touch $@
 
 ##@ To see it work
-demo: $(VENV)/.installed ## Find the landmarks in sample_data/photos and in a short video
+demo: $(VENV)/.installed ## Landmarks of photos and of a short video, and a page
 	@rm -rf demo/landmarks.csv.partial demo/faces.html.partial demo/video.csv.partial* demo/video.mp4.partial
 	$(BIN)/dhm align sample_data/photos --out demo/landmarks.csv --overlay demo/overlays --gallery demo/faces.html
 	$(BIN)/dhm align sample_data/faces.mp4 --out demo/video.csv --overlay demo/video.mp4

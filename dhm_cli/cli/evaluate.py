@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from dhm_cli.cli.evaluate_video import evaluate_on_video
-from dhm_cli.cli.guides import say_next, say_same_with
+from dhm_cli.cli.guides import say_same_with
 from dhm_cli.cli.lines import say
 from dhm_cli.cli.names import networks
 from dhm_cli.cli.progress import shown_on
@@ -269,10 +269,7 @@ def evaluate(
     if report is not None:
         page = report / "report.html"
         typer.echo(f"report: {page}", err=json_file == STDOUT)
-        if Path(model or "").suffix == ".safetensors":
-            say_next("dhm export --model", model)
-        else:
-            say(f"next: open {page} in a browser", err=True)
+        say(f"next: open {page} in a browser", err=True)
     elif json_file is None:
         say_same_with("--report report", "writes a page with charts")
 

@@ -234,6 +234,8 @@ def _train_one(settings: RunSettings, out: Path, options: "RunOptions", processe
         best = RunFolder(out).best
         typer.echo(f"best network: {best}")
         say_next("dhm evaluate --model", best, "--data", stores[0][0].path)
+        if not settings.network.needs_face_model:
+            say_next("dhm export --model", best)
 
 
 def _train_ablation(settings_of: Any, out: Path, options: "RunOptions", processes: "Processes") -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import typer.main
 from places import ROOT, SAMPLE_DATA
+from printed import folded
 from typer.testing import CliRunner
 
 from dhm_cli.cli.guides import GUIDES, GuidedCommand, typed
@@ -69,9 +70,19 @@ def test_examples_are_understood(line: str) -> None:
 def test_quick_examples_run_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "sample_data").symlink_to(SAMPLE_DATA)
     monkeypatch.chdir(tmp_path)
+    named = {}
     for line in QUICK:
         result = CliRunner().invoke(app, words_of(line))
         assert result.exit_code == 0, (line, result.output)
+        if "next: " in result.stderr:
+            named.setdefault(words_of(line)[0], folded(result.stderr.split("next: ")[1]))
+    assert named == {
+        "align": "open faces.html in a browser",
+        "prepare": "dhm train --arch fast --data data/faces.h5",
+        "relabel": "dhm train --arch fast --data relabelled/faces.h5",
+        "train": "dhm evaluate --model runs/fast/best.safetensors --data data/faces.h5",
+        "doctor": "dhm align photos --gallery faces.html",
+    }
     written = {path.name for path in tmp_path.iterdir()}
     assert written >= {"landmarks.csv", "faces.html", "drawn", "clip.csv", "drawn.mp4", "meshes", "faces.csv", "data"}
     assert Path("runs/fast/best.safetensors").is_file()
