@@ -1,7 +1,6 @@
 """Whether all that dhm needs is installed and works: packages, weights, and one face found and timed."""
 
 import hashlib
-import os
 import statistics
 import time
 from dataclasses import dataclass, field
@@ -67,7 +66,7 @@ class WeightsFile:
 
 @dataclass(frozen=True)
 class TimedFace:
-    """The face of the packaged photo, from JPEG to landmarks on one CPU thread.
+    """The face of the packaged photo, from JPEG to landmarks on the CPU.
 
     Attributes:
         start_s: to load the libraries and the networks, seconds.
@@ -195,7 +194,6 @@ def _look_for_providers(found: Installation) -> None:
 
 
 def _time_a_face(found: Installation) -> None:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     began = time.perf_counter()
     from dhm_cli.inference.aligner import Aligner
 
