@@ -63,8 +63,8 @@ def _print(found: "Installation") -> None:
         say(f"  {extra}, {purpose}: {versions if there else missing}", indent="    ")
     if found.face:
         say(
-            f"one face: {found.face.median_ms:.1f} ms from JPEG to landmarks, after a start of {found.face.start_s:.2f} s; "
-            f"confidence {found.face.confidence:.2f}",
+            f"one face: {found.face.median_ms:.1f} ms from JPEG to landmarks, after a start of "
+            f"{found.face.start_s:.2f} s; confidence {found.face.confidence:.2f}",
             indent="  ",
         )
     for problem in found.problems:
