@@ -1,5 +1,6 @@
 """`dhm align`."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -147,7 +148,8 @@ def align(
         Path | None,
         typer.Option(
             help="Also save a dense surface of each face in this folder, as photo_0.obj, in photo pixels with y up: "
-            "6,690 vertices of ICT-FaceKit (MIT licence), or the surface of a --face-model.",
+            "6,690 vertices of ICT-FaceKit (MIT licence), or the surface of a --face-model. Of a video as "
+            "video_FRAME_TRACK.obj, for each frame 0.7 MB and more.",
             show_default=False,
             rich_help_panel=_DENSE,
         ),
@@ -180,7 +182,8 @@ def align(
         Path | None,
         typer.Option(
             help="Also write a page to look at, .html: all faces as tiles, to sort and to filter; of a video those of "
-            "each track once a second. One file, which works offline.",
+            "each track once a second. One file, which works offline. Where dense faces are fitted, as for --mesh or "
+            "--blendshapes, they can be turned there.",
             show_default=False,
             rich_help_panel=_PICTURES,
         ),
@@ -342,6 +345,7 @@ def align(
 
     The exit code is 0 when every photo was processed, 1 when one is unreadable or its box in --boxes is bad_box.
     """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # photos share the cores; numpy's threads would wait for each other
     from tqdm import tqdm
 
     from dhm_cli.alignment.dense import DenseOptions
@@ -406,7 +410,10 @@ def align(
     }
     video = video_of(paths or [], camera, smooth)
     if video is not None:
-        refuse_for_videos(lists=lists, boxes=boxes, refine=refine, threads=threads, mesh=mesh, shard=shard, ray=ray)
+        one_person = same_person or None  # a track always has one identity
+        refuse_for_videos(
+            lists=lists, boxes=boxes, refine=refine, threads=threads, shard=shard, ray=ray, same_person=one_person
+        )
         align_a_video(video, out, overlay=overlay, smooth=smooth, **settings, **written)
         return
     settings |= {

@@ -50,7 +50,7 @@ def refuse_for_videos(**options: object) -> None:
 
     for name, value in options.items():
         if value is not None:
-            option = "--from" if name == "lists" else f"--{name}"
+            option = "--from" if name == "lists" else f"--{name.replace('_', '-')}"
             raise InputError(f"{option}: is for photos, not for a video", "leave it out")
 
 
@@ -90,9 +90,10 @@ def _print_report(report: "VideoReport", out: Sequence[str]) -> None:
             "are not in the file",
             err=True,
         )
-    if report.uncropped:
-        say(f"warning: {report.name}: {count(report.uncropped, 'frame')} without a crop of each face:", err=True)
-        say(f"  {report.crop_problem}", "    ", err=True)
+    if report.incomplete:
+        frames = count(report.incomplete, "frame")
+        say(f"warning: {report.name}: {frames} without a crop or a mesh of each face:", err=True)
+        say(f"  {report.problem}", "    ", err=True)
     kept = f" ({report.kept:,} of them from the interrupted run)" if report.kept else ""
     doubtful = f" ({report.doubtful} doubtful)" if report.doubtful else ""
     rate = (report.frames - report.kept) / max(report.seconds, 1e-6)
