@@ -125,7 +125,10 @@ accuracy: $(VENV)/.installed ## Measure the accuracy that the docs tell; DATA=fo
 	$(call score,fast-x2,fast-x2-jitter,--protocol jitter,merl)
 	$(call score,fast,fast-roll,--protocol roll,w300)
 	$(call score,fast-x2,fast-x2-roll,--protocol roll,w300)
+	$(call score,fast,fast-w300,,w300)
+	$(call score,fast-x2,fast-x2-w300,--against fast,w300)
 	$(BIN)/python tests/human_points.py $(MEASURED)/prepared/merl.h5 $(MEASURED)/fast $(MEASURED)/fast-x2
+	$(BIN)/python tests/human_points.py $(MEASURED)/prepared/w300.h5 $(MEASURED)/fast-w300 $(MEASURED)/fast-x2-w300
 
 ##@ To pass it on
 release: ## Build wheel and sdist in dist/, and check both
