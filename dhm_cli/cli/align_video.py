@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from dhm_cli.cli.guides import say_same_with
 from dhm_cli.cli.lines import count, say
 from dhm_cli.cli.progress import counted_on, interrupted
 
@@ -58,6 +59,7 @@ def align_a_video(video: Path | int, out: Sequence[str], *, columns: Sequence[st
     from tqdm import tqdm
 
     from dhm_cli.alignment.videos import STRIDE, align_video
+    from dhm_cli.runtime.outputs import is_stream
 
     with tqdm(unit=" frames", disable=None) as bar:
         try:
@@ -71,6 +73,8 @@ def align_a_video(video: Path | int, out: Sequence[str], *, columns: Sequence[st
         except KeyboardInterrupt as stop:
             raise interrupted(bar, out, "frames", f"from every {STRIDE}th frame") from stop
     _print_report(report, out)
+    if options["overlay"] is None and not any(is_stream(Path(name)) for name in out):
+        say_same_with("--overlay drawn.mp4", "draws the faces")
     if report.damaged or report.lost:
         raise typer.Exit(1)
 
