@@ -30,7 +30,6 @@ _FIRST_WORDS = """dhm finds 68 3D landmarks of every face in photos and videos. 
 
   dhm align photos --gallery faces.html   a folder; or photos, or a video
   dhm doctor                              whether all that is needed is there
-  dhm docs                                the documentation, a page a topic
   dhm --help                              all commands; dhm align --help: one"""
 
 
