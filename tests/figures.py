@@ -13,6 +13,7 @@ import math
 import re
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,7 @@ def accuracy(folder: Path) -> Figures:
             "detector": {**_rounded(detector["nme"], 3), "missed": detector["missing"]["count"]},
             "jitter": _rounded(jitter["nme"], 3),
             "human": _rounded(human, 3),
+            **_w300(folder, name),
             "regions": {name: _rounded(plain["regions"][name], 3) for name in REGIONS},
             "depth": _rounded(plain["nme_3d"]["depth"], 3),
             "pose": {name: round(plain["pose"][name], 2) for name in ("geodesic", "pitch", "yaw", "roll")},
@@ -71,6 +73,16 @@ def accuracy(folder: Path) -> Figures:
             "doubts": _doubts(plain["doubts"]),
         }
     return found
+
+
+def _w300(folder: Path, name: str) -> Figures:
+    from human_points import human_figures
+
+    from dhm_cli.data.store import FaceStore
+
+    if not (folder / f"{name}-w300").exists():
+        return {}
+    return {"w300": _rounded(human_figures(FaceStore(folder / "prepared" / "w300.h5"), folder / f"{name}-w300"), 3)}
 
 
 def _doubts(doubts: Figures) -> Figures:
@@ -98,12 +110,14 @@ def rates(report: Figures) -> Figures:
         (photo,) = (
             k for k in report["lines"] if (k["level"], k["engine"], k["subject"]) == ("photo", _NETWORK[1], name)
         )
-        (folder,) = (k for k in report["folders"] if k["subject"] == name)
+        folders = [k for k in report["folders"] if k["subject"] == name and k["photos_per_s"]]
         (two,) = (k for k in report["processes"] if k["subject"] == name)
         found[name] = {
             "photo": round(1000 / photo["median_ms"], 1),
-            "folder": round(folder["photos_per_s"], 1),
-            "peak_mb": round(folder["peak_bytes"][1] / 1e6),
+            "folders": {
+                k.get("folder", "250 x 250"): [round(k["photos_per_s"], 1), round(k["peak_bytes"][1] / 1e6)]
+                for k in folders
+            },
             "two_processes": round(two["speed_up"], 2),
         }
     return found
@@ -115,7 +129,7 @@ def _measured(report: Figures) -> Figures:
 
 
 def _rounded(values: Figures, digits: int) -> Figures:
-    return {name: round(value, digits) for name, value in values.items() if isinstance(value, float)}
+    return {name: round(value, digits) for name, value in values.items() if math.isfinite(value)}
 
 
 # Figures -> tables
@@ -125,7 +139,7 @@ def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
     """A Markdown table."""
     head = list(head)
     lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(str(cell) for cell in line)} |\n".replace("|  |", "| |") for line in lines)
+    return "".join(f"| {' | '.join(map(str, line))} |\n".replace("  ", " ") for line in lines)
 
 
 def _interval(mean: float, ends: list[float]) -> str:
@@ -165,9 +179,10 @@ def validation(figures: Figures) -> str:
         ("boxes of the face detector", "detector"),
         ("true boxes off by up to 10 % in place and size", "jitter"),
         ("human points", "human"),
+        ("human points of 300-W's held-out photos", "w300"),
     ):
-        for name in NETWORKS:
-            nme = {bin_: f"{found[name][key][bin_]:.2f}" for bin_ in BINS}
+        for name in [name for name in NETWORKS if key in found[name]]:
+            nme = {bin_: _two(found[name][key].get(bin_)) for bin_ in BINS}
             if key == "nme":
                 nme["mean_of_bins"] = _interval(found[name][key]["mean_of_bins"], found[name]["interval"])
             missed = f" ({found[name][key]['missed']} missed)" if key == "detector" else ""
@@ -240,6 +255,10 @@ def doubts(figures: Figures) -> str:
     return table(("", *(f"`{name}`" for name in NETWORKS)), rows) + _belongs(found)
 
 
+def _two(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
 def _belongs(found: Figures) -> str:
     files = " and ".join(f"`{name}.onnx` {found[name]['hash'][:8]}…" for name in NETWORKS)
     return f"\nOf {files} (SHA-256), measured at commit {found['commit']}.\n"
@@ -255,18 +274,22 @@ def speed(figures: Figures) -> str:
     rows = [
         ("network, against MobileNet-V1 x0.5", *(f"**{times[name]:.2f} times as fast**" for name in NETWORKS)),
         row("a 512 x 512 JPEG, from file to landmarks", lambda f: f"{f['photo']:.0f} photos/s"),
-        row("`dhm align`, 250 x 250", lambda f: f"{f['folder']:.0f} photos/s, {f['peak_mb']} MB"),
+        *(row(f"`dhm align`, {kind}", partial(_folder, kind)) for kind in found["fast"]["folders"]),
         row("two processes on two cores, against one", lambda f: f"{f['two_processes']:.2f} times"),
     ]
     said = f"Times as fast: {times['machine']}, commit {times['commit']}. {found['measured']}"
     return table(("", *(f"`{name}`" for name in NETWORKS)), rows) + f"\n{said}\n"
 
 
+def _folder(kind: str, found: Figures) -> str:
+    return "{:.0f} photos/s, {} MB".format(*found["folders"][kind])
+
+
 def scale(figures: Figures) -> str:
     """Machines and hours for many photos, with `fast`."""
     found = figures["rates"]["fast"]
     rows = []
-    for kind, rate in (("512 x 512", found["photo"]), ("250 x 250", found["folder"])):
+    for kind, rate in (("512 x 512", found["photo"]), *((kind, rate) for kind, (rate, _) in found["folders"].items())):
         hours = [photos / (rate * cores * 3600) for photos, cores in ((1e6, 8), (1e7, 8), (1e8, 64))]
         rows.append((kind, f"{rate:.0f}", *(f"{h:.1f} h" for h in hours), f"{math.ceil(1e8 / (rate * 86400))} cores"))
     head = ("photos", "a second and core", "1 million, 8 cores", "10 million, 8 cores", "100 million, 64 cores")

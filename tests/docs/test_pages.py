@@ -145,7 +145,11 @@ def test_what_the_benchmark_wrote_comes_into_the_tables() -> None:
         "command": "dhm benchmark --json a.json",
         "environment": {"processor": "Abacus", "commit": "0123456789"},
         "lines": [{**shown, **line} for line in networks + photos],
-        "folders": [{"subject": n, "photos_per_s": 100.0, "peak_bytes": [0, 2e8]} for n in NETWORKS],
+        "folders": [
+            {"subject": n, "folder": folder, "photos_per_s": rate, "peak_bytes": [0, 2e8]}
+            for n in NETWORKS
+            for folder, rate in (("250 x 250", 100.0), ("12 MP", 20.0))
+        ],
         "processes": [{"subject": n, "speed_up": 1.5} for n in NETWORKS],
     }
     found = {"ratios": ratios(report), "rates": rates(report)}
@@ -153,6 +157,7 @@ def test_what_the_benchmark_wrote_comes_into_the_tables() -> None:
     assert "**2.00 times as fast** | **3.00 times as fast** |" in speed
     assert "| 250 photos/s | 125 photos/s |" in speed
     assert "| 100 photos/s, 200 MB | 100 photos/s, 200 MB |" in speed
+    assert "`dhm align`, 12 MP | 20 photos/s, 200 MB |" in speed
     assert "Abacus, commit 0123456" in speed
     # 1e8 / (100 x 64 x 3600) = 4.3 hours; 1e8 / (100 x 86400) = 11.6 cores
     assert "| 250 x 250 | 100 | 0.3 h | 3.5 h | 4.3 h | 12 cores |" in scale
