@@ -115,7 +115,7 @@ accuracy: $(VENV)/.installed ## Measure the accuracy that the docs tell; DATA=fo
 		--table $(DATA)/aflw_merl68/faces.csv --self-occlusion) && \
 		$(BIN)/python tests/photo_split.py $(DATA)/w300/faces.csv $(MEASURED)/w300.csv && \
 		$(call source,w300,w300,--table $(MEASURED)/w300.csv) && \
-		$(BIN)/dhm relabel --model fast-x2 --out $(MEASURED)/labels $(follow) \
+		$(BIN)/dhm relabel --model fast --out $(MEASURED)/labels $(follow) \
 		$(MEASURED)/prepared/merl.h5=$(DATA)/aflw_merl68/teacher68.npz $(MEASURED)/prepared/w300.h5; }
 	$(call score,fast,fast,--not-faces $(DATA)/not_faces,merl)
 	$(call score,fast-x2,fast-x2,--against fast --not-faces $(DATA)/not_faces,merl)
