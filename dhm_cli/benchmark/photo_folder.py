@@ -12,9 +12,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dhm_cli.benchmark.peak_memory import child_environment, run_measured
+from dhm_cli.benchmark.peak_memory import run_measured
 from dhm_cli.benchmark.pipeline import Scene
 from dhm_cli.geometry.crop import crop_matrix
+from dhm_cli.runtime.processes import child_environment
 from dhm_cli.runtime.progress import Progress
 
 # Side of the photos, pixels: as those of LFW.

@@ -84,7 +84,7 @@ class YuNet:
 
 @lru_cache(maxsize=16)
 def _nodes(height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The nodes of the three grids of an image, in the network's order: column and row (N, 2), and their stride (N,)."""
+    """The nodes of an image's three grids, in the network's order: column and row (N, 2), and stride (N,)."""
     grids = [np.indices((height // stride, width // stride))[::-1].reshape(2, -1).T for stride in _STRIDES]
     strides = np.repeat(_STRIDES, [len(grid) for grid in grids])
     return np.concatenate(grids).astype(np.float32), strides.astype(np.float32)
