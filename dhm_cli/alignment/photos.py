@@ -120,7 +120,7 @@ def align_files(
     filters = Filters(min_confidence, min_size, largest or dense.same_person, max_faces)
     layout = Layout(with_angles(with_crops(columns, crop_dir is not None), angles))
     found = find_photos(paths, lists, path_column)
-    places = [Path(photo) for photo in found.photos]
+    places = [photo if isinstance(photo, Path) else Path(photo) for photo in found.photos]  # no second copy of each
     packs = [photo for photo in found.photos if is_pack(photo)]
     if packs:
         refused = {"boxes": boxes_csv, "overlay": overlay_dir, "crops": crop_dir, "mesh": dense.mesh_dir}
@@ -147,7 +147,7 @@ def align_files(
     start = time.perf_counter()
     with closing(Outputs(outs, layout, resume, inputs, force, stream)) as writer:
         photos = [photo for photo in found.photos if is_pack(photo) or shard is None or shard.holds(photo)]
-        names = set(map(str, photos))
+        names = set(map(str, photos)) if writer.finished else set()
         kept = [
             replace(result, problems=(_KEPT,))
             for (name, *_), result in writer.finished.items()

@@ -73,11 +73,13 @@ class Processes(Generic[Item, T]):
     def close(self) -> None:
         """End the processes; none may be at work."""
         for process in self._all:
-            try:
-                process.communicate()  # closes their input, at whose end they end
-            except OSError:  # what was not sent cannot be sent now
-                process.kill()
-                process.wait()
+            assert process.stdin is not None
+            assert process.stdout is not None
+            with suppress(OSError):  # what was not sent cannot be sent now
+                process.stdin.close()  # at its end they end
+            process.stdout.close()
+        for process in self._all:
+            process.wait()
 
 
 def _gone(process: "subprocess.Popen[bytes]") -> DhmError:
