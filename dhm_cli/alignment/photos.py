@@ -78,9 +78,9 @@ def align_files(
 ) -> AlignmentReport:
     """Align the faces of many photos and write them to outputs (`dhm_cli.writers.registry`).
 
-    Each photo is read, searched and aligned by one worker, a thread or, of many photos, a process where nothing is made
-    of them but rows and a CPU runs the network; a few photos are in the making at any time, so memory
-    does not grow with their number. The output follows the order of the photos whatever the workers' order. An
+    Each photo is read, searched and aligned by one worker: a thread, or of many photos a process, where nothing is made
+    of them but rows and the network runs on the CPU. A few photos are in the making at any time, so memory does not
+    grow with their number. The output follows the order of the photos whatever the workers' order. An
     exception, Ctrl-C included, leaves the finished photos in `<out>.partial`, where `resume` picks them up.
 
     Args:
@@ -141,7 +141,7 @@ def align_files(
         return _result(look(photo), photo, pictures, surfaces)
 
     is_table = boxes is None and pictures.are_none and surfaces is None and isinstance(aligner.engine, OnnxEngine)
-    alone = partial(_align_alone, aligner, most_pixels, filters) if is_table else None
+    alone = partial(align_photo, aligner, most_pixels=most_pixels, filters=filters) if is_table else None
     files = (*lists, boxes_csv, model, face_model, dense.model)
     inputs = [*places, *(Path(file) for file in files if file is not None)]
     start = time.perf_counter()
@@ -242,11 +242,6 @@ class _Seen(NamedTuple):
 def align_photo(aligner: Aligner, photo: Place, most_pixels: int, filters: Filters) -> _Done:
     """One photo's result and its faces; a bad photo does not raise."""
     return _result(_look(aligner, photo, None, most_pixels, filters), photo, None, None)
-
-
-def _align_alone(aligner: Aligner, most_pixels: int, filters: Filters, photo: Place) -> _Done:
-    """`align_photo` as `Processes` call it."""
-    return align_photo(aligner, photo, most_pixels, filters)
 
 
 def _look(aligner: Aligner, photo: Place, boxes: list[Box] | None, most_pixels: int, filters: Filters) -> _Seen:

@@ -3,7 +3,6 @@
 import os
 import pickle
 import queue
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -35,9 +34,9 @@ class Processes(Generic[Item, T]):
 
     def __init__(self, work: Callable[[Item], T], count: int) -> None:
         self._free: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
-        command = [sys.executable, "-c", _SERVE]
-        self._all = [
-            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=child_environment())
+        command, pipe, environment = [sys.executable, "-c", _SERVE], subprocess.PIPE, child_environment()
+        self._all = [  # in sessions of their own: Ctrl-C is for this process, which then ends them
+            subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment, start_new_session=True)
             for _ in range(count)
         ]
         for process in self._all:
@@ -91,7 +90,6 @@ def _gone(process: "subprocess.Popen[bytes]") -> DhmError:
 
 def serve() -> None:
     """Be one of `Processes`: work for what comes on standard input until that ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks, which then closes this one
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     keep_freed_memory()
