@@ -12,7 +12,8 @@ OK, NO_FACE, UNREADABLE, BAD_BOX = "ok", "no_face", "unreadable", "bad_box"
 DOUBTFUL = "doubtful"
 
 
-_NONE: Mapping[str, int] = {}
+# Of a photo of which every face is written; one for all, since runs keep what became of each photo.
+NONE_LEFT_OUT: Mapping[str, int] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class PhotoResult:
     problems: tuple[str, ...] = ()
     overlay_problem: str = ""
     doubtful: int = 0
-    left_out: Mapping[str, int] = field(default_factory=lambda: _NONE)
+    left_out: Mapping[str, int] = field(default_factory=lambda: NONE_LEFT_OUT)
     crop_problem: str = ""
     mesh_problem: str = ""
     frame: int | None = None
