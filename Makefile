@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench accuracy train-default wheel-check clean
+.PHONY: help demo test lint wheel-check bench accuracy train-default release clean
 
-help: ## Show this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+help:
+	@awk -F ':.*## ' '/^##@ / { print substr($$0, 5) } /^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' \
+		$(MAKEFILE_LIST)
 
 # torch goes first and alone: with its version pinned, pip takes the CPU build where the index offers one.
 $(VENV)/.installed: pyproject.toml .ci/constraints.txt
@@ -18,7 +19,8 @@ $(VENV)/.installed: pyproject.toml .ci/constraints.txt
 		--editable '.[heic,parquet,video]' mypy pandas pytest pytest-xdist ruff
 	@touch $@
 
-demo: $(VENV)/.installed ## Find the landmarks in sample_data/photos and in a short video
+##@ To see it work
+demo: $(VENV)/.installed ## Landmarks of photos and of a short video, and a page
 	@rm -rf demo/landmarks.csv.partial demo/faces.html.partial demo/video.csv.partial* demo/video.mp4.partial
 	$(BIN)/dhm align sample_data/photos --out demo/landmarks.csv --overlay demo/overlays --gallery demo/faces.html
 	$(BIN)/dhm align sample_data/faces.mp4 --out demo/video.csv --overlay demo/video.mp4
@@ -26,9 +28,23 @@ demo: $(VENV)/.installed ## Find the landmarks in sample_data/photos and in a sh
 	@echo "pictures:  demo/overlays, demo/video.mp4"
 	@echo "to look at, in a browser: demo/faces.html"
 
+##@ To check it
 test: $(VENV)/.installed ## Run the tests
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
+lint: $(VENV)/.installed ## Check style and types
+	$(BIN)/ruff check dhm_cli tests
+	$(BIN)/ruff format --check dhm_cli tests
+	$(BIN)/mypy
+
+wheel-check: $(VENV)/.installed ## Build the wheel and use it away from the source
+	rm -rf $(VENV)/wheel && mkdir -p $(VENV)/wheel
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(VENV)/wheel .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/wheel/site $(VENV)/wheel/*.whl
+	cd $(VENV)/wheel && export PYTHONPATH=site && ../bin/python -m dhm_cli doctor && \
+		../bin/python -c "import dhm_cli; assert 'wheel' in dhm_cli.__file__"
+
+##@ To measure and train
 bench: $(VENV)/.installed ## Measure speed: networks, photos, folders, two processes
 	$(BIN)/dhm benchmark --device cpu --threads 1 --level network --level crop --level photo --level folder \
 		--processes 2 --json bench/speed.json --plot bench/speed.png
@@ -61,7 +77,7 @@ optimiser = "adamw"\n\
 export = $(BIN)/dhm export --model $(WORK)/$(1)/best.safetensors --precision float16 --out $(WORK)/$(1).safetensors && \
 	$(BIN)/dhm export --model $(WORK)/$(1).safetensors --precision float16 --out $(WORK)/$(1).onnx --data $(WORK)/$(2)/merl.h5
 
-train-default: $(VENV)/.installed ## Train the shipped networks: make train-default DATA=folder (hours)
+train-default: $(VENV)/.installed ## Train the shipped networks (hours); DATA=folder
 	$(call prepare,merl,aflw_merl68,faces,--prior $(DATA)/aflw_merl68/teacher68.npz --table $(DATA)/aflw_merl68/faces.csv \
 		--self-occlusion)
 	$(call prepare,extra,aflw_extra,faces,--prior $(DATA)/aflw_extra/teacher68.npz --split train \
@@ -94,7 +110,7 @@ MEASURED := accuracy
 score = $(BIN)/dhm evaluate --model $(1) --data $(MEASURED)/labels/$(4).h5 --report $(MEASURED)/$(2) $(3)
 source = $(BIN)/dhm prepare $(DATA)/$(2)/faces --name $(1) --bfm $(DATA)/bfm/BFM68.mat --out $(MEASURED)/prepared $(3)
 
-accuracy: $(VENV)/.installed ## Measure the figures of README and cards: make accuracy DATA=folder
+accuracy: $(VENV)/.installed ## Measure the accuracy that the docs tell; DATA=folder
 	test -e $(MEASURED)/labels/w300.h5 || { $(call source,merl,aflw_merl68,--prior $(DATA)/aflw_merl68/teacher68.npz \
 		--table $(DATA)/aflw_merl68/faces.csv --self-occlusion) && \
 		$(BIN)/python tests/photo_split.py $(DATA)/w300/faces.csv $(MEASURED)/w300.csv && \
@@ -109,19 +125,20 @@ accuracy: $(VENV)/.installed ## Measure the figures of README and cards: make ac
 	$(call score,fast-x2,fast-x2-jitter,--protocol jitter,merl)
 	$(call score,fast,fast-roll,--protocol roll,w300)
 	$(call score,fast-x2,fast-x2-roll,--protocol roll,w300)
+	$(call score,fast,fast-w300,,w300)
+	$(call score,fast-x2,fast-x2-w300,--against fast,w300)
 	$(BIN)/python tests/human_points.py $(MEASURED)/prepared/merl.h5 $(MEASURED)/fast $(MEASURED)/fast-x2
+	$(BIN)/python tests/human_points.py $(MEASURED)/prepared/w300.h5 $(MEASURED)/fast-w300 $(MEASURED)/fast-x2-w300
 
-wheel-check: $(VENV)/.installed ## Build the wheel and use it away from the source
-	rm -rf $(VENV)/wheel && mkdir -p $(VENV)/wheel
-	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(VENV)/wheel .
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/wheel/site $(VENV)/wheel/*.whl
-	cd $(VENV)/wheel && PYTHONPATH=site ../bin/python -c "import dhm_cli; assert 'wheel' in dhm_cli.__file__; \
-		print(dhm_cli.__version__, dhm_cli.Aligner(device='cpu').engine.arch)"
-
-lint: $(VENV)/.installed ## Check style and types
-	$(BIN)/ruff check dhm_cli tests
-	$(BIN)/ruff format --check dhm_cli tests
-	$(BIN)/mypy
+##@ To pass it on
+release: ## Build wheel and sdist in dist/, and check both
+	rm -rf dist $(VENV)/release
+	$(PYTHON) -m venv $(VENV)/release
+	$(VENV)/release/bin/python -m pip install --quiet --disable-pip-version-check build check-wheel-contents twine
+	$(VENV)/release/bin/python -m build
+	$(VENV)/release/bin/twine check --strict dist/*
+	$(VENV)/release/bin/check-wheel-contents dist/*.whl
+	@ls -l dist
 
 clean: ## Remove what make made
 	rm -rf $(VENV) accuracy demo bench .pytest_cache .mypy_cache .ruff_cache dist

@@ -1,6 +1,6 @@
 """How well 68 landmarks tell a dense face: known faces of the model, seen with the errors of a network.
 
-    python tests/dense_figures.py DATA/aflw_merl68 [--model fast-x2]
+    OMP_NUM_THREADS=1 python tests/dense_figures.py DATA/aflw_merl68 [--model fast-x2]
 
 Each known face has random identity and expression, and takes pose, errors, sigma and visibility from one face of the
 validation split: its errors are those of the network against the reference labels there, in shares of the face, without
@@ -11,7 +11,10 @@ at 0.1 to 1, both sides of the face alike in 80 % of the cases. Nothing here say
 
 import argparse
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from dense_offsets import training_faces
@@ -19,8 +22,10 @@ from numpy.typing import NDArray
 
 from dhm_cli.dense.face import DenseFace, packaged_face
 from dhm_cli.dense.fitting import Fits, fit, shared_identity, told_of_identity
+from dhm_cli.dense.surface import Surface, surfaces_of
 from dhm_cli.geometry.landmarks import face_size
 from dhm_cli.motion.pose_and_shape import split
+from dhm_cli.writers.meshes import obj_bytes, ply_bytes
 
 FLIP = np.array([1.0, -1, 1])
 BINS = (("0-30", 0, 30), ("30-60", 30, 60), ("60-90", 60, 91))
@@ -79,10 +84,10 @@ def main(folder: Path, network: str) -> None:
     noise = np.linalg.norm(errors[..., :2], axis=2).mean(axis=1)
     print("errors of the 68 points given, %, by yaw:", end=" ")
     print(*(f"{name}: {100 * noise[(yaw >= low) & (yaw < high)].mean():.2f}" for name, low, high in BINS), sep=", ")
-    start = time.process_time()
-    fits = fit(face, truth + errors * size[:, None, None], rotation, sigma, visible)
-    seconds = time.process_time() - start
-    print(f"{len(faces)} faces, noise of {network}; fit: {1e3 * seconds / len(faces):.2f} ms of CPU a face")
+    given = truth + errors * size[:, None, None], rotation, sigma, visible
+    fits = fit(face, *given)
+    print(f"{len(faces)} faces, noise of {network}")
+    times(face, given)
     turned_left = np.array([found.pose.yaw for found in faces]) > 60  # the person's right is turned away
     sides = [np.array([name.endswith(side) for name in face.names]) for side in ("_R", "_L")]
     hidden, near = (fits.told[turned_left][:, side].mean() for side in sides)
@@ -90,6 +95,36 @@ def main(folder: Path, network: str) -> None:
     table(face, fits, (a, b, scale, rotation, truth), yaw, size)
     by_name(face, fits, b, yaw)
     together(face, fits, a)
+
+
+def times(face: DenseFace, given: tuple[Array, ...]) -> None:
+    """CPU time of the fit and of the files, with the one thread that `dhm align` gives each photo."""
+
+    def median(work: Callable[[], object]) -> float:
+        took = []
+        for _ in range(7):
+            start = time.process_time()
+            work()
+            took.append(time.process_time() - start)
+        return float(np.median(took))
+
+    def save(kind: Callable[[Surface], bytes], folder: Path) -> None:
+        for number, surface in enumerate(surfaces_of(face, fit(face, *(array[:100] for array in given)))):
+            (folder / str(number)).write_bytes(kind(surface))
+
+    count = len(given[0])
+    print(
+        f"ms of CPU a face, median of 7 runs: {1e3 * median(lambda: fit(face, *given)) / count:.2f} all at once,",
+        end=" ",
+    )
+    print(
+        f"{10 * median(lambda: [fit(face, *(array[k : k + 1] for array in given)) for k in range(100)]):.2f} one by one"
+    )
+    with TemporaryDirectory() as folder:
+        for name, kind in (("OBJ", obj_bytes), ("PLY", ply_bytes)):
+            seconds = median(partial(save, kind, Path(folder)))
+            print(f"seconds of CPU for 1,000 faces with {name} files: {10 * seconds:.1f};", end=" ")
+            print(f"{sum(file.stat().st_size for file in Path(folder).iterdir()) / 1e8:.2f} MB a file")
 
 
 def table(face: DenseFace, fits: Fits, true: tuple[Array, ...], yaw: Array, size: Array) -> None:

@@ -48,6 +48,7 @@ CASES += [("dhm", {"rotation": "euler"}), ("dhm", {"heatmap": "initial"})]
 # A few blocks are enough to see what becomes of a heat map.
 FEW = {"blocks": ((32, 2), (64, 2, 5)), "feature_stride": 2, "recurrent_channels": 64}
 CASES += [("fast", {"heatmap": "none", **FEW}), ("fast", {"uncertainty": True, **FEW})]
+CASES += [("fast", {"closer_look": True, **FEW}), ("fast", {"closer_look": True, "uncertainty": True, **FEW})]
 
 
 def make_batch(size: int, count: int = 4) -> tuple[Tensor, Tensor]:

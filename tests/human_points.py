@@ -56,6 +56,8 @@ def _but_for_convention(labels: FaceLabels, predicted: NDArray[np.floating], vis
     means = []
     for name in YAW_BINS:
         inside = in_yaw_bin(labels.yaw, name)
+        if not inside.any():
+            continue
         known = np.isfinite(offsets[inside, :, 0])
         values = np.where(known[..., None], offsets[inside], 0.0)
         values -= values.sum(axis=0) / known.sum(axis=0).clip(1)[:, None]

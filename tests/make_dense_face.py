@@ -11,7 +11,7 @@ on which their corners agree are taken first.
 
 import sys
 from collections import Counter, defaultdict
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +59,7 @@ def triangulate(mean: NDArray[np.float64], expression: NDArray[np.float64]) -> N
         taken.append(t)
         for a, b, c in corners:
             third[a, b].append(c)
-    return _outwards(shown, _without_holes(_without_fringe(taken)))
+    return _outwards(shown, _without_cones(_without_holes(_without_fringe(taken))))
 
 
 def _sorted(t: NDArray[np.int64]) -> Triangle:
@@ -114,6 +114,21 @@ def _without_holes(triangles: list[Triangle]) -> list[Triangle]:
             filled += [_sorted(np.array([start, b, c])) for b, c in pairwise(loop[1:])]
             closed.update(loop)
     return filled
+
+
+def _without_cones(triangles: list[Triangle]) -> list[Triangle]:
+    """With one triangle for three around a vertex that others hold elsewhere: it stood on their rim as a spike."""
+    fans: dict[int, list[Triangle]] = defaultdict(list)
+    for t in triangles:
+        for v in t:
+            fans[v].append(t)
+    kept = set(triangles)
+    for v, fan in fans.items():
+        for three in combinations(fan, 3):
+            rim = set().union(*three) - {v}
+            if len(rim) == 3 and len(fan) > 3:
+                kept = kept - set(three) | {_sorted(np.array(list(rim)))}
+    return [t for t in triangles if t in kept] + sorted(kept.difference(triangles))
 
 
 def _outwards(points: NDArray[np.float64], triangles: list[Triangle]) -> NDArray[np.int32]:

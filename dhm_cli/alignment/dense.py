@@ -37,7 +37,13 @@ class DenseOptions:
     model: str | os.PathLike[str] | None = None
 
     def wanted(self, columns: Collection[str], parts: Collection[str] | None) -> bool:
-        """Whether some output needs them: meshes, groups of columns, or parts of an overlay (None without one)."""
+        """Whether some output needs them: meshes, groups of columns, or parts of an overlay (None without one).
+
+        Raises:
+            DhmError: the model cannot be read, or an output or an option asks for what there is not.
+        """
+        if "blendshapes" in columns and not self.face.names:
+            raise InputError(f"{self.model}: its expressions have no names", "leave out --face-model or --blendshapes")
         needed = set(columns) & set(SURFACE_COLUMNS)
         if needed or self.mesh_dir is not None or "mesh" in (parts or ()):
             return True
@@ -46,6 +52,12 @@ class DenseOptions:
                 "--same-person: does nothing here", "pass --mesh, --blendshapes or --columns parameters too"
             )
         return False
+
+    def meshes(self, photos: Sequence[Path], force: bool) -> MeshFolder | None:
+        """The folder of the meshes, where they are wanted; see `MeshFolder`."""
+        if self.mesh_dir is None:
+            return None
+        return MeshFolder(Path(self.mesh_dir), photos, self.mesh_format, self.texture, force)
 
     @cached_property
     def face(self) -> DenseFace:
@@ -63,21 +75,14 @@ class DenseFaces:
     Args:
         options: what is wanted.
         photos: all photos.
-        columns: groups of columns of the outputs.
         force: replace files that dhm did not write.
 
     Raises:
-        DhmError: an option, the model or the folder cannot be used.
+        InputError: the folder cannot be used.
     """
 
-    def __init__(self, options: DenseOptions, photos: Sequence[Path], columns: Collection[str], force: bool) -> None:
-        if "blendshapes" in columns and not options.face.names:
-            raise InputError(
-                f"{options.model}: its expressions have no names", "leave out --face-model or --blendshapes"
-            )
-        self._options, self._meshes = options, None
-        if options.mesh_dir is not None:
-            self._meshes = MeshFolder(Path(options.mesh_dir), photos, options.mesh_format, options.texture, force)
+    def __init__(self, options: DenseOptions, photos: Sequence[Path], force: bool) -> None:
+        self._options, self._meshes = options, options.meshes(photos, force)
         self._identity: NDArray[np.float64] | None = None
 
     def know(self, faces: Sequence[Face]) -> None:
@@ -93,4 +98,6 @@ class DenseFaces:
 
     def save(self, name: Path, photo: Pixels, faces: Sequence[Face]) -> str:
         """Save the meshes of a photo, where they are wanted; see `MeshFolder.save_all`."""
-        return "" if self._meshes is None else self._meshes.save_all(name, photo, faces)
+        if self._meshes is None:
+            return ""
+        return self._meshes.save_all([self._meshes.path(name, number) for number in range(len(faces))], photo, faces)

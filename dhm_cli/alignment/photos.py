@@ -130,12 +130,18 @@ def align_files(
     has_page = any(map(is_page, outs))
     pictures = Pictures(places, overlay_dir, draw, crop_dir, crop_size, crop_style, has_page, force)
     are_dense = dense.wanted(layout.names, None if overlay_dir is None else draw)
-    surfaces = DenseFaces(dense, places, layout.names, force) if are_dense else None
+    surfaces = DenseFaces(dense, places, force) if are_dense else None
     aligner = Aligner(device, min_score=min_score, refine=refine, model=model, face_model=face_model)
+    workers = threads or available_cores()
+    known: dict[str, _Seen] = {}  # what a first look at all photos has found, without their pixels
 
     def look(photo: Place) -> _Seen:
         its_boxes = None if boxes is None else boxes.get(Path(str(photo)), [])
-        return _look(aligner, photo, its_boxes, most_pixels, filters)
+        return _look(aligner, photo, its_boxes, most_pixels, filters, known.pop(str(photo), None))
+
+    def look_first(photo: Place) -> _Seen | None:
+        seen = look(photo)
+        return None if seen.image is None else seen._replace(image=None)
 
     def work(photo: Place) -> _Done:
         return _result(look(photo), photo, pictures, surfaces)
@@ -162,9 +168,10 @@ def align_files(
         )
         total = 0 if packs else len(photos)
         if surfaces is not None and dense.same_person:  # a look at all photos before the first is written
-            with closing(in_order(lambda photo: look(photo).faces, photos, threads or available_cores())) as looked:
-                surfaces.know([face for faces in looked for face in faces])
-        with closing(_in_order(work, to_do, threads or available_cores(), alone)) as done:
+            with closing(in_order(look_first, photos, workers)) as looked:
+                known.update((str(photo), seen) for photo, seen in zip(photos, looked, strict=True) if seen)
+            surfaces.know([face for seen in known.values() for face in seen.faces])
+        with closing(_in_order(work, to_do, workers, alone)) as done:
             progress(len(results), total)
             for result, faces in done:
                 writer.write(result, faces)
@@ -244,11 +251,20 @@ def align_photo(aligner: Aligner, photo: Place, most_pixels: int, filters: Filte
     return _result(_look(aligner, photo, None, most_pixels, filters), photo, None, None)
 
 
-def _look(aligner: Aligner, photo: Place, boxes: list[Box] | None, most_pixels: int, filters: Filters) -> _Seen:
+def _look(
+    aligner: Aligner,
+    photo: Place,
+    boxes: list[Box] | None,
+    most_pixels: int,
+    filters: Filters,
+    known: _Seen | None = None,
+) -> _Seen:
     path = str(photo)
     place = Path(path)
     try:
         image = read_photo(photo, most_pixels)
+        if known is not None:
+            return known._replace(image=image)
         usable, problems = (None, []) if boxes is None else usable_boxes(boxes, image)
         faces, left_out = filters(aligner.align(image, usable))
         return _Seen(image, faces, problems, left_out)

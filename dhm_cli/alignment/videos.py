@@ -74,8 +74,8 @@ class VideoReport:
         damaged: frames that could not be decoded.
         lost: frames that the file promises and does not hold, at its end.
         seconds: duration, loading not included.
-        uncropped: frames without a crop of each face, where crops were asked for.
-        crop_problem: why the first of them has none.
+        incomplete: frames without a crop or a mesh of each face, where these were asked for.
+        problem: why the first of them lacks one.
     """
 
     name: str
@@ -88,8 +88,8 @@ class VideoReport:
     damaged: int
     lost: int
     seconds: float
-    uncropped: int = 0
-    crop_problem: str = ""
+    incomplete: int = 0
+    problem: str = ""
 
 
 def align_video(
@@ -133,7 +133,7 @@ def align_video(
         crop_dir: where to save a crop of each face of each frame, `<video>_<frame>_<track>.jpg`.
         crop_size, crop_style: see `crops.crop`.
         smooth: a name of `motion.smoothing.SMOOTH`; None for "file", of a camera "live".
-        dense: the model of the surfaces that are fitted for columns and for the overlay, one identity a track.
+        dense: meshes, `<video>_<frame>_<track>.obj`, and what surfaces are fitted with, one identity a track.
         device, min_score, model, face_model: see `Aligner`.
         most_pixels: a video whose frames have more is refused.
         min_confidence, min_size, largest, max_faces: see `Filters`; faces that are left out are followed all the same.
@@ -162,7 +162,9 @@ def align_video(
         aligner = Aligner(device, min_score=min_score, model=model, face_model=face_model)
         seconds = source.frames / source.rate
         pages = any(map(is_page, outs))
-        pictures = FramePictures(Path(source.name), seconds, crop_dir, crop_size, crop_style, pages, force)
+        name = Path(source.name)
+        meshes = dense.meshes([name], force)
+        pictures = FramePictures(name, seconds, crop_dir, crop_size, crop_style, meshes, pages, force)
         work = _Work(aligner, smooth, source.rate, overlay is not None or pictures.are_made)
         files = [file for file in (None if is_camera else video, model, face_model, dense.model) if file is not None]
         inputs = [Path(str(file)) for file in files]
@@ -171,7 +173,7 @@ def align_video(
         drawn = None
         if overlay is not None:
             drawn = stack.enter_context(closing(DrawnVideo(Path(overlay), source.rate, draw, inputs, force)))
-        options = [smooth, min_score, asdict(filters), list(draw), str(dense.model), *pictures.options]
+        options = [smooth, min_score, asdict(filters), list(draw), str(dense), *pictures.options]
         key = json.dumps([_identity(source), aligner.engine.weights_hash, *options])
         checkpoint = _Checkpoint(None if is_camera else _checkpoint_path(outs), key)
         are_dense = dense.wanted(layout.names, None if overlay is None else draw)
@@ -333,7 +335,7 @@ class _Run:
         self._writer, self._drawn, self._checkpoint = writer, drawn, checkpoint
         self._surfaces = surfaces
         self._count: Counter[str] = Counter()
-        self._crop_problem = ""
+        self._problem = ""
 
     def go_on_from_checkpoint(self) -> None:
         """Take over what an interrupted run has done up to its last checkpoint; without one, begin anew."""
@@ -385,8 +387,8 @@ class _Run:
             count[UNREADABLE],
             getattr(self._source, "lost", 0),
             time.perf_counter() - start,
-            count["uncropped"],
-            self._crop_problem,
+            count["incomplete"],
+            self._problem,
         )
 
     def _frames(self, endless: bool) -> Iterator[Frame]:
@@ -407,11 +409,11 @@ class _Run:
         faces, left_out = self._filters(found)
         if self._surfaces is not None:
             faces = self._surfaces(faces)
-        uncropped = ""
+        problem = ""
         if frame.image is not None:
-            faces, uncropped = self._pictures.make(frame.index, frame.time, frame.image, faces)
-            self._count["uncropped"] += bool(uncropped)
-            self._crop_problem = self._crop_problem or uncropped
+            faces, problem = self._pictures.make(frame.index, frame.time, frame.image, faces)
+            self._count["incomplete"] += bool(problem)
+            self._problem = self._problem or problem
         status = UNREADABLE if frame.damaged else OK if faces else NO_FACE
         problems = (_DAMAGED,) if frame.damaged else ()
         doubtful = sum(face.doubtful for face in faces)

@@ -1,18 +1,23 @@
 """`dhm align`."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from dhm_cli.cli.align_video import align_a_video, refuse_for_videos, video_of
+from dhm_cli.cli.guides import say_same_with
 from dhm_cli.cli.lines import count, say
+from dhm_cli.cli.names import completed, networks
 from dhm_cli.cli.progress import counted_on, interrupted
 from dhm_cli.morphable.location import DEFAULT_FACE_MODEL, existing_face_model
 
 if TYPE_CHECKING:
     from dhm_cli.inference.results import AlignmentReport
 
+_INPUT, _OUTPUT, _PICTURES, _DENSE = "Input", "Output", "Pictures", "Dense face"
+_METHOD, _FACES, _MACHINE = "Method", "Which faces", "Machine"
 # Photos listed by name in a warning.
 _LISTED = 20
 # Faces that a browser shows in one page; a page of so many has half a gigabyte and more.
@@ -37,13 +42,18 @@ def align(
             help="A list of photos: a path a line, or a table (.csv, .tsv, .jsonl, .json, .parquet, .npz) with a "
             "column of paths, as seen from here or from the list's folder. May be given several times.",
             show_default=False,
+            rich_help_panel=_INPUT,
         ),
     ] = None,
     path_column: Annotated[
-        str, typer.Option(help="The column of the paths in a table of --from, or of the names beside --image-column.")
+        str,
+        typer.Option(
+            help="The column of the paths in a table of --from, or of the names beside --image-column.",
+            rich_help_panel=_INPUT,
+        ),
     ] = "path",
     image_column: Annotated[
-        str, typer.Option(help="The column of the image files in a Parquet table among PATHS.")
+        str, typer.Option(help="The column of the image files in a Parquet table among PATHS.", rich_help_panel=_INPUT)
     ] = "image",
     shard: Annotated[
         str | None,
@@ -52,6 +62,7 @@ def align(
             help="Align only the Kth of N shares of the photos, K from 1, for job arrays: what share a photo is in "
             "depends on its path alone, so give all runs the same PATHS, and each its own --out.",
             show_default=False,
+            rich_help_panel=_INPUT,
         ),
     ] = None,
     out: Annotated[
@@ -63,11 +74,17 @@ def align(
             help="What to write, by its name: a .csv, .jsonl (one face a line), .json, .parquet or .npz file, a folder "
             "of .pts files with a slash at its end (points/), or - for standard output. Files may be addresses such as "
             "s3://bucket/faces.parquet. May be given several times.",
+            rich_help_panel=_OUTPUT,
         ),
     ] = ["landmarks.csv"],  # noqa: B006  typer makes a new list
     stream: Annotated[
         Literal["csv", "jsonl"] | None,
-        typer.Option("--format", help="What --out - writes: a table, or JSON lines. Default: csv.", show_default=False),
+        typer.Option(
+            "--format",
+            help="What --out - writes: a table, or JSON lines. Default: csv.",
+            show_default=False,
+            rich_help_panel=_OUTPUT,
+        ),
     ] = None,
     boxes: Annotated[
         Path | None,
@@ -79,6 +96,7 @@ def align(
             "boxes, such as those in a table of this command, add --refine 1. Rows without a box in such a table are "
             "skipped.",
             show_default=False,
+            rich_help_panel=_INPUT,
         ),
     ] = None,
     overlay: Annotated[
@@ -86,6 +104,7 @@ def align(
         typer.Option(
             help="Also save each photo with its faces drawn in this folder; of a video, the file of a video, .mp4.",
             show_default=False,
+            rich_help_panel=_PICTURES,
         ),
     ] = None,
     draw: Annotated[
@@ -93,7 +112,9 @@ def align(
         typer.Option(
             help="What --overlay draws, a list of mesh (the dense face), points, lines, axes (of the head: x red, y "
             "green, z blue), box, number, confidence. Default: points,lines,number.",
+            autocompletion=completed("drawing.heads", "PARTS", commas=True),
             show_default=False,
+            rich_help_panel=_PICTURES,
         ),
     ] = None,
     crops: Annotated[
@@ -103,6 +124,7 @@ def align(
             "upright by its 3D pose, in profile too, black where the photo ends. The columns crop, crop_matrix (2x3, "
             "photo pixels to crop pixels) and crop_landmarks go into the table.",
             show_default=False,
+            rich_help_panel=_PICTURES,
         ),
     ] = None,
     crop_style: Annotated[
@@ -110,24 +132,34 @@ def align(
         typer.Option(
             help="face: the box of the landmarks, widened, as the networks see it. ffhq: the square of FFHQ. arcface: "
             "eyes, nose and mouth where face recognition expects them. The last two keep the size of a head however it "
-            "is turned."
+            "is turned.",
+            rich_help_panel=_PICTURES,
         ),
     ] = "face",
     crop_size: Annotated[
         int | None,
-        typer.Option(help="Side of the crops, pixels. Default: 256, of arcface 112.", show_default=False),
+        typer.Option(
+            help="Side of the crops, pixels. Default: 256, of arcface 112.",
+            show_default=False,
+            rich_help_panel=_PICTURES,
+        ),
     ] = None,
     mesh: Annotated[
         Path | None,
         typer.Option(
             help="Also save a dense surface of each face in this folder, as photo_0.obj, in photo pixels with y up: "
-            "6,690 vertices of ICT-FaceKit (MIT licence), or the surface of a --face-model.",
+            "6,690 vertices of ICT-FaceKit (MIT licence), or the surface of a --face-model. Of a video as "
+            "video_FRAME_TRACK.obj, for each frame 0.7 MB and more.",
             show_default=False,
+            rich_help_panel=_DENSE,
         ),
     ] = None,
-    mesh_format: Annotated[Literal["obj", "ply"], typer.Option(help="Kind of the files of --mesh.")] = "obj",
+    mesh_format: Annotated[
+        Literal["obj", "ply"], typer.Option(help="Kind of the files of --mesh.", rich_help_panel=_DENSE)
+    ] = "obj",
     texture: Annotated[
-        bool, typer.Option("--texture", help="The vertices of --mesh have the colours of the photo.")
+        bool,
+        typer.Option("--texture", help="The vertices of --mesh have the colours of the photo.", rich_help_panel=_DENSE),
     ] = False,
     blendshapes: Annotated[
         bool,
@@ -135,6 +167,7 @@ def align(
             "--blendshapes",
             help="Also columns with the weights of named expressions, 0 to 1, as ARKit calls them (jawOpen, "
             "mouthSmile_L); empty where 68 landmarks do not tell them.",
+            rich_help_panel=_DENSE,
         ),
     ] = False,
     same_person: Annotated[
@@ -142,19 +175,27 @@ def align(
         typer.Option(
             "--same-person",
             help="The largest face of each photo is one person: one identity for all, in meshes and columns.",
+            rich_help_panel=_DENSE,
         ),
     ] = False,
     gallery: Annotated[
         Path | None,
         typer.Option(
             help="Also write a page to look at, .html: all faces as tiles, to sort and to filter; of a video those of "
-            "each track once a second. One file, which works offline.",
+            "each track once a second. One file, which works offline. Where dense faces are fitted, as for --mesh or "
+            "--blendshapes, they can be turned there.",
             show_default=False,
+            rich_help_panel=_PICTURES,
         ),
     ] = None,
     camera: Annotated[
         int | None,
-        typer.Option(min=0, help="Follow what this camera sees, from 0, until Ctrl-C.", show_default=False),
+        typer.Option(
+            min=0,
+            help="Follow what this camera sees, from 0, until Ctrl-C.",
+            show_default=False,
+            rich_help_panel=_INPUT,
+        ),
     ] = None,
     smooth: Annotated[
         Literal["none", "file", "live"] | None,
@@ -162,6 +203,7 @@ def align(
             help="How landmarks of a video are kept from jittering. file: over a window around each frame, without "
             "lag. live: by the frames before. none: raw values. Default: file, of a camera live.",
             show_default=False,
+            rich_help_panel=_METHOD,
         ),
     ] = None,
     model: Annotated[
@@ -169,8 +211,9 @@ def align(
         typer.Option(
             help="The network: fast, or fast-x2, which is more accurate and takes twice the time, or a file of your "
             "own, .onnx or .safetensors. Default: fast.",
-            autocompletion=lambda: ["fast", "fast-x2"],
+            autocompletion=networks,
             show_default=False,
+            rich_help_panel=_METHOD,
         ),
     ] = None,
     weights: Annotated[Path | None, typer.Option(hidden=True)] = None,
@@ -181,22 +224,34 @@ def align(
             f"rhg, 3dcnn); others do without. Default: {DEFAULT_FACE_MODEL.as_posix()}, where there is one. Named "
             "here, its surface is also the dense face of --mesh.",
             show_default=False,
+            rich_help_panel=_METHOD,
         ),
     ] = None,
     device: Annotated[
         Literal["auto", "cpu", "cuda"],
-        typer.Option(help="auto: the GPU where an NVIDIA driver and torch with CUDA are installed, else the CPU."),
+        typer.Option(
+            help="auto: the GPU where an NVIDIA driver and torch with CUDA are installed, else the CPU.",
+            rich_help_panel=_MACHINE,
+        ),
     ] = "auto",
     min_confidence: Annotated[
         float,
-        typer.Option(help="Leave out faces in which the network has less confidence, 0 to 1; doubtful is below 0.5."),
+        typer.Option(
+            help="Leave out faces in which the network has less confidence, 0 to 1; doubtful is below 0.5.",
+            rich_help_panel=_FACES,
+        ),
     ] = 0.0,
     min_size: Annotated[
-        float, typer.Option(help="Leave out faces whose box has a longer side below this, pixels.")
+        float,
+        typer.Option(help="Leave out faces whose box has a longer side below this, pixels.", rich_help_panel=_FACES),
     ] = 0.0,
     largest: Annotated[
         bool,
-        typer.Option("--largest", help="Keep only the largest face of a photo; a doubtful one if there is no other."),
+        typer.Option(
+            "--largest",
+            help="Keep only the largest face of a photo; a doubtful one if there is no other.",
+            rich_help_panel=_FACES,
+        ),
     ] = False,
     max_faces: Annotated[
         int | None,
@@ -205,6 +260,7 @@ def align(
             help="Keep only the first so many faces of a photo, in the order of the output. Filters are applied in the "
             "order in which they stand here.",
             show_default=False,
+            rich_help_panel=_FACES,
         ),
     ] = None,
     columns: Annotated[
@@ -212,11 +268,15 @@ def align(
         typer.Option(
             help="Groups of columns of all outputs, a list such as score,box,landmarks; also known: confidence, pose, "
             "sigma, visible, parameters (of the dense face), blendshapes. Default: "
-            "score,confidence,box,pose,landmarks.",
+            "score, confidence, box, pose, landmarks.",
+            autocompletion=completed("inference.columns", "COLUMN_GROUPS", commas=True),
             show_default=False,
+            rich_help_panel=_OUTPUT,
         ),
     ] = None,
-    min_score: Annotated[float, typer.Option(help="Least score of a detected face, 0 to 1.")] = 0.6,
+    min_score: Annotated[
+        float, typer.Option(help="Least score of a detected face, 0 to 1.", rich_help_panel=_FACES)
+    ] = 0.6,
     refine: Annotated[
         int | None,
         typer.Option(
@@ -224,19 +284,28 @@ def align(
             help="More passes, over upright crops around the points found so far; where the network is not sure of "
             "them, a small network that knows any roll says which way is up. Default: 1, with --boxes 0.",
             show_default=False,
+            rich_help_panel=_METHOD,
         ),
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Photos processed at a time; default: one per core.", show_default=False)
+        int | None,
+        typer.Option(
+            min=1,
+            help="Photos processed at a time; default: one per core.",
+            show_default=False,
+            rich_help_panel=_MACHINE,
+        ),
     ] = None,
     max_pixels: Annotated[
-        int, typer.Option(min=1, help="Photos and videos that declare more pixels are not read.")
+        int,
+        typer.Option(min=1, help="Photos and videos that declare more pixels are not read.", rich_help_panel=_INPUT),
     ] = 120_000_000,
     angles: Annotated[
         Literal["yaw-pitch-roll", "300w-lp"],
         typer.Option(
             help="The head pose: yaw, pitch, roll as people see them (R = R_y R_x R_z), or pitch, yaw, roll of the "
-            "300W-LP files (R = R_x R_y R_z), for benchmarks, in columns of other names."
+            "300W-LP files (R = R_x R_y R_z), for benchmarks, in columns of other names.",
+            rich_help_panel=_OUTPUT,
         ),
     ] = "yaw-pitch-roll",
     ray: Annotated[
@@ -246,21 +315,22 @@ def align(
             help="Share the work out by Ray Data, to the cluster of this address; auto: the one that runs here, else "
             "the cores of this machine. --out is then a folder, which gets Parquet files as the work goes on.",
             show_default=False,
+            rich_help_panel=_MACHINE,
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace files that dhm did not write.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace files that dhm did not write.", rich_help_panel=_OUTPUT)
+    ] = False,
     resume: Annotated[
         bool,
         typer.Option(
-            "--resume", help="Go on with a run that was interrupted; give it the same photos and options as that run."
+            "--resume",
+            help="Go on with a run that was interrupted; give it the same photos and options as that run.",
+            rich_help_panel=_OUTPUT,
         ),
     ] = False,
 ) -> None:
     """Find the 68 landmarks of every face in photos, or in a video, and write them to files.
-
-    Examples: dhm align ./photos --out landmarks.csv --overlay ./drawn
-
-    dhm align clip.mp4 --out clip.csv --overlay drawn.mp4
 
     Every output has one row per face: path, face (from 0), status, score of the detector, confidence, box, yaw, pitch,
     roll in degrees, then x_0 … x_67, y_0 … y_67 and z_0 … z_67, which formats with lists hold as 68 landmarks of x, y,
@@ -275,6 +345,7 @@ def align(
 
     The exit code is 0 when every photo was processed, 1 when one is unreadable or its box in --boxes is bad_box.
     """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # photos share the cores; numpy's threads would wait for each other
     from tqdm import tqdm
 
     from dhm_cli.alignment.dense import DenseOptions
@@ -284,10 +355,13 @@ def align(
     from dhm_cli.errors import InputError
     from dhm_cli.inference.columns import DEFAULT_COLUMNS
     from dhm_cli.inference.results import BAD_BOX, UNREADABLE
+    from dhm_cli.runtime.outputs import is_stream
     from dhm_cli.writers.overlays import DEFAULT_PARTS
 
     if not paths and not lists and camera is None:
-        raise typer.BadParameter("name photos or folders, or a list of them with --from", param_hint="PATHS")
+        raise InputError(
+            "dhm align: no photos named", "name a folder, photos or a video: dhm align photos --gallery faces.html"
+        )
     for option, given, needed, folder in (
         ("--draw", draw is not None, "--overlay", overlay),
         ("--crop-size", crop_size is not None, "--crops", crops),
@@ -336,7 +410,10 @@ def align(
     }
     video = video_of(paths or [], camera, smooth)
     if video is not None:
-        refuse_for_videos(lists=lists, boxes=boxes, refine=refine, threads=threads, mesh=mesh, shard=shard, ray=ray)
+        one_person = same_person or None  # a track always has one identity
+        refuse_for_videos(
+            lists=lists, boxes=boxes, refine=refine, threads=threads, shard=shard, ray=ray, same_person=one_person
+        )
         align_a_video(video, out, overlay=overlay, smooth=smooth, **settings, **written)
         return
     settings |= {
@@ -360,6 +437,10 @@ def align(
         except KeyboardInterrupt as stop:
             raise interrupted(bar, out, "photos") from stop
     _print_report(report, out, boxes)
+    if gallery is not None:
+        say(f"next: open {gallery} in a browser", err=True)
+    elif overlay is None and not any(is_stream(Path(name)) for name in out):
+        say_same_with("--gallery faces.html", "makes a page to look at")
     if report.with_status(UNREADABLE) or report.with_status(BAD_BOX) or report.unsearched or report.broken_packs:
         raise typer.Exit(1)
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from dhm_cli.cli.guides import say_same_with
 from dhm_cli.cli.lines import count, say
 from dhm_cli.cli.progress import counted_on, interrupted
 
@@ -49,7 +50,7 @@ def refuse_for_videos(**options: object) -> None:
 
     for name, value in options.items():
         if value is not None:
-            option = "--from" if name == "lists" else f"--{name}"
+            option = "--from" if name == "lists" else f"--{name.replace('_', '-')}"
             raise InputError(f"{option}: is for photos, not for a video", "leave it out")
 
 
@@ -58,6 +59,7 @@ def align_a_video(video: Path | int, out: Sequence[str], *, columns: Sequence[st
     from tqdm import tqdm
 
     from dhm_cli.alignment.videos import STRIDE, align_video
+    from dhm_cli.runtime.outputs import is_stream
 
     with tqdm(unit=" frames", disable=None) as bar:
         try:
@@ -71,6 +73,8 @@ def align_a_video(video: Path | int, out: Sequence[str], *, columns: Sequence[st
         except KeyboardInterrupt as stop:
             raise interrupted(bar, out, "frames", f"from every {STRIDE}th frame") from stop
     _print_report(report, out)
+    if options["overlay"] is None and not any(is_stream(Path(name)) for name in out):
+        say_same_with("--overlay drawn.mp4", "draws the faces")
     if report.damaged or report.lost:
         raise typer.Exit(1)
 
@@ -86,9 +90,10 @@ def _print_report(report: "VideoReport", out: Sequence[str]) -> None:
             "are not in the file",
             err=True,
         )
-    if report.uncropped:
-        say(f"warning: {report.name}: {count(report.uncropped, 'frame')} without a crop of each face:", err=True)
-        say(f"  {report.crop_problem}", "    ", err=True)
+    if report.incomplete:
+        frames = count(report.incomplete, "frame")
+        say(f"warning: {report.name}: {frames} without a crop or a mesh of each face:", err=True)
+        say(f"  {report.problem}", "    ", err=True)
     kept = f" ({report.kept:,} of them from the interrupted run)" if report.kept else ""
     doubtful = f" ({report.doubtful} doubtful)" if report.doubtful else ""
     rate = (report.frames - report.kept) / max(report.seconds, 1e-6)

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from dhm_cli.cli.guides import say_same_with
 from dhm_cli.cli.lines import say
+from dhm_cli.cli.names import completed
 from dhm_cli.cli.progress import shown_on
 from dhm_cli.cli.tables import print_table
 from dhm_cli.morphable.location import DEFAULT_FACE_MODEL, existing_face_model
@@ -18,7 +20,10 @@ from dhm_cli.runtime.interruption import INTERRUPTED
 if TYPE_CHECKING:
     from dhm_cli.benchmark.report import BenchmarkReport, Line
 
-_METHOD, _OUTPUT = "What", "Output"
+_METHOD, _OUTPUT, _MACHINE = "What", "Output", "Machine"
+# Lists that load torch with their modules.
+_LEVELS = ("network", "crop", "photo", "folder")
+_ENGINES = ("onnxruntime", "openvino", "torch", "torch-channels-last", "torch-compiled", "torch-half")
 _TITLES = {
     "network": "The network alone, input in memory, ms",
     "crop": "Crop and network: photo in memory -> landmarks in photo pixels, ms",
@@ -30,26 +35,33 @@ def benchmark(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            help="An architecture (fast, fast-x2, dhm, dhm-vgg, rhg, 3dcnn, 2drnn, or all), a checkpoint "
+            help="An architecture (fast, fast-x2, dhm, dhm-vgg, rhg, 3dcnn, 2drnn, tiny, or all), a checkpoint "
             "(.safetensors) or an ONNX file of dhm. Repeatable. Default: fast and fast-x2. What does not come with the "
             "package has random weights.",
+            autocompletion=completed("config.recipes", "ARCHS", "all"),
             show_default=False,
+            rich_help_panel=_METHOD,
         ),
     ] = None,
     device: Annotated[
         Literal["auto", "cpu", "cuda"],
         typer.Option(
             help="Where networks run. auto: on the GPU where torch can use one and all networks and engines named run "
-            "there, else on the CPU."
+            "there, else on the CPU.",
+            rich_help_panel=_MACHINE,
         ),
     ] = "auto",
-    threads: Annotated[int, typer.Option(help="CPU threads of a call; the process is pinned to as many cores.")] = 1,
+    threads: Annotated[
+        int,
+        typer.Option(help="CPU threads of a call; the process is pinned to as many cores.", rich_help_panel=_MACHINE),
+    ] = 1,
     engine: Annotated[
         list[str] | None,
         typer.Option(
             help="onnxruntime, openvino (CPU only), torch, torch-channels-last, torch-compiled (takes a minute) or "
             "torch-half (autocast to float16; CUDA only). Repeatable. Default on the CPU: onnxruntime, openvino where "
             "it is installed, and torch; on CUDA: torch, torch-channels-last and torch-half.",
+            autocompletion=lambda: _ENGINES,
             show_default=False,
             rich_help_panel=_METHOD,
         ),
@@ -61,6 +73,7 @@ def benchmark(
             "with detection and the refining pass. folder: dhm align on folders of photos, small, of 12 megapixels and "
             "mixed: its start-up and memory. "
             "Repeatable. Default: network, crop, photo; the latter two on the first engine.",
+            autocompletion=lambda: _LEVELS,
             show_default=False,
             rich_help_panel=_METHOD,
         ),
@@ -142,12 +155,6 @@ def benchmark(
 ) -> None:
     """Measure how fast networks are, beside MobileNet-V1 as in 3DDFA, with what they cost.
 
-    Examples: dhm benchmark --device cpu --threads 1
-
-    dhm benchmark --model runs/fast/best.safetensors --level photo --level folder --processes 2 --json speed.json
-
-    dhm benchmark --model all --accuracy report/report.json --plot speed.png
-
     The networks take turns of a few calls, so that a drift of the machine hits all alike. Of every line: the median of
     300 timed calls after a warm-up, p5 and p95, and CPU time over wall time, which is 1 where one thread worked and
     nothing disturbed it. Ratios are to MobileNet-V1 x0.5 in the same run, on the same engine, at the same batch size.
@@ -184,6 +191,8 @@ def benchmark(
         for path in (json, plot):
             if path not in (None, STDOUT):
                 say(f"wrote {path}")
+    if json is None and not report.interrupted:
+        say_same_with("--json speed.json --plot speed.png", "keeps the numbers and draws them")
     if report.interrupted:
         typer.echo("interrupted", err=True)
         raise typer.Exit(INTERRUPTED)

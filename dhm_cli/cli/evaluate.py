@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from dhm_cli.cli.evaluate_video import evaluate_on_video
+from dhm_cli.cli.guides import say_same_with
 from dhm_cli.cli.lines import say
+from dhm_cli.cli.names import networks
 from dhm_cli.cli.progress import shown_on
 from dhm_cli.cli.tables import print_table
 from dhm_cli.morphable.location import DEFAULT_FACE_MODEL, existing_face_model
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from dhm_cli.metrics.headline import HeadlineNumber
 
 _BINS = ("0-30", "30-60", "60-90", "mean_of_bins", "mean_of_images")
-_METHOD, _TRUTH, _NUMBERS, _MACHINE = "Method", "Truth", "Numbers", "Machine"
+_METHOD, _TRUTH, _NUMBERS, _OUTPUT, _MACHINE = "Method", "Truth", "Numbers", "Output", "Machine"
 # Faces without a pose error that are listed.
 _EXCLUDED = 40
 
@@ -50,6 +52,7 @@ def evaluate(
         typer.Option(
             help="A network: a file of dhm (.safetensors, .onnx), or fast or fast-x2, which come with the package. "
             "Default: fast.",
+            autocompletion=networks,
             show_default=False,
             rich_help_panel=_METHOD,
         ),
@@ -77,6 +80,7 @@ def evaluate(
         typer.Option(
             help="Another network or file of predictions, FILE or NAME=FILE, to compare with by paired bootstrap. "
             "Repeatable.",
+            autocompletion=networks,
             show_default=False,
             rich_help_panel=_METHOD,
         ),
@@ -150,7 +154,7 @@ def evaluate(
             help="Write report.html, report.json, the predictions, the NME of every face and charts to this folder. "
             "An evaluation that is stopped goes on from there.",
             show_default=False,
-            rich_help_panel=_NUMBERS,
+            rich_help_panel=_OUTPUT,
         ),
     ] = None,
     json_file: Annotated[
@@ -159,11 +163,11 @@ def evaluate(
             "--json",
             help="Write the numbers to this JSON file; - is standard output, and all else goes to standard error.",
             show_default=False,
-            rich_help_panel=_NUMBERS,
+            rich_help_panel=_OUTPUT,
         ),
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace files that dhm did not write.", rich_help_panel=_NUMBERS)
+        bool, typer.Option("--force", help="Replace files that dhm did not write.", rich_help_panel=_OUTPUT)
     ] = False,
     not_faces: Annotated[
         Path | None,
@@ -199,12 +203,6 @@ def evaluate(
     ] = None,
 ) -> None:
     """Score landmarks: NME by yaw, failure rate, AUC, pose, with 95 % intervals, beside published results.
-
-    Examples: dhm evaluate --data data/aflw2000-3d.h5 --report report
-
-    dhm evaluate --predictions theirs.csv --data data/aflw2000-3d.h5 --against runs/fast/best.safetensors
-
-    dhm evaluate --video 300VW --report report
 
     Numbers are percent of the face size, sqrt(w*h) of the true points' box; the definition of every one is in the
     report.
@@ -269,7 +267,11 @@ def evaluate(
                     with written_atomically(json_file) as partial:
                         partial.write_text(json_text(found), encoding="utf-8")
     if report is not None:
-        typer.echo(f"report: {report / 'report.html'}", err=json_file == STDOUT)
+        page = report / "report.html"
+        typer.echo(f"report: {page}", err=json_file == STDOUT)
+        say(f"next: open {page} in a browser", err=True)
+    elif json_file is None:
+        say_same_with("--report report", "writes a page with charts")
 
 
 def _check_video_alone(data: Path | None, video: Path | None, *others: object) -> None:

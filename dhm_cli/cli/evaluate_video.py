@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from dhm_cli.cli.guides import say_same_with
 from dhm_cli.cli.lines import say
 from dhm_cli.cli.progress import shown_on
 from dhm_cli.cli.tables import print_table
@@ -59,6 +60,8 @@ def evaluate_on_video(
     if chart is not None:
         save_motion(chart, [(scores.name, scores.curves) for scores in found.videos])
         typer.echo(f"chart: {chart}", err=json_file == STDOUT)
+    elif json_file is None:
+        say_same_with("--report report", "draws the curves")
 
 
 def _print(report: "VideoReport") -> None:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from dhm_cli.cli.guides import say_next
 from dhm_cli.cli.lines import say
 from dhm_cli.cli.tables import print_table
 from dhm_cli.errors import InputError
@@ -43,8 +44,6 @@ def export(
 ) -> None:
     """Export a trained network to ONNX, with its pre-processing inside, for dhm align --model.
 
-    Example: dhm export --model runs/fast/best.safetensors --out fast.onnx
-
     Batch norm, the constant heat map and the mean shape are folded into the weights, and the file is compared with the
     checkpoint before it is kept.
 
@@ -81,3 +80,5 @@ def export(
             for name, nme in (("checkpoint", report.before), ("file", report.after))
         ]
         print_table(["NME %", *(name.replace("_", " ") for name in bins)], rows, err=to_stdout)
+    if not to_stdout:
+        say_next("dhm align photos --model", target)

@@ -9,10 +9,11 @@ from typer.core import TyperGroup
 
 from dhm_cli.cli.align import align
 from dhm_cli.cli.benchmark import benchmark
+from dhm_cli.cli.doctor import doctor
 from dhm_cli.cli.evaluate import evaluate
 from dhm_cli.cli.export import export
+from dhm_cli.cli.guides import GuidedCommand, NetworkCommand
 from dhm_cli.cli.lines import say
-from dhm_cli.cli.networks import NetworkCommand
 from dhm_cli.cli.prepare import prepare
 from dhm_cli.cli.relabel import relabel
 from dhm_cli.cli.train import train
@@ -22,6 +23,13 @@ from dhm_cli.version import __version__
 
 # OpenCV would tell of damaged photos in its own words beside ours; it reads this when it is imported.
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+
+
+_FIRST_WORDS = """dhm finds 68 3D landmarks of every face in photos and videos. To begin:
+
+  dhm align photos --gallery faces.html   a folder; or photos, or a video
+  dhm doctor                              whether all that is needed is there
+  dhm --help                              all commands; dhm align --help: one"""
 
 
 class Commands(TyperGroup):
@@ -56,18 +64,21 @@ app = typer.Typer(
     cls=Commands,
     name="dhm",
     help="68 three-dimensional facial landmarks from photos, large poses included.",
-    no_args_is_help=True,
     rich_markup_mode="markdown",  # joins the lines of a docstring's paragraph
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(prepare)
-app.command()(relabel)
-app.command()(train)
-app.command(cls=NetworkCommand)(evaluate)
-app.command()(align)
-app.command(cls=NetworkCommand)(export)
-app.command(cls=NetworkCommand)(benchmark)
+for command, kind, panel in (
+    (align, GuidedCommand, "Find landmarks"),
+    (prepare, GuidedCommand, "Make networks"),
+    (relabel, GuidedCommand, "Make networks"),
+    (train, GuidedCommand, "Make networks"),
+    (evaluate, NetworkCommand, "Make networks"),
+    (export, NetworkCommand, "Make networks"),
+    (benchmark, NetworkCommand, "Know more"),
+    (doctor, GuidedCommand, "Know more"),
+):
+    app.command(cls=kind, rich_help_panel=panel)(command)
 
 
 def _print_version(wanted: bool) -> None:
@@ -76,14 +87,17 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def options(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", "-V", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> None:
     """68 three-dimensional facial landmarks from photos, large poses included."""
+    if context.invoked_subcommand is None:
+        typer.echo(_FIRST_WORDS)
 
 
 def main() -> None:
@@ -93,4 +107,4 @@ def main() -> None:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
-    app()
+    app(prog_name="dhm")  # also where it was started as python -m dhm_cli

@@ -1,11 +1,13 @@
 """`dhm prepare`."""
 
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from dhm_cli.cli.guides import say_next
 from dhm_cli.cli.lines import say
 from dhm_cli.cli.progress import shown_on
 from dhm_cli.cli.tables import print_table
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from dhm_cli.preparation.options import PrepareOptions
     from dhm_cli.preparation.report import PrepareReport
 
+_FACE_MODEL, _LABELS, _STORES, _CHECKS = "Face model", "Labels", "Stores", "Checks"
+_VIEWS, _MACHINE = "Turned views", "Machine"
 # Dropped faces, and faces of a finding, listed by name.
 _LISTED = 5
 _FORMATS = ("auto", *DATASETS)
@@ -48,19 +52,28 @@ def prepare(
         typer.Option(
             help="Face model, file or folder: BFM 2009, 2017, 2019, 3DDFA, face3d, Deep3DFaceRecon, ICT-FaceKit.",
             show_default=False,
+            rich_help_panel=_FACE_MODEL,
         ),
     ] = None,
     expression: Annotated[
         Path | None,
-        typer.Option(help="Expression basis to join with BFM 2009: Exp_Pca.bin or Model_Exp.mat.", show_default=False),
+        typer.Option(
+            help="Expression basis to join with BFM 2009: Exp_Pca.bin or Model_Exp.mat.",
+            show_default=False,
+            rich_help_panel=_FACE_MODEL,
+        ),
     ] = None,
     keypoints: Annotated[
         Path | None,
         typer.Option(
-            help="The 68 landmark vertices, where the face model names none: .anl or text, 0-based.", show_default=False
+            help="The 68 landmark vertices, where the face model names none: .anl or text, 0-based.",
+            show_default=False,
+            rich_help_panel=_FACE_MODEL,
         ),
     ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for face_model.h5 and the stores.")] = Path("data"),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for face_model.h5 and the stores.", rich_help_panel=_STORES)
+    ] = Path("data"),
     dataset_format: Annotated[
         str,
         typer.Option(
@@ -69,11 +82,17 @@ def prepare(
             f"One of {', '.join(_FORMATS)}.",
             metavar="<name>",  # the list would be broken within a name at 80 columns
             parser=_known_format,
+            autocompletion=lambda: _FORMATS,
+            rich_help_panel=_LABELS,
         ),
     ] = "auto",
     name: Annotated[
         str | None,
-        typer.Option(help="Name of the store, for one dataset; default: the dataset's name.", show_default=False),
+        typer.Option(
+            help="Name of the store, for one dataset; default: the dataset's name.",
+            show_default=False,
+            rich_help_panel=_STORES,
+        ),
     ] = None,
     points: Annotated[
         Path | None,
@@ -81,6 +100,7 @@ def prepare(
             help="Human points where there is no annotation file: .npz with names (N,) and an array (N, 68, 2) or, in "
             "AFLW's scheme, (N, 21, 2); 0-based pixels, NaN where not labelled.",
             show_default=False,
+            rich_help_panel=_LABELS,
         ),
     ] = None,
     prior: Annotated[
@@ -88,40 +108,61 @@ def prepare(
         typer.Option(
             help="Approximate points of another method, .npz as above, (N, 68, 2); trusted little.",
             show_default=False,
+            rich_help_panel=_LABELS,
         ),
     ] = None,
     table: Annotated[
         Path | None,
-        typer.Option(help="CSV with name and, if known, split (train, val), identity, yaw.", show_default=False),
+        typer.Option(
+            help="CSV with name and, if known, split (train, val), identity, yaw.",
+            show_default=False,
+            rich_help_panel=_LABELS,
+        ),
     ] = None,
     reannotated: Annotated[
         Path | None,
         typer.Option(
             help="Second labels of AFLW2000-3D: .npy (N, 2, 68) in the order of the sorted names, or LS3D-W's folder.",
             show_default=False,
+            rich_help_panel=_LABELS,
         ),
     ] = None,
     reannotated_origin: Annotated[
         int,
-        typer.Option(min=0, max=1, help="Number of the first pixel in --reannotated: 0, or 1 as in MATLAB."),
+        typer.Option(
+            min=0,
+            max=1,
+            help="Number of the first pixel in --reannotated: 0, or 1 as in MATLAB.",
+            rich_help_panel=_LABELS,
+        ),
     ] = 0,
     yaw_labels: Annotated[
         Path | None,
         typer.Option(
             help="AFLW's own yaw labels for AFLW2000-3D: .npy (N,), degrees, in the order of the sorted names.",
             show_default=False,
+            rich_help_panel=_LABELS,
         ),
     ] = None,
     split: Annotated[
         Literal["train", "val", "test", "auto"],
-        typer.Option(help="Split of faces that no table or dataset assigns; auto: 5 % validation, by identity."),
+        typer.Option(
+            help="Split of faces that no table or dataset assigns; auto: 5 % validation, by identity.",
+            rich_help_panel=_STORES,
+        ),
     ] = "auto",
-    seed: Annotated[int, typer.Option(min=0, help="Of the automatic split.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the automatic split.", rich_help_panel=_STORES)] = 0,
     max_residual: Annotated[
-        float, typer.Option(min=0, help="Training faces whose fit is worse are left out, percent of the face size.")
+        float,
+        typer.Option(
+            min=0,
+            help="Training faces whose fit is worse are left out, percent of the face size.",
+            rich_help_panel=_CHECKS,
+        ),
     ] = 4.0,
     over_residual: Annotated[
-        Literal["drop", "flag"], typer.Option(help="Leave such faces out of the store, or keep them with a flag.")
+        Literal["drop", "flag"],
+        typer.Option(help="Leave such faces out of the store, or keep them with a flag.", rich_help_panel=_CHECKS),
     ] = "drop",
     self_occlusion: Annotated[
         bool,
@@ -129,13 +170,22 @@ def prepare(
             "--self-occlusion",
             help="Landmarks without a point (-1 -1) are hidden by the head itself, as in MERL-RAV, which networks can "
             "learn to tell; without this they have no label.",
+            rich_help_panel=_LABELS,
         ),
     ] = False,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse a dataset when the checks find an error or a warning.")
+        bool,
+        typer.Option(
+            "--strict", help="Refuse a dataset when the checks find an error or a warning.", rich_help_panel=_CHECKS
+        ),
     ] = False,
     profile: Annotated[
-        int, typer.Option(min=0, help="Also make this many views at larger yaw of every training face up to 60°.")
+        int,
+        typer.Option(
+            min=0,
+            help="Also make this many views at larger yaw of every training face up to 60°.",
+            rich_help_panel=_VIEWS,
+        ),
     ] = 0,
     surface: Annotated[
         Path | None,
@@ -143,13 +193,16 @@ def prepare(
             help="Dense face model for --profile. Default: that of --bfm, or where it has only landmarks, the face of "
             "ICT-FaceKit that comes with dhm.",
             show_default=False,
+            rich_help_panel=_VIEWS,
         ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Threads; default: one per core.", show_default=False)
+        int | None,
+        typer.Option(min=1, help="Threads; default: one per core.", show_default=False, rich_help_panel=_MACHINE),
     ] = None,
     check: Annotated[
-        Path | None, typer.Option(help="Only validate this store.", show_default=False, metavar="FILE")
+        Path | None,
+        typer.Option(help="Only validate this store.", show_default=False, metavar="FILE", rich_help_panel=_CHECKS),
     ] = None,
     show: Annotated[
         Path | None,
@@ -157,17 +210,19 @@ def prepare(
             help="Only print what is in this file and draw a contact sheet beside it.",
             show_default=False,
             metavar="FILE",
+            rich_help_panel=_CHECKS,
         ),
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace files of another kind that have the names of outputs.")
+        bool,
+        typer.Option(
+            "--force", help="Replace files of another kind that have the names of outputs.", rich_help_panel=_STORES
+        ),
     ] = False,
 ) -> None:
     """Convert a face model and datasets to HDF5 with 3DMM parameters, fitted where a dataset has none, and check them.
 
-    Example: dhm prepare --bfm BFM.mat, which also converts every known dataset below the current folder
-
-    Example: dhm prepare 300W_LP AFLW2000 --bfm BFM.mat
+    With --bfm alone, every known dataset below the current folder is converted.
 
     Run again with the same arguments, a conversion that was stopped goes on where it was. What the checks found goes to
     report.json, the worst faces to a contact sheet.
@@ -300,6 +355,11 @@ def _convert(
         say(f"error: {failure.message}\nhint: {failure.hint}", err=True)
     if failed:
         raise failed[-1]
+    training = [report.store for report in reports if "train" in report.by_split]
+    if training:
+        say_next("dhm train --arch fast", *chain(*(("--data", store) for store in training)))
+    elif reports:
+        say_next("dhm evaluate --report report --data", reports[0].store)
 
 
 def _print_reports(reports: "list[PrepareReport]") -> None:

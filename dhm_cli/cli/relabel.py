@@ -1,17 +1,22 @@
 """`dhm relabel`."""
 
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from dhm_cli.cli.guides import say_next
 from dhm_cli.cli.lines import say
+from dhm_cli.cli.names import completed, networks
 from dhm_cli.cli.progress import shown_on
 from dhm_cli.cli.tables import print_table
 from dhm_cli.errors import InputError
 
 if TYPE_CHECKING:
     from dhm_cli.preparation.relabel import RelabelJob, RelabelReport
+
+_LABELS, _STORES, _MACHINE = "Labels", "Stores", "Machine"
 
 
 def relabel(
@@ -24,14 +29,20 @@ def relabel(
     ],
     model: Annotated[
         str,
-        typer.Option(help="The network that is asked: fast, fast-x2, or a file of dhm train or dhm export."),
+        typer.Option(
+            help="The network that is asked: fast, fast-x2, or a file of dhm train or dhm export.",
+            autocompletion=networks,
+            rich_help_panel=_LABELS,
+        ),
     ] = "fast-x2",
     follow_prior: Annotated[
         list[str] | None,
         typer.Option(
             help="A part of the face (jaw, brows, nose, eyes or mouth) whose labels follow the convention of the first "
             "store's prior instead. Repeatable.",
+            autocompletion=completed("geometry.landmarks", "GROUPS"),
             show_default=False,
+            rich_help_panel=_LABELS,
         ),
     ] = None,
     trust: Annotated[
@@ -39,6 +50,7 @@ def relabel(
         typer.Option(
             help="Trust in the human points of a store, as in faces=0.5; 1 where nothing is said. Repeatable.",
             show_default=False,
+            rich_help_panel=_LABELS,
         ),
     ] = None,
     follow_human: Annotated[
@@ -46,17 +58,23 @@ def relabel(
         typer.Option(
             "--follow-human/--fit-only",
             help="Labels are the fit and what the human points deviate from it, or the fit alone.",
+            rich_help_panel=_LABELS,
         ),
     ] = True,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the new stores.")] = Path("relabelled"),
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where the network runs.")] = "auto",
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the new stores.", rich_help_panel=_STORES)] = Path(
+        "relabelled"
+    ),
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], typer.Option(help="Where the network runs.", rich_help_panel=_MACHINE)
+    ] = "auto",
     force: Annotated[
-        bool, typer.Option("--force", help="Replace files of another kind that have the names of outputs.")
+        bool,
+        typer.Option(
+            "--force", help="Replace files of another kind that have the names of outputs.", rich_help_panel=_STORES
+        ),
     ] = False,
 ) -> None:
     """Fit the labels of stores again, with a trained network's landmarks beside the human points (self-training).
-
-    Example: dhm relabel data/faces.h5=teacher.npz --model runs/fast/best.safetensors --follow-prior jaw
 
     Brings the sources to one convention, fits the face model to their weighted mean, flags training faces on which
     they disagree, and adds to the fit what the human points deviate from it: a stiff fit lies 2 % of the face from
@@ -91,6 +109,7 @@ def relabel(
             say("stopped; the same command goes on from here", err=True)
             raise
     _print(reports)
+    say_next("dhm train --arch fast", *chain(*(("--data", report.store) for report in reports)))
 
 
 def _jobs(stores: list[str], trust: list[str]) -> "list[RelabelJob]":

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dhm_cli.cli.guides import say_next
 from dhm_cli.cli.lines import say
 from dhm_cli.cli.tables import print_table
 from dhm_cli.config.networks import DhmConfig, FastDhmConfig
@@ -43,13 +44,16 @@ def _setting(settings: type[Settings], name: str, panel: str | None = None, help
 
 def train(
     arch: Annotated[
-        str | None, _setting(RunSettings, "arch", help="Architecture. Default: fast, or the settings file's.")
+        str | None,
+        _setting(RunSettings, "arch", help="Architecture. Default: fast, or the settings file's.", panel=_RUN),
     ] = None,
-    recipe: Annotated[str | None, _setting(RunSettings, "recipe")] = None,
+    recipe: Annotated[str | None, _setting(RunSettings, "recipe", panel=_RUN)] = None,
     config: Annotated[
         Path | None,
         typer.Option(
-            help="Settings file, such as config.toml of a run folder. Flags go before it.", show_default=False
+            help="Settings file, such as config.toml of a run folder. Flags go before it.",
+            show_default=False,
+            rich_help_panel=_RUN,
         ),
     ] = None,
     data: Annotated[
@@ -58,6 +62,7 @@ def train(
             help="A store of dhm prepare, with a sampling weight if wanted: faces.h5 or faces.h5=0.5. Repeatable. "
             "Default: every store in data/.",
             show_default=False,
+            rich_help_panel=_RUN,
         ),
     ] = None,
     out: Annotated[
@@ -143,11 +148,8 @@ def train(
 ) -> None:
     """Train a network on stores of dhm prepare.
 
-    Example: dhm train --arch rhg
-
     Validation uses the stores' split `val`, never `test`; best.safetensors in the run folder is the best by the mean of
-    the yaw bins. Ctrl-C saves the state; --resume continues exactly where the run stopped. Many GPUs:
-    torchrun --nproc-per-node 4 -m dhm_cli train --arch rhg
+    the yaw bins. Ctrl-C saves the state; --resume continues exactly where the run stopped.
     """
     if ablation and (arch or init):
         raise typer.BadParameter("--ablation trains architectures of its own: leave out --arch and --init")
@@ -199,7 +201,8 @@ def _train_one(settings: RunSettings, out: Path, options: "RunOptions", processe
     from dhm_cli.training.run_folder import RunFolder
     from dhm_cli.training.trainer import Trainer
 
-    trainer = Trainer(settings, open_stores(settings.data), out, options, processes, resume)
+    stores = open_stores(settings.data)
+    trainer = Trainer(settings, stores, out, options, processes, resume)
     if processes.is_main:
         for warning in trainer.warnings:
             say(f"warning: {warning}", "  ", err=True)
@@ -228,7 +231,11 @@ def _train_one(settings: RunSettings, out: Path, options: "RunOptions", processe
                 say(f"stopped at step {trainer.step}; continue with: the same command and --resume", "  ", err=True)
             raise
     if processes.is_main:
-        typer.echo(f"best network: {RunFolder(out).best}")
+        best = RunFolder(out).best
+        typer.echo(f"best network: {best}")
+        say_next("dhm evaluate --model", best, "--data", stores[0][0].path)
+        if not settings.network.needs_face_model:
+            say_next("dhm export --model", best)
 
 
 def _train_ablation(settings_of: Any, out: Path, options: "RunOptions", processes: "Processes") -> None:

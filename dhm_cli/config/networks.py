@@ -27,6 +27,11 @@ class NetworkConfig(Settings):
     IN_EVERY_CHECKPOINT: ClassVar[tuple[str, ...]] = ()
 
     @property
+    def guesses(self) -> int:
+        """How often a network tells landmarks: after every step, and once more after a closer look."""
+        return self.steps + getattr(self, "closer_look", False)
+
+    @property
     def needs_face_model(self) -> bool:
         """Whether the network regresses p, and so works with one face model only."""
         return self.target == "params"
@@ -108,6 +113,9 @@ class FastDhmConfig(NetworkConfig):
         "mean",
         choice("mean", "none"),
         "That of the mean shape for every image, as in the paper; or none, for ablations.",
+    )
+    closer_look: bool = setting(
+        False, TRUTH, "After the last step look once more at eyes and mouth, at full resolution, and move them."
     )
     uncertainty: bool = setting(
         False, TRUTH, "Tell each landmark's expected error and visibility, and the confidence in the face, too."

@@ -57,3 +57,10 @@ def run_session(session: "InferenceSession", outputs: list[str], **inputs: NDArr
         if "alloc" in text.lower() or "memory" in text.lower():
             raise MemoryError(text) from error
         raise DhmError(f"ONNX Runtime cannot run the network: {text}", "try another version of onnxruntime") from error
+
+
+def providers() -> list[str]:
+    """What this build of ONNX Runtime can run networks on, such as CPUExecutionProvider."""
+    import onnxruntime
+
+    return list(onnxruntime.get_available_providers())

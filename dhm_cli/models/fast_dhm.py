@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from dhm_cli.config.networks import FastDhmConfig
 from dhm_cli.geometry.landmarks import NUM_LANDMARKS
 from dhm_cli.geometry.occlusion import STATES
+from dhm_cli.models.closer_look import CloserLook
 from dhm_cli.models.heatmaps import draw_heatmap
 from dhm_cli.models.interface import AlignmentOutput, Network
 from dhm_cli.models.layers import Doubts, FastRecurrentModule, SeparableBlock
@@ -39,6 +40,7 @@ class FastDhm(Network):
     # The stem sees few channels, the recurrence and the head are small and add up their rounding: all in int8, `fast`
     # lost 0.17 of its NME, the blocks alone 0.02.
     int8_weights = "cnn."
+    added_weights = ("closer_look.",)
     config: FastDhmConfig
     heatmap: Tensor
 
@@ -80,6 +82,7 @@ class FastDhm(Network):
             if config.uncertainty
             else None
         )
+        self.closer_look = CloserLook(config.input_size) if config.closer_look else None
         self.register_buffer("heatmap", torch.zeros(1, 3, config.input_size, config.input_size), persistent=False)
         self.redraw_heatmap()
         self.register_load_state_dict_post_hook(_draw_loaded_shape)
@@ -112,15 +115,32 @@ class FastDhm(Network):
             features = torch.stack([state.float().flatten(1) for state in states], dim=1)
             moved = self.head(features.flatten(0, 1)).reshape(*features.shape[:2], NUM_LANDMARKS, 3)
             landmarks = self.initial_landmarks + moved * self.config.input_size
-            if self.doubts is None:
+            inner = log_scale = None
+            if self.doubts is not None:
+                inner = self.doubts(features, earlier.float())
+                log_scale = self.doubts.scale(inner)
+            if self.closer_look is not None:
+                landmarks, log_scale = self._looked_closer(images, landmarks, log_scale)
+            if self.doubts is None or inner is None:
                 return AlignmentOutput(landmarks)
-            inner = self.doubts(features, earlier.float())
             return AlignmentOutput(
                 landmarks,
-                log_scale=self.doubts.scale(inner),
+                log_scale=log_scale,
                 visibility=self.doubts.visibility(inner[:, -1]).unflatten(-1, (NUM_LANDMARKS, STATES)),
                 confidence=self.doubts.confidence(inner[:, -1]).squeeze(-1),
             )
+
+    def _looked_closer(
+        self, images: Tensor, landmarks: Tensor, log_scale: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Landmarks and log scale of all steps, (B, T, ...), and one guess more."""
+        assert self.closer_look is not None
+        last = None if log_scale is None else log_scale[:, -1]
+        moved, its_scale = self.closer_look(images.permute(0, 2, 3, 1), landmarks[:, -1], last)
+        landmarks = torch.cat([landmarks, moved[:, None]], dim=1)
+        if log_scale is not None and its_scale is not None:
+            log_scale = torch.cat([log_scale, its_scale[:, None]], dim=1)
+        return landmarks, log_scale
 
     def _initialise(self) -> None:
         for module in self.modules():

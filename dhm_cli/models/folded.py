@@ -8,6 +8,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from dhm_cli.geometry.landmarks import NUM_LANDMARKS
 from dhm_cli.geometry.occlusion import STATES
+from dhm_cli.models.closer_look import CloserLook
 from dhm_cli.models.fast_dhm import FastDhm
 from dhm_cli.models.interface import Network, image_tensor
 from dhm_cli.models.layers import Doubts, SeparableBlock
@@ -95,6 +96,7 @@ class FoldedFastDhm(nn.Module):
             self.wide.bias = nn.Parameter(wide.bias * size + model.initial_landmarks.flatten())
             self.doubts, self.earlier = model.doubts, model.earlier
             self.told = None if model.doubts is None else _one_layer(model.doubts)
+            self.closer_look = None if model.closer_look is None else _folded_look(model.closer_look)
         self.outputs = _outputs(model.config.uncertainty)
 
     def forward(self, crops: Tensor) -> Tensor | tuple[Tensor, ...]:
@@ -105,10 +107,14 @@ class FoldedFastDhm(nn.Module):
             -1, self.narrow.in_features
         )
         landmarks: Tensor = self.wide(self.narrow(features)).reshape(-1, NUM_LANDMARKS, 3)
-        if self.doubts is None or self.told is None:
+        log_sigma = visibility = confidence = None
+        if self.doubts is not None and self.told is not None:
+            told = self.told(self.doubts(features, earlier))
+            log_sigma, visibility, confidence = torch.split(told, [NUM_LANDMARKS, STATES * NUM_LANDMARKS, 1], dim=1)
+        if self.closer_look is not None:
+            landmarks, log_sigma = self.closer_look(crops, landmarks, log_sigma)
+        if log_sigma is None or visibility is None or confidence is None:
             return landmarks
-        told = self.told(self.doubts(features, earlier))
-        log_sigma, visibility, confidence = torch.split(told, [NUM_LANDMARKS, STATES * NUM_LANDMARKS, 1], dim=1)
         states = visibility.reshape(-1, NUM_LANDMARKS, STATES).softmax(-1)
         return landmarks, log_sigma.exp(), states, confidence.reshape(-1).sigmoid()
 
@@ -121,6 +127,19 @@ def _one_layer(doubts: Doubts) -> nn.Linear:
     scale, *others = (part.bias for part in parts)
     layer.bias = nn.Parameter(torch.cat([scale + torch.log(doubts.sigma_of_scale), *others]))
     return layer
+
+
+def _folded_look(closer_look: CloserLook) -> CloserLook:
+    """A copy that takes uint8, with the batch norms and the pixels' scale and offset inside its convolutions."""
+    assert isinstance(closer_look.stem_norm, nn.BatchNorm2d)
+    folded = copy.deepcopy(closer_look)
+    stem = fuse_conv_bn_eval(closer_look.stem, closer_look.stem_norm)
+    assert stem.bias is not None
+    stem.bias = nn.Parameter(stem.bias - stem.weight.sum((1, 2, 3)))
+    stem.weight = nn.Parameter(stem.weight / 127.5)
+    folded.stem, folded.stem_norm = stem, nn.Identity()
+    folded.cnn = nn.Sequential(*(_folded(block) for block in closer_look.cnn))
+    return folded
 
 
 def _folded(block: nn.Module) -> SeparableBlock:

@@ -43,6 +43,7 @@ class Network(nn.Module, ABC):
         mean_shape: the buffer of that shape.
         doubts_weights: how the names of those weights begin that a network with uncertainty has besides; a checkpoint
             to start from may lack them.
+        added_weights: the same of other parts that a setting adds.
         int8_weights: how the names of those weights of the inference form begin that `dhm export` may compute in 8
             bits; empty for none.
         face_model_hash: hash of the face model that p belongs to; None where the network regresses landmarks.
@@ -52,6 +53,7 @@ class Network(nn.Module, ABC):
     mean_shape: Tensor
     int8_weights: str = ""
     doubts_weights: str = "doubts."
+    added_weights: tuple[str, ...] = ()
 
     def __init__(self, config: NetworkConfig, mean_shape: Tensor) -> None:
         super().__init__()

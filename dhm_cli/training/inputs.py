@@ -121,5 +121,5 @@ def new_network(
     torch.manual_seed(settings.training.seed)
     model = build_model(settings.arch, mean_shape_of(stores), settings.network, face_model)
     if initial is not None:
-        load_weights(model, read_tensors(initial)[0], initial, may_lack=model.doubts_weights)
+        load_weights(model, read_tensors(initial)[0], initial, may_lack=(model.doubts_weights, *model.added_weights))
     return model

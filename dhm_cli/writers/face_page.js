@@ -305,14 +305,14 @@ document.addEventListener("DOMContentLoaded", () => {
   });
 
   // --- One face, enlarged ---------------------------------------------------------------------------------------------
-  const dialog = find("large");
+  const dialog = find("large"), picture = find("large-picture");
   let current = 0;
-  makePicture(find("large-picture"));
+  makePicture(picture);
 
   function enlarge(index) {
     current = index;
     const face = shown[index];
-    fillPicture(find("large-picture"), face);
+    fillPicture(picture, face);
     dialog.querySelector("bdi").textContent = face.path;
     const [left, top, wide, high] = face.box.map((value) => number(value, 0));
     const facts = [
@@ -340,6 +340,7 @@ document.addEventListener("DOMContentLoaded", () => {
     find("previous").disabled = index === 0;
     find("next").disabled = index === shown.length - 1;
     if (!dialog.open) dialog.showModal();
+    showSolid();
   }
   const step = (by) => {
     if (shown[current + by]) enlarge(current + by);
@@ -355,6 +356,58 @@ document.addEventListener("DOMContentLoaded", () => {
     if (event.key === "ArrowRight") step(1);
   });
   dialog.addEventListener("close", () => focusOn(current));
+
+  // --- The dense face of the enlarged one -------------------------------------------------------------------------------
+  let turning = null; // the promise of a `TurningFace`, one for all faces
+
+  async function readModel() {
+    const { data, vertices, modes, step } = JSON.parse(find("model").textContent);
+    const packed = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+    const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
+    const raw = await new Response(stream).arrayBuffer(), end = 6 * vertices * modes;
+    const canvas = document.createElement("canvas");
+    canvas.tabIndex = 0;
+    canvas.setAttribute("role", "img");
+    canvas.addEventListener("webglcontextlost", () => {
+      canvas.remove();
+      turning = null;
+      find("solid").click();
+    });
+    const found = new TurningFace(canvas, new Int16Array(raw, 0, end / 2), new Uint16Array(raw, end), step);
+    picture.append(canvas);
+    return found;
+  }
+
+  async function showSolid() {
+    const face = shown[current], image = picture.firstElementChild, hint = find("solid-hint"), button = find("solid");
+    find("solid-bar").hidden = !face.mesh;
+    const isSolid = Boolean(face.mesh) && button.getAttribute("aria-pressed") === "true";
+    hint.hidden = find("colours").parentElement.hidden = !isSolid;
+    picture.classList.toggle("solid", isSolid);
+    if (!isSolid) return;
+    hint.textContent = "Drag it, or use the arrow keys on it. What the photo does not show well is grey.";
+    try {
+      const [solid] = await Promise.all([(turning ||= readModel()), image.decode()]);
+      if (shown[current] !== face) return;
+      solid.canvas.setAttribute("aria-label", `${face.whose}, its dense face; arrow keys turn it`);
+      solid.colours = find("colours").checked;
+      solid.show(face.mesh, image);
+    } catch (error) {
+      picture.classList.remove("solid");
+      find("colours").parentElement.hidden = true;
+      hint.textContent = `The 3D face cannot be drawn: ${error.message}.`;
+    }
+  }
+  find("solid").addEventListener("click", () => {
+    const button = find("solid");
+    button.setAttribute("aria-pressed", button.getAttribute("aria-pressed") !== "true");
+    showSolid();
+  });
+  find("colours").addEventListener("change", async (event) => {
+    const solid = await turning;
+    solid.colours = event.target.checked;
+    solid.later();
+  });
 
   // --- Controls -------------------------------------------------------------------------------------------------------
   const form = find("controls");

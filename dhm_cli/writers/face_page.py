@@ -9,13 +9,16 @@ import base64
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Iterator, Sequence
 from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
+from dhm_cli.dense.face import packaged_face
 from dhm_cli.drawing.faces import GROUP_COLOURS
 from dhm_cli.geometry.landmarks import CURVES, GROUPS, NUM_LANDMARKS, face_size
 from dhm_cli.inference.aligner import Face
@@ -24,14 +27,16 @@ from dhm_cli.writers.row_files import OtherColumns, ReadRow, RowFile
 
 # The ending of a page's name.
 ENDING = ".html"
-_TEMPLATE, _STYLE, _SCRIPT = "face_page.html.j2", "face_page.css", "face_page.js"
+_TEMPLATE, _STYLE, _SCRIPTS = "face_page.html.j2", "face_page.css", ("turning_face.js", "face_page.js")
 _BEGINNING = (
     b'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<meta name="generator" content="dhm gallery">'
 )
-# Where the lines of the faces go; no part of the page has such text.
-_SPLIT = "%% faces %%"
+# Where the lines of the faces go, and the model of dense faces; no part of the page has such text.
+_SPLIT = "%% data %%"
 # Landmarks in a tile are whole numbers up to this.
 _GRID = 1000
+# The model of dense faces has its vertices in steps of so many millimetres.
+_STEP = 0.02
 
 
 def is_page(out: str | os.PathLike[str]) -> bool:
@@ -42,24 +47,33 @@ def is_page(out: str | os.PathLike[str]) -> bool:
 class FacePage(RowFile):
     """The page being written, a `Writer`; see `RowFile`. Its columns are its own.
 
-    Each face of a photo needs its `Face.tile`; of a video those faces are shown that have one.
+    Each face of a photo needs its `Face.tile`; of a video those faces are shown that have one. A `Face.surface` of the
+    model that comes with dhm can be turned on the page; others are not passed on, for they may have other licences.
     """
 
     def __init__(self, out: Path, layout: Layout, resume: bool) -> None:
-        super().__init__(out, _TileLayout((), layout.keys), resume, PageLines())
+        self._lines = PageLines()
+        super().__init__(out, _TileLayout((), layout.keys), resume, self._lines)
 
     def complete(self) -> None:
         """End the page."""
         try:
             if not self._file.closed:
-                self._file.write(_page()[1])
+                _, middle, end = _page()
+                self._file.write(middle + (_model() if self._lines.have_meshes else b"") + end)
         except OSError as error:
             raise self._no_room(error) from error
         super().complete()
 
 
 class PageLines:
-    """The lines of the page, an `Encoding`."""
+    """The lines of the page, an `Encoding`.
+
+    Attributes:
+        have_meshes: whether some of those written or read are of a face that can be turned.
+    """
+
+    have_meshes = False
 
     def start(self, layout: Layout) -> bytes:
         """The page up to the first face."""
@@ -67,6 +81,7 @@ class PageLines:
 
     def encode(self, layout: Layout, records: Sequence[Record]) -> bytes:
         """A line for each face of a photo, or for what became of it."""
+        self.have_meshes |= any("mesh" in record for record in records)
         return b"".join(_json(record) + b"\n" for record in records)
 
     def read(self, layout: Layout, file: IO[bytes]) -> Iterator[ReadRow]:
@@ -84,6 +99,7 @@ class PageLines:
                 identity, status = tuple(record[key.name] for key in layout.keys), record["status"]
             except (ValueError, TypeError, KeyError):  # torn, or the end of the page
                 return
+            self.have_meshes |= "mesh" in record
             yield ReadRow(identity, status, at)
 
     def is_ours(self, path: Path) -> bool:
@@ -118,7 +134,21 @@ class _TileLayout(Layout):
             "hidden": None if face.visible is None else np.flatnonzero(face.visible < 0.5).tolist(),
             "points": None if face.tile is None else _whole(face.tile.landmarks),
             "webp": None if face.tile is None else base64.b64encode(face.tile.webp).decode(),
+            **_mesh(face),
         }
+
+
+def _mesh(face: Face) -> Record:
+    """Its dense face, where it can be turned: pose in the tile, a matrix of rows and a place; hundredths of weights."""
+    surface, tile = face.surface, face.tile
+    if surface is None or tile is None or surface.face is not packaged_face():
+        return {}
+    scale = _GRID * np.ptp(tile.landmarks[:, 0]) / max(np.ptp(face.landmarks[:, 0]), 1e-6)
+    shift = _GRID * tile.landmarks[0, :2] - scale * face.landmarks[0, :2]
+    matrix = scale * surface.scale * surface.rotation * [[1], [-1], [1]]
+    pose = np.concatenate([matrix.ravel(), scale * surface.translation + [*shift, 0]])
+    weights = np.concatenate([surface.identity, surface.expression])
+    return {"mesh": [np.nan_to_num(pose).round(4).tolist(), np.nan_to_num(100 * weights).round().astype(int).tolist()]}
 
 
 def _whole(landmarks: Any) -> list[int]:
@@ -135,13 +165,30 @@ def _json(value: Any) -> bytes:
 
 
 @cache
-def _page() -> tuple[bytes, bytes]:
-    """The page before and after the lines of the faces."""
+def _model() -> bytes:
+    """The model of the faces that can be turned: its mean and its modes, and the triangles."""
+    face = packaged_face()
+    modes = np.concatenate([face.mean[..., None], face.identity, face.expression], axis=2).T
+    packed = zlib.compress((modes / _STEP).round().astype("<i2").tobytes() + face.triangles.astype("<u2").tobytes())
+    model = {
+        "licence": files("dhm_cli").joinpath("dense/ict_face.LICENSE.txt").read_text(encoding="utf-8"),
+        "vertices": len(face.mean),
+        "modes": len(modes),
+        "step": _STEP,
+        "data": base64.b64encode(packed).decode(),
+    }
+    return b'<script type="application/json" id="model">' + _json(model) + b"</script>\n"
+
+
+@cache
+def _page() -> tuple[bytes, bytes, bytes]:
+    """The page before the lines of the faces, between them and the model, and after it."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
     folder = Path(__file__).parent
-    style, script = ((folder / name).read_text(encoding="utf-8") for name in (_STYLE, _SCRIPT))
+    style, *scripts = ((folder / name).read_text(encoding="utf-8") for name in (_STYLE, *_SCRIPTS))
+    script = "\n".join(scripts)
     environment = Environment(
         loader=FileSystemLoader(folder),
         autoescape=True,
@@ -157,8 +204,8 @@ def _page() -> tuple[bytes, bytes]:
         scheme=Markup(_json(_scheme()).decode()),
         split=_SPLIT,
     )
-    before, after = text.split(_SPLIT)
-    return before.encode(), after.encode()
+    before, middle, after = text.encode().split(_SPLIT.encode())
+    return before, middle, after
 
 
 def _hash(text: str) -> str:

@@ -1,4 +1,4 @@
-"""All pictures that `dhm align` makes of the faces of a video, frame by frame: crops, and tiles of a gallery."""
+"""All that `dhm align` makes of the faces of a video, frame by frame: crops, meshes, and tiles of a gallery."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from dhm_cli.inference.aligner import Face
 from dhm_cli.writers.crops import CropFolder
+from dhm_cli.writers.meshes import MeshFolder
 from dhm_cli.writers.tiles import largest_side, with_tiles
 
 # Seconds between two tiles of a track. All faces of all frames would be 5 kB each and more, 9 MB for a minute of one
@@ -19,13 +20,14 @@ _INSTANT = 1e-3
 
 
 class FramePictures:
-    """A crop of each face of each frame, and of each track a tile at its first frame and once a second from there.
+    """A crop and a mesh of each face in each frame, and of each track a tile once a second from its first frame.
 
     Args:
         video: its path, or its name.
         seconds: how long it is, about; 0 where that is not known.
         crop_dir: folder for the crops, `<video>_<frame>_<track>.jpg`; None for none.
         crop_size, crop_style: see `crops.crop`.
+        meshes: folder for the meshes, named as the crops are; None for none.
         tiles: whether to make tiles.
         force: replace files that dhm did not write.
 
@@ -40,10 +42,11 @@ class FramePictures:
         crop_dir: str | os.PathLike[str] | None,
         crop_size: int | None,
         crop_style: str,
+        meshes: MeshFolder | None,
         tiles: bool,
         force: bool,
     ) -> None:
-        self._video, self._tiles = video, tiles
+        self._video, self._meshes, self._tiles = video, meshes, tiles
         self._crops = CropFolder.wanted(crop_dir, [video], crop_size, crop_style, force)
         self._largest_tile = largest_side(round(seconds / TILE_EVERY) or 10**9)
         self._tiled: dict[int | None, float] = {}  # when each track had its last tile
@@ -56,7 +59,7 @@ class FramePictures:
     @property
     def are_made(self) -> bool:
         """Whether pictures are made, so that images of frames are needed."""
-        return self._tiles or self._crops is not None
+        return self._tiles or self._crops is not None or self._meshes is not None
 
     def make(self, frame: int, time: float, image: NDArray[np.uint8], faces: list[Face]) -> tuple[list[Face], str]:
         """Make the pictures of one frame.
@@ -68,16 +71,21 @@ class FramePictures:
             faces: its faces.
 
         Returns:
-            The faces with their crops and tiles; why some have no crop, '' where all is well.
+            The faces with their crops and tiles; why some have no crop or no mesh, '' where all is well.
 
         Raises:
             InputError: a file cannot be written, and the next ones cannot either.
         """
-        uncropped = ""
+        uncropped = unmeshed = ""
+        names = [f"{frame:06}_{face.track}" for face in faces]
         if self._crops is not None:
-            paths = [self._crops.path(self._video, f"{frame:06}_{face.track}") for face in faces]
-            faces, uncropped = self._crops.save_all(paths, image, faces)
-        return self._with_tiles(time, image, faces) if self._tiles else faces, uncropped
+            faces, uncropped = self._crops.save_all(
+                [self._crops.path(self._video, name) for name in names], image, faces
+            )
+        if self._meshes is not None:
+            unmeshed = self._meshes.save_all([self._meshes.path(self._video, name) for name in names], image, faces)
+        problem = uncropped or unmeshed
+        return self._with_tiles(time, image, faces) if self._tiles else faces, problem
 
     def _with_tiles(self, time: float, image: NDArray[np.uint8], faces: Sequence[Face]) -> list[Face]:
         # What lies further back would be due at once as well.

@@ -44,11 +44,11 @@ class MeshFolder(PhotoFolder):
         super().__init__(folder, "mesh", "--mesh", photos, f".{kind}", _OBJ if kind == "obj" else _PLY, force)
         self._with_colours = with_colours
 
-    def save_all(self, name: Path, photo: Pixels, faces: Sequence[Face]) -> str:
+    def save_all(self, paths: Sequence[Path], photo: Pixels, faces: Sequence[Face]) -> str:
         """Save a mesh of each face of a photo, which have their surfaces; returns what went wrong, else ''.
 
         Args:
-            name: one of the photos.
+            paths: of the meshes, in this folder; a path for each face.
             photo: (H, W, 3) uint8 RGB, or a `Photo`; decoded whole where there are colours.
             faces: its faces.
 
@@ -57,11 +57,11 @@ class MeshFolder(PhotoFolder):
         """
         problems = []
         image = copy_of(photo, 1).image if self._with_colours and faces else None
-        for number, face in enumerate(faces):
+        for path, face in zip(paths, faces, strict=True):
             assert face.surface is not None
             colours = None if image is None else photo_colours(image, face.surface)
             made = (obj_bytes if self._ending == ".obj" else ply_bytes)(face.surface, colours)
-            problems.append(self.write(self.path(name, number), made))
+            problems.append(self.write(path, made))
         return "; ".join(filter(None, problems))
 
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray  # noqa: E402
 from places import SAMPLE_DATA  # noqa: E402
 
 from dhm_cli.alignment import videos  # noqa: E402
+from dhm_cli.alignment.dense import DenseOptions  # noqa: E402
 from dhm_cli.alignment.videos import align_video  # noqa: E402
 from dhm_cli.errors import InputError  # noqa: E402
 from dhm_cli.inference.columns import DEFAULT_COLUMNS  # noqa: E402
@@ -92,6 +93,20 @@ def test_crops_tiles_and_points_of_a_video(tmp_path: Path, clip: Path, monkeypat
     tiles = [(row["frame"], row["track"]) for row in shown if row.get("webp")]
     assert tiles == [(0, 0), (0, 1), (15, 0), (15, 1), (30, 0), (30, 1)]
     assert "box" not in shown[2]
+
+
+def test_meshes_of_a_video(tmp_path: Path, clip: Path) -> None:
+    meshes = tmp_path / "meshes"
+    meshes.mkdir()
+    (meshes / "Zoë, 1_000003_1.ply").write_text("of somebody")
+    dense = DenseOptions(meshes, "ply", texture=True)
+    report = align_video(clip, tmp_path / "a.csv", device="cpu", dense=dense, columns=("track", "parameters"))
+    rows = read_table(tmp_path / "a.csv")
+    assert {path.name for path in meshes.iterdir()} == {
+        f"Zoë, 1_{int(row['frame']):06}_{row['track']}.ply" for row in rows
+    }
+    assert (report.incomplete, "1.ply exists and is not made by --mesh" in report.problem) == (1, True)
+    assert (meshes / "Zoë, 1_000003_0.ply").read_bytes().startswith(b"ply\n")
 
 
 def test_smoothing_is_a_choice(tmp_path: Path, clip: Path) -> None:

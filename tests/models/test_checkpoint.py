@@ -165,7 +165,7 @@ def test_a_mean_shape_of_another_scheme_is_refused(good: Path, tmp_path: Path) -
 def test_settings_of_another_network(good: Path, tmp_path: Path) -> None:
     config = build_model("fast-x2", make_shape()).config.to_json()
     path = rewrite(good, tmp_path / "wide.safetensors", arch="fast-x2", config=config)
-    with pytest.raises(FormatError, match=r"do not fit the network: cnn"):
+    with pytest.raises(FormatError, match=r"do not fit the network: closer_look"):
         load_checkpoint(path)
 
 

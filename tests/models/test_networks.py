@@ -59,7 +59,7 @@ def test_every_step(model: Network) -> None:
     images, _ = make_batch(model.config.input_size)
     before = images.clone()
     output = model(images)
-    landmarks, steps = output.landmarks, model.config.steps
+    landmarks, steps = output.landmarks, model.config.guesses
     assert torch.equal(images, before)
     assert landmarks.shape == (4, steps, 68, 3)
     assert landmarks.dtype == torch.float32
@@ -330,11 +330,11 @@ def test_separable_block() -> None:
 
 def test_checkpoints_of_before_have_a_middle_activation() -> None:
     values = find_recipe("fast").network.to_json()
-    for name in ("middle_activation", "feature_stride", "heatmap", "uncertainty"):
+    for name in ("middle_activation", "feature_stride", "heatmap", "uncertainty", "closer_look"):
         del values[name]
     config = FastDhmConfig.from_json(values)
     assert (config.middle_activation, config.feature_stride) == (True, 2)
-    assert (config.heatmap, config.uncertainty) == ("mean", False)
+    assert (config.heatmap, config.uncertainty, config.closer_look) == ("mean", False, False)
 
 
 def test_unknown_architecture_lists_the_known_ones() -> None:

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from dhm_cli.geometry.pose import yaw_pitch_roll_to_matrix
 from dhm_cli.inference.aligner import Aligner, Face
 from dhm_cli.inference.columns import FRAME_KEYS, Layout
 from dhm_cli.inference.results import NO_FACE, OK, UNREADABLE, PhotoResult
+from dhm_cli.inference.surfaces import with_surfaces
 from dhm_cli.writers.face_page import FacePage, PageLines
 from dhm_cli.writers.tiles import largest_side, with_tiles
 
@@ -36,6 +38,12 @@ EVIL = [
 @pytest.fixture(scope="module")
 def face(astronaut: NDArray[np.uint8]) -> Face:
     return with_tiles(astronaut, Aligner("cpu").align(astronaut))[0]
+
+
+@pytest.fixture(scope="module")
+def solid(face: Face) -> Face:
+    """With a dense face."""
+    return with_surfaces([face])[0]
 
 
 def write_page(out: Path, photos: list[tuple[PhotoResult, list[Face]]]) -> Path:
@@ -121,8 +129,36 @@ def test_names_of_files_are_text(tmp_path: Path, face: Face) -> None:
     assert [row["path"] for row in rows(page)] == EVIL
 
 
-def test_an_interrupted_page_goes_on(tmp_path: Path, face: Face) -> None:
-    photos = many(face, 5)
+def test_a_page_holds_dense_faces_as_weights_of_one_model(tmp_path: Path, face: Face, solid: Face) -> None:
+    text = write_page(tmp_path / "p.html", many(solid, 3)).read_text(encoding="utf-8")
+    found = json.loads(text.split('id="model">')[1].split("</script>")[0])
+    assert "Permission is hereby granted" in found["licence"]
+    raw = zlib.decompress(base64.b64decode(found["data"]))
+    assert len(raw) == 6 * (found["modes"] * found["vertices"] + 13140)
+    modes = np.frombuffer(raw[: 6 * found["modes"] * found["vertices"]], "<i2").reshape(found["modes"], 3, -1)
+    row = rows(tmp_path / "p.html")[1]
+    assert len(json.dumps(row["mesh"])) < 500
+    pose, weights = (np.array(values) for values in row["mesh"])  # type: ignore[attr-defined]
+    shape = np.tensordot([1, *(weights / 100)], modes * found["step"], 1)
+    points = (pose[:9].reshape(3, 3) @ shape).T + pose[9:]
+    assert solid.surface is not None
+    off = (points - in_tile(solid, solid.surface.vertices))[:, :2]
+    assert np.abs(off).max() < 1.5  # thousandths of the tile
+    assert 'id="model"' not in write_page(tmp_path / "flat.html", many(face, 2)).read_text()
+
+
+def in_tile(face: Face, points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Photo pixels as thousandths of the face's tile, by what the landmarks are in both."""
+    assert face.tile is not None
+    line = np.linalg.lstsq(np.c_[face.landmarks[:, 0], np.ones(68)], face.tile.landmarks[:, :2], rcond=None)[0]
+    scale = line[0, 0]
+    shift = face.tile.landmarks[0] - scale * face.landmarks[0]
+    return 1000 * (scale * points + shift)
+
+
+@pytest.mark.parametrize("kind", ["face", "solid"])
+def test_an_interrupted_page_goes_on(tmp_path: Path, kind: str, request: pytest.FixtureRequest) -> None:
+    photos = many(request.getfixturevalue(kind), 5)
     whole = write_page(tmp_path / "whole.html", photos).read_bytes()
     for torn in (b"", b'{"path": "album 0/ph', b"</script>\n</body>\n</html>\n"):
         page = FacePage(tmp_path / "p.html", Layout(), False)
@@ -274,6 +310,94 @@ def test_landmarks_lie_on_the_picture_and_hidden_ones_are_rings(tmp_path: Path, 
         == 224
     )
     assert page.run("document.querySelector('#grid img').alt") == "Face 0 of a.png"
+
+
+def canvas_of(page: Page, folder: Path) -> NDArray[np.uint8]:
+    """What the canvas shows, BGR, without its edge."""
+    page.run("document.querySelector('canvas').scrollIntoView()")
+    for _ in range(3):
+        page.settle()
+    page.screenshot(folder / "window.png")
+    edges = "left", "top", "right", "bottom"
+    left, top, right, bottom = (
+        round(page.run("devicePixelRatio * " + f"document.querySelector('canvas').getBoundingClientRect().{edge}"))
+        for edge in edges
+    )
+    image = cv2.imread(str(folder / "window.png"))
+    assert image is not None
+    return image[top + 20 : bottom - 20, left + 20 : right - 20].astype(np.uint8)
+
+
+@pytest.mark.parametrize(("width", "height", "dark"), [(1280, 800, False), (390, 844, True)])
+def test_a_dense_face_turns(
+    tmp_path: Path, solid: Face, page: Page, width: int, height: int, dark: bool, face: Face
+) -> None:
+    faces = [replace(solid, confidence=0.5), replace(solid, confidence=0.6), replace(face, confidence=0.9)]
+    page.open(write_page(tmp_path / "p.html", [(PhotoResult("a.png", OK, 3), faces)]), width, height, dark)
+    page.settle()
+    page.run("document.querySelector('#grid button').click()")
+    assert page.run("document.querySelector('canvas') === null"), "only when it is asked for"
+    page.run("document.getElementById('solid').click()")
+    page.wait("document.querySelector('canvas') !== null")
+    start = canvas_of(page, tmp_path)
+    middle = start[len(start) // 3 : -len(start) // 3, len(start) // 3 : -len(start) // 3]
+    assert middle[..., 2].mean() > middle[..., 0].mean() + 20  # skin
+    assert middle.mean() > 80 > start[:4].mean()  # a face before a dark ground
+
+    def difference(other: NDArray[np.uint8]) -> float:
+        return float(np.abs(start.astype(int) - other).mean())
+
+    box = "document.querySelector('canvas').getBoundingClientRect()"
+    place = f"(box => [box.x + box.width / 2, box.y + box.height / 2])({box})"
+    page.drag(*page.run(place), 90, 10)
+    dragged = canvas_of(page, tmp_path)
+    assert difference(dragged) > 5
+    page.drag(*page.run(place), -90, -10)
+    assert difference(canvas_of(page, tmp_path)) < 3
+    page.run("document.querySelector('canvas').focus()")
+    page.press("ArrowRight")
+    assert difference(canvas_of(page, tmp_path)) > 2
+    assert page.run("document.querySelector('dl dd').textContent") == "0", "the key turned the face alone"
+
+    page.run("document.getElementById('next').click()")
+    assert difference(canvas_of(page, tmp_path)) < 1, "the next one is as it stands in its photo"
+    page.run("document.getElementById('colours').click()")
+    grey = canvas_of(page, tmp_path)
+    assert np.ptp(grey.astype(int), axis=2).max() < 16
+    assert page.run("document.querySelectorAll('canvas').length") == 1
+    page.run("document.getElementById('next').click()")  # without a dense face
+    page.settle()
+    assert page.run("getComputedStyle(document.querySelector('canvas')).display") == "none"
+    assert page.run("document.getElementById('solid').offsetParent === null")
+    assert page.run("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_a_browser_without_webgl_says_so(tmp_path: Path, solid: Face, page: Page) -> None:
+    source = "HTMLCanvasElement.prototype.getContext = () => null"
+    script = page.call("Page.addScriptToEvaluateOnNewDocument", source=source)["identifier"]
+    page.open(write_page(tmp_path / "p.html", many(solid, 2)))
+    page.call("Page.removeScriptToEvaluateOnNewDocument", identifier=script)
+    page.settle()
+    page.run("document.querySelector('#grid button').click(); document.getElementById('solid').click()")
+    page.wait("document.getElementById('solid-hint').textContent.includes('no WebGL')")
+    assert page.run("getComputedStyle(document.querySelector('#large-picture img')).visibility") == "visible"
+    assert page.run("document.getElementById('colours').offsetParent === null")
+    assert page.run("document.querySelector('canvas') === null")
+
+
+def test_a_lost_webgl_context_is_made_anew(tmp_path: Path, solid: Face, page: Page) -> None:
+    page.open(write_page(tmp_path / "p.html", many(solid, 2)))
+    page.settle()
+    page.run("document.querySelector('#grid button').click(); document.getElementById('solid').click()")
+    page.wait("document.querySelector('canvas') !== null")
+    canvas_of(page, tmp_path)
+    page.run("document.querySelector('canvas').getContext('webgl').getExtension('WEBGL_lose_context').loseContext()")
+    page.wait("document.querySelector('canvas') === null")
+    assert page.run("getComputedStyle(document.querySelector('#large-picture img')).visibility") == "visible"
+    page.run("document.getElementById('solid').click()")
+    page.wait("document.querySelector('canvas') !== null")
+    shown = canvas_of(page, tmp_path)
+    assert shown[len(shown) // 2, len(shown) // 2].mean() > 80
 
 
 def test_evil_names_do_nothing(tmp_path: Path, face: Face, page: Page) -> None:
