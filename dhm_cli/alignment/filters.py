@@ -1,11 +1,12 @@
 """Which of the faces of a photo are written."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dhm_cli.errors import InputError
 from dhm_cli.inference.aligner import Face, check_number
+from dhm_cli.inference.results import NONE_LEFT_OUT
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Filters:
             raise InputError(f"--min-size: expected 0 or more pixels, found {self.min_size}")
         check_number("--max-faces", self.max_faces, int, least=1)
 
-    def __call__(self, faces: Sequence[Face]) -> tuple[list[Face], Counter[str]]:
+    def __call__(self, faces: Sequence[Face]) -> tuple[list[Face], Mapping[str, int]]:
         """The faces of one photo that stay, in their order, and how many each filter left out, by its option."""
         left_out: Counter[str] = Counter()
 
@@ -50,4 +51,4 @@ class Filters:
             best = sorted(faces, key=lambda face: (face.doubtful, -face.box[2] * face.box[3]))
             faces = keep("--largest", best[:1])
         faces = keep("--max-faces", list(faces[: self.max_faces]))
-        return faces, +left_out
+        return faces, +left_out or NONE_LEFT_OUT

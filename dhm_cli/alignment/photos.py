@@ -2,14 +2,15 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
-import numpy as np
 
 from dhm_cli.alignment.dense import DenseFaces, DenseOptions
 from dhm_cli.alignment.filters import Filters
@@ -19,6 +20,7 @@ from dhm_cli.errors import DhmError, InputError
 from dhm_cli.geometry.pose import Angles
 from dhm_cli.inference.aligner import Aligner, Face, check_number, usable_boxes
 from dhm_cli.inference.columns import DEFAULT_COLUMNS, Layout, with_angles, with_crops
+from dhm_cli.inference.engines import OnnxEngine
 from dhm_cli.inference.face_box import MIN_SCORE, Box
 from dhm_cli.inference.results import BAD_BOX, NO_FACE, OK, UNREADABLE, AlignmentReport, PhotoResult, reason_of
 from dhm_cli.io.images import MOST_PIXELS
@@ -26,12 +28,17 @@ from dhm_cli.io.packed import IMAGE_COLUMN, Place, is_pack, read_photo, unpack
 from dhm_cli.io.photo import Photo
 from dhm_cli.io.photo_lists import COLUMN
 from dhm_cli.io.photo_search import find_photos, list_hint, video_hint
+from dhm_cli.runtime.memory import keep_freed_memory
+from dhm_cli.runtime.processes import Processes
 from dhm_cli.runtime.threads import available_cores, in_order
 from dhm_cli.writers.face_page import is_page
 from dhm_cli.writers.overlays import DEFAULT_PARTS
 from dhm_cli.writers.pictures import Pictures
 from dhm_cli.writers.registry import Outputs
 
+# So many photos are aligned in threads before processes start, which takes half a second of each core.
+_FEW = 1000
+_Done = tuple[PhotoResult, list[Face]]
 # What is known of a photo that an earlier run has finished.
 _KEPT = "see the interrupted run"
 
@@ -71,8 +78,9 @@ def align_files(
 ) -> AlignmentReport:
     """Align the faces of many photos and write them to outputs (`dhm_cli.writers.registry`).
 
-    Each photo is read, searched and aligned by one worker thread; a few photos are in the making at any time, so memory
-    does not grow with their number. The output follows the order of the photos whatever the workers' order. An
+    Each photo is read, searched and aligned by one worker: a thread, or of many photos a process, where nothing is made
+    of them but rows and the network runs on the CPU. A few photos are in the making at any time, so memory does not
+    grow with their number. The output follows the order of the photos whatever the workers' order. An
     exception, Ctrl-C included, leaves the finished photos in `<out>.partial`, where `resume` picks them up.
 
     Args:
@@ -107,12 +115,12 @@ def align_files(
         DhmError: a path, file or option cannot be used, or a file cannot be written. A photo that cannot be read,
             aligned or drawn, or whose box is useless, does not raise.
     """
-    _keep_freed_memory()
+    keep_freed_memory()
     check_number("--threads", threads, int, least=1)
     filters = Filters(min_confidence, min_size, largest or dense.same_person, max_faces)
     layout = Layout(with_angles(with_crops(columns, crop_dir is not None), angles))
     found = find_photos(paths, lists, path_column)
-    places = [Path(photo) for photo in found.photos]
+    places = [photo if isinstance(photo, Path) else Path(photo) for photo in found.photos]  # no second copy of each
     packs = [photo for photo in found.photos if is_pack(photo)]
     if packs:
         refused = {"boxes": boxes_csv, "overlay": overlay_dir, "crops": crop_dir, "mesh": dense.mesh_dir}
@@ -135,15 +143,17 @@ def align_files(
         seen = look(photo)
         return None if seen.image is None else seen._replace(image=None)
 
-    def work(photo: Place) -> tuple[PhotoResult, list[Face]]:
+    def work(photo: Place) -> _Done:
         return _result(look(photo), photo, pictures, surfaces)
 
+    is_table = boxes is None and pictures.are_none and surfaces is None and isinstance(aligner.engine, OnnxEngine)
+    alone = partial(align_photo, aligner, most_pixels=most_pixels, filters=filters) if is_table else None
     files = (*lists, boxes_csv, model, face_model, dense.model)
     inputs = [*places, *(Path(file) for file in files if file is not None)]
     start = time.perf_counter()
     with closing(Outputs(outs, layout, resume, inputs, force, stream)) as writer:
         photos = [photo for photo in found.photos if is_pack(photo) or shard is None or shard.holds(photo)]
-        names = set(map(str, photos))
+        names = set(map(str, photos)) if writer.finished else set()
         kept = [
             replace(result, problems=(_KEPT,))
             for (name, *_), result in writer.finished.items()
@@ -161,7 +171,7 @@ def align_files(
             with closing(in_order(look_first, photos, workers)) as looked:
                 known.update((str(photo), seen) for photo, seen in zip(photos, looked, strict=True) if seen)
             surfaces.know([face for seen in known.values() for face in seen.faces])
-        with closing(in_order(work, to_do, workers)) as done:
+        with closing(_in_order(work, to_do, workers, alone)) as done:
             progress(len(results), total)
             for result, faces in done:
                 writer.write(result, faces)
@@ -171,6 +181,19 @@ def align_files(
     seconds = time.perf_counter() - start
     problems = tuple(found.problems)
     return AlignmentReport(tuple(results), len(kept), tuple(unused), seconds, problems, found.not_read, tuple(broken))
+
+
+def _in_order(
+    work: Callable[[Place], _Done], photos: Iterator[Place], workers: int, alone: Callable[[Place], _Done] | None
+) -> Generator[_Done, None, None]:
+    """The results of photos in their order: of the first in threads, of all others by `alone` in processes."""
+    if workers == 1 or alone is None:
+        yield from in_order(work, photos, workers)
+        return
+    yield from in_order(work, islice(photos, _FEW), workers)
+    for photo in photos:
+        with closing(Processes(alone, workers)) as processes:
+            yield from in_order(processes, chain([photo], photos), workers)
 
 
 def each_photo(
@@ -223,7 +246,7 @@ class _Seen(NamedTuple):
     left_out: Mapping[str, int]
 
 
-def align_photo(aligner: Aligner, photo: Place, most_pixels: int, filters: Filters) -> tuple[PhotoResult, list[Face]]:
+def align_photo(aligner: Aligner, photo: Place, most_pixels: int, filters: Filters) -> _Done:
     """One photo's result and its faces; a bad photo does not raise."""
     return _result(_look(aligner, photo, None, most_pixels, filters), photo, None, None)
 
@@ -250,9 +273,7 @@ def _look(
         return _Seen(None, [], [reason], {})
 
 
-def _result(
-    seen: _Seen, photo: Place, pictures: Pictures | None, surfaces: DenseFaces | None
-) -> tuple[PhotoResult, list[Face]]:
+def _result(seen: _Seen, photo: Place, pictures: Pictures | None, surfaces: DenseFaces | None) -> _Done:
     """One photo's result and its faces; its pictures and meshes are saved."""
     path = str(photo)
     if seen.image is None:
@@ -267,11 +288,3 @@ def _result(
     doubtful = sum(face.doubtful for face in faces)
     problems = tuple(seen.problems)
     return PhotoResult(path, status, len(faces), problems, undrawn, doubtful, seen.left_out, uncropped, unmeshed), faces
-
-
-def _keep_freed_memory() -> None:
-    """Have glibc keep the memory of one photo for the next; fetching it anew costs 500 page faults, 1-2 ms a photo.
-
-    Freeing one large block raises glibc's thresholds for giving memory back (mallopt(3), M_TRIM_THRESHOLD) to 62 MiB.
-    """
-    np.empty(31 * 2**20, np.uint8)

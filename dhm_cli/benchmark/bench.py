@@ -13,7 +13,7 @@ from dhm_cli.benchmark.doubts import doubts
 from dhm_cli.benchmark.levels import LevelTimer
 from dhm_cli.benchmark.measured_networks import MeasuredNetwork, find_networks
 from dhm_cli.benchmark.peak_memory import peak_of_network
-from dhm_cli.benchmark.photo_folder import measure_folder
+from dhm_cli.benchmark.photo_folder import FOLDERS, measure_folder
 from dhm_cli.benchmark.pinning import pinned
 from dhm_cli.benchmark.pipeline import PHOTO, Scene, open_scene
 from dhm_cli.benchmark.plan import FOLDER, BenchmarkOptions, check_options, with_device
@@ -126,12 +126,14 @@ class _Bench:
         options = self.options
         for name, settings in self._networks_on_disk(FOLDER):
             arguments = [text for key, value in settings.items() if value for text in (_option(key), value)]
-            try:
-                found = measure_folder(name, self.scene, arguments, options.photos, options.threads, self.progress)
-            except (RuntimeError, OSError) as error:
-                self.report.add_problem(FOLDER, name, error)
-            else:
-                self.report.folders.append(found)
+            for kind in FOLDERS:
+                try:
+                    count, threads = options.photos, options.threads
+                    found = measure_folder(name, kind, self.scene, arguments, count, threads, self.progress)
+                except (RuntimeError, OSError) as error:
+                    self.report.add_problem(FOLDER, name, error)
+                else:
+                    self.report.folders.append(found)
 
     def _measure_processes(self, processes: int) -> None:
         cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(available_cores()))

@@ -5,15 +5,14 @@ This module imports little more than the standard library, because the measured 
 
 import atexit
 import json
-import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import dhm_cli
 from dhm_cli.runtime.memory import peak_bytes
+from dhm_cli.runtime.processes import child_environment
 
 if TYPE_CHECKING:
     from dhm_cli.benchmark.measured_networks import MeasuredNetwork
@@ -101,9 +100,3 @@ def run_measured(code: str, arguments: str = "[]", time_limit: float | None = No
         if result.returncode:
             raise RuntimeError((result.stderr.strip().splitlines() or [f"exit code {result.returncode}"])[-1])
         return result.stdout, int(peak.read_text())
-
-
-def child_environment() -> dict[str, str]:
-    """The environment of a process that imports this copy of dhm, and no module of the working folder."""
-    folders = [str(Path(dhm_cli.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, folders)), "PYTHONSAFEPATH": "1"}

@@ -12,13 +12,21 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dhm_cli.benchmark.peak_memory import child_environment, run_measured
+from dhm_cli.benchmark.peak_memory import run_measured
 from dhm_cli.benchmark.pipeline import Scene
 from dhm_cli.geometry.crop import crop_matrix
+from dhm_cli.runtime.processes import child_environment
 from dhm_cli.runtime.progress import Progress
 
-# Side of the photos, pixels: as those of LFW.
-FOLDER_SIDE = 250
+# Side of small photos, pixels: as those of LFW; width and height of a phone's 12 megapixels.
+FOLDER_SIDE, LARGE = 250, (3024, 4032)
+# What folders hold, by name: how many photos of the folder that is asked for, and of how many one is large. A large one
+# takes some ten times as long.
+FOLDERS = {"250 x 250": (1, 0), "12 MP": (1 / 20, 1), "250 x 250, each tenth of 12 MP": (1 / 4, 10)}
+# Different large photos; making one takes longer than aligning it.
+_LARGE_ONES = 4
+# Standard deviation of their grain: such a file has 3 MB, as a phone's.
+_GRAIN = 5
 _START_UPS = 5
 
 
@@ -28,6 +36,7 @@ class FolderTiming:
 
     Attributes:
         subject: name of the network.
+        folder: what the folder holds, of `FOLDERS`.
         photos: how many photos the quarter and the whole have.
         threads: of the command.
         startup_best_s: least wall time of the process for one photo, seconds.
@@ -39,6 +48,7 @@ class FolderTiming:
     """
 
     subject: str
+    folder: str
     photos: tuple[int, int]
     threads: int
     startup_best_s: float
@@ -50,27 +60,30 @@ class FolderTiming:
 
 
 def measure_folder(
-    subject: str, scene: Scene, weights: Sequence[str], count: int, threads: int, progress: Progress
+    subject: str, kind: str, scene: Scene, weights: Sequence[str], count: int, threads: int, progress: Progress
 ) -> FolderTiming:
     """Run `dhm align` on one photo several times, on a quarter of a folder, and on the whole folder.
 
     Args:
         subject: name of the network.
+        kind: of folder, of `FOLDERS`.
         scene: what the photos show.
         weights: the command's options that name the network and the device.
-        count: photos of the whole folder.
+        count: photos of the whole folder of small photos.
         threads: of the command.
         progress: called before each run of the command.
 
     Raises:
         RuntimeError: the command failed.
     """
+    share, one_in = FOLDERS[kind]
+    count = max(1, round(count * share))
     quarter = max(1, count // 4)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for part in (quarter, count):
             (folder / str(part)).mkdir(exist_ok=True)
-            write_folder(scene, folder / str(part), part)
+            write_folder(scene, folder / str(part), part, one_in)
         options = ["--out", str(folder / "landmarks.csv"), "--threads", str(threads), *weights]
         total = _START_UPS + 3
         starts = []
@@ -79,7 +92,7 @@ def measure_folder(
             starts.append(_seconds_of_command([str(folder / str(count) / "000000.jpg"), *options]))
         runs = []
         for k, part in enumerate((quarter, count)):
-            progress(f"dhm align, {part} photos", _START_UPS + 1 + k, total)
+            progress(f"dhm align, {part} photos of {kind}", _START_UPS + 1 + k, total)
             begin = time.perf_counter()
             peak = _peak_of_command([str(folder / str(part)), *options])
             runs.append((time.perf_counter() - begin, peak))
@@ -87,6 +100,7 @@ def measure_folder(
     startup = float(np.median(starts[1:]))
     return FolderTiming(
         subject=subject,
+        folder=kind,
         photos=(quarter, count),
         threads=threads,
         startup_best_s=min(starts[1:]),
@@ -98,21 +112,40 @@ def measure_folder(
     )
 
 
-def write_folder(scene: Scene, folder: Path, count: int) -> None:
-    """Write JPEGs of 250 x 250 that show the photo's largest face, each shifted, turned and scaled a little.
+def write_folder(scene: Scene, folder: Path, count: int, one_in: int = 0) -> None:
+    """Write JPEGs that show the photo's largest face, each shifted, turned and scaled a little.
 
     The same call writes the same files.
+
+    Args:
+        scene: the photo.
+        folder: for the files.
+        count: of files.
+        one_in: of so many files the first is of 12 megapixels with a face a third as wide, the others of 250 x 250; 0
+            for none.
     """
     rng = np.random.default_rng(0)
-    face = scene.faces[0]
+    large = [_picture(scene, rng, LARGE, _GRAIN) for _ in range(min(_LARGE_ONES, count) if one_in else 0)]
     for k in range(count):
-        middle = np.array([face.left + face.width / 2, face.top + face.height / 2])
-        centre = middle + rng.uniform(-0.2, 0.2, 2) * face.mean_side
-        side = float(rng.uniform(1.8, 2.6) * face.mean_side)
-        matrix = crop_matrix(centre, side, FOLDER_SIDE, rng.uniform(-0.2, 0.2))
-        picture = cv2.warpAffine(scene.image, matrix, (FOLDER_SIDE, FOLDER_SIDE), borderMode=cv2.BORDER_REPLICATE)
-        data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
-        (folder / f"{k:06d}.jpg").write_bytes(data.tobytes())
+        is_large = one_in and k % one_in == 0
+        data = large[k // one_in % len(large)] if is_large else _picture(scene, rng, (FOLDER_SIDE, FOLDER_SIDE))
+        (folder / f"{k:06d}.jpg").write_bytes(data)
+
+
+def _picture(scene: Scene, rng: np.random.Generator, size: tuple[int, int], grain: float = 0) -> bytes:
+    face, width = scene.faces[0], size[0]
+    middle = np.array([face.left + face.width / 2, face.top + face.height / 2])
+    centre = middle + rng.uniform(-0.2, 0.2, 2) * face.mean_side
+    side = float(rng.uniform(1.8, 2.6) * face.mean_side) * (1.3 if grain else 1)
+    matrix = crop_matrix(centre, side, width, rng.uniform(-0.2, 0.2))
+    matrix[1, 2] += (size[1] - width) / 2
+    picture = cv2.warpAffine(scene.image, matrix, size, borderMode=cv2.BORDER_REPLICATE)
+    if grain:
+        tile = rng.normal(0, grain, (width // 6, width // 6))
+        noise = np.tile(tile, (size[1] // len(tile) + 1, 6))[: size[1], :, None]
+        picture = np.clip(picture + noise, 0, 255).astype(np.uint8)
+    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes()
 
 
 def _seconds_of_command(arguments: list[str]) -> float:

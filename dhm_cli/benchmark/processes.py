@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dhm_cli.benchmark.peak_memory import child_environment
+from dhm_cli.runtime.processes import child_environment
 from dhm_cli.runtime.progress import Progress
 
 # How long each process works for one measurement.

@@ -70,7 +70,8 @@ def benchmark(
         list[str] | None,
         typer.Option(
             help="network: alone. crop: with cutting out the face and the way back. photo: from a JPEG, "
-            "with detection and the refining pass. folder: dhm align on a folder of photos, its start-up and memory. "
+            "with detection and the refining pass. folder: dhm align on folders of photos, small, of 12 megapixels and "
+            "mixed: its start-up and memory. "
             "Repeatable. Default: network, crop, photo; the latter two on the first engine.",
             autocompletion=lambda: _LEVELS,
             show_default=False,
@@ -102,7 +103,9 @@ def benchmark(
             rich_help_panel=_METHOD,
         ),
     ] = None,
-    photos: Annotated[int, typer.Option(help="Photos of the level folder, 250 x 250.", rich_help_panel=_METHOD)] = 1000,
+    photos: Annotated[
+        int, typer.Option(help="Photos of the level folder; a 20th of 12 MP.", rich_help_panel=_METHOD)
+    ] = 1000,
     processes: Annotated[
         int | None,
         typer.Option(
@@ -357,7 +360,7 @@ def _folders(report: "BenchmarkReport") -> list[str]:
         (few, many), (low, high) = found.photos, (peak / 1e6 for peak in found.peak_bytes)
         rate = "too few for a rate" if found.photos_per_s is None else f"{found.photos_per_s:.0f} photos/s"
         lines.append(
-            f"dhm align, {found.subject}, {_count(many, 'photo')} of 250 x 250, "
+            f"dhm align, {found.subject}, {_count(many, 'photo')} of {found.folder}, "
             f"{_count(found.threads, 'thread')}: "
             f"{rate} after start-up; start-up with one photo "
             f"{found.startup_best_s:.2f} s at best, median {found.startup_median_s:.2f} s of "

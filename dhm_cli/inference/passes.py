@@ -112,7 +112,7 @@ def _squares(engine: Engine, landmarks: NDArray[np.float64]) -> list[TurnedSquar
 def _look(engine: Engine, photos: Sequence[Pixels], squares: Sequence[Square | TurnedSquare]) -> Answer:
     """One pass of a network, in photo pixels."""
     answer = answers_in_squares(engine, photos, squares)
-    if not all(np.isfinite(part).all() for part in answer if part is not None):
+    if not all(math.isfinite(part.sum()) for part in answer if part is not None):
         raise DhmError("the network answered something that is no number", "export or train it again")
     return answer
 

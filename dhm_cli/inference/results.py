@@ -12,9 +12,13 @@ OK, NO_FACE, UNREADABLE, BAD_BOX = "ok", "no_face", "unreadable", "bad_box"
 DOUBTFUL = "doubtful"
 
 
-@dataclass(frozen=True)
+# Of a photo of which every face is written; one for all, since runs keep what became of each photo.
+NONE_LEFT_OUT: Mapping[str, int] = {}
+
+
+@dataclass(frozen=True, slots=True)
 class PhotoResult:
-    """What became of one photo.
+    """What became of one photo. A run keeps them all, so they are small.
 
     Attributes:
         path: the photo, as in the output.
@@ -36,7 +40,7 @@ class PhotoResult:
     problems: tuple[str, ...] = ()
     overlay_problem: str = ""
     doubtful: int = 0
-    left_out: Mapping[str, int] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=lambda: NONE_LEFT_OUT)
     crop_problem: str = ""
     mesh_problem: str = ""
     frame: int | None = None

@@ -1,5 +1,7 @@
 """The face detector YuNet: its network, and the search for faces of all sizes with it."""
 
+from functools import lru_cache
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +21,10 @@ HINT_SCORE = 0.3
 
 # YuNet looks for faces on three grids, pixels of its input from one node to the next.
 _STRIDES = (8, 16, 32)
-_OUTPUTS = [f"{part}_{stride}" for stride in _STRIDES for part in ("cls", "obj", "bbox")]
+# Its heads that are used: face or not, how well the box fits, and the box; it has one for five landmarks too.
+_HEAD, _HEADS = "bbox_head.multi_level", ("cls", "obj", "bbox")
+# What it gives here, by name, and how many numbers a node.
+_OUTPUTS = {"chances": 2, "boxes": 4}
 # Of two candidates that share more than this, intersection over union, the better one stays; OpenCV's default.
 _MOST_SHARED = 0.3
 # A box within another is a piece of that face, not the same face, below this share of its mean side.
@@ -31,7 +36,7 @@ _MODEL_FILE = "face_detection_yunet_2023mar.onnx"
 class YuNet:
     """The network YuNet (Wu et al. 2023) in ONNX Runtime.
 
-    It gives the boxes of `cv2.FaceDetectorYN` in 40 % of the time. Safe to call from several threads.
+    It gives the boxes of `cv2.FaceDetectorYN` in a quarter of the time. Safe to call from several threads.
 
     Args:
         min_score: least score of a candidate, 0 to 1.
@@ -45,8 +50,8 @@ class YuNet:
 
         self.min_score = min_score
         try:
-            self._session = onnx_session(_any_size(_read_model()), _MODEL_FILE)
-        except (DecodeError, ValueError, FormatError) as error:
+            self._session = onnx_session(_slim(_read_model()), _MODEL_FILE)
+        except (DecodeError, ValueError, LookupError, StopIteration, FormatError) as error:
             raise DhmError(f"the face detector's file {_MODEL_FILE} is damaged", INSTALL_AGAIN) from error
 
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -60,42 +65,24 @@ class YuNet:
             lie at +0.5.
         """
         rows, columns = (-side % _STRIDES[-1] for side in image.shape[:2])
-        padded = cv2.copyMakeBorder(image, 0, rows, 0, columns, cv2.BORDER_CONSTANT)
-        blue_green_red = np.array(cv2.split(padded)[::-1], np.float32)  # 16 times faster than blobFromImage
-        found = run_session(self._session, _OUTPUTS, input=blue_green_red[None])
-        width = padded.shape[1]
-        grids = zip(_STRIDES, found[::3], found[1::3], found[2::3], strict=True)
-        boxes = [
-            _candidates(stride, width // stride, face, inside, box, self.min_score)
-            for stride, face, inside, box in grids
-        ]
-        return _best_of_each_face(np.concatenate(boxes), self.min_score)
+        if rows or columns:
+            image = cv2.copyMakeBorder(image, 0, rows, 0, columns, cv2.BORDER_CONSTANT)
+        (face, inside), boxes = run_session(self._session, [*_OUTPUTS], image=image[None])
+        scores = np.sqrt(face * inside)
+        kept = np.flatnonzero(scores >= self.min_score)
+        nodes, strides = _nodes(*image.shape[:2])
+        box, stride = boxes[:, kept].T, strides[kept, None]
+        size = np.exp(box[:, 2:]) * stride
+        corner = (nodes[kept] + box[:, :2]) * stride - size / 2
+        return _best_of_each_face(np.concatenate([corner, size, scores[kept, None]], axis=1), self.min_score)
 
 
-def _candidates(
-    stride: int,
-    columns: int,
-    face: NDArray[np.float32],
-    inside: NDArray[np.float32],
-    boxes: NDArray[np.float32],
-    min_score: float,
-) -> NDArray[np.float32]:
-    """Boxes (N, 5) that one grid of YuNet votes for.
-
-    Args:
-        stride: pixels between its nodes.
-        columns: nodes in one of its rows.
-        face: (1, nodes, 1), probability that there is a face.
-        inside: (1, nodes, 1), how well its box fits, 0 to 1.
-        boxes: (1, nodes, 4), centre from the node and logarithm of the size, in strides.
-        min_score: least geometric mean of the two, 0 to 1.
-    """
-    scores = np.sqrt(face[0, :, 0] * inside[0, :, 0])
-    kept = np.flatnonzero(scores >= min_score)
-    nodes = np.stack([kept % columns, kept // columns], axis=1).astype(np.float32)
-    box = boxes[0, kept]
-    size = np.exp(box[:, 2:]) * stride
-    return np.concatenate([(nodes + box[:, :2]) * stride - size / 2, size, scores[kept, None]], axis=1)
+@lru_cache(maxsize=16)
+def _nodes(height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The nodes of an image's three grids, in the network's order: column and row (N, 2), and stride (N,)."""
+    grids = [np.indices((height // stride, width // stride))[::-1].reshape(2, -1).T for stride in _STRIDES]
+    strides = np.repeat(_STRIDES, [len(grid) for grid in grids])
+    return np.concatenate(grids).astype(np.float32), strides.astype(np.float32)
 
 
 def _best_of_each_face(boxes: NDArray[np.float32], min_score: float) -> NDArray[np.float32]:
@@ -104,18 +91,50 @@ def _best_of_each_face(boxes: NDArray[np.float32], min_score: float) -> NDArray[
     return boxes[list(cv2.dnn.NMSBoxes(whole, boxes[:, 4].tolist(), min_score, _MOST_SHARED))]
 
 
-def _any_size(model: bytes) -> bytes:
-    """YuNet for images of any size, in multiples of 32 pixels, where its file says 640 x 640."""
-    import onnx
+def _slim(model: bytes) -> bytes:
+    """YuNet as it is used here, in 60 % of the time for equal numbers.
 
-    network = onnx.load_from_string(model)
-    (pixels,) = network.graph.input
-    _, _, rows, columns = pixels.type.tensor_type.shape.dim
-    rows.dim_param, columns.dim_param = "rows", "columns"
-    for output in network.graph.output:
-        output.type.tensor_type.ClearField("shape")
-    network.graph.ClearField("value_info")
-    return network.SerializeToString()
+    Its file takes 640 x 640 pixels, blue first, as planes of floats. This one takes `image`, (1, H, W, 3) uint8 RGB of
+    any size in multiples of 32, and its heads, which see the same features, are one. It gives `chances`, (2, N), that a
+    node of the three grids sees a face and how well its box fits, and `boxes`, (4, N), centre from the node and
+    logarithm of the size, in strides.
+
+    Raises:
+        DecodeError: it is not an ONNX file.
+        LookupError: it is another network.
+    """
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    network, make = onnx.load_from_string(model), helper.make_node
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in network.graph.initializer}
+    weights["flat"] = np.array([6, -1])
+    features = {name: node.input[0] for node in network.graph.node for name in node.input[1:]}
+    head = next(k for k, node in enumerate(network.graph.node) if any(_HEAD in name for name in node.input))
+    body = network.graph.node[:head]
+    weights[body[0].input[1]] = weights[body[0].input[1]][:, ::-1]
+    nodes = [make("Transpose", ["image"], ["bytes"], perm=[0, 3, 1, 2])]
+    nodes += [make("Cast", ["bytes"], [body[0].input[0]], to=TensorProto.FLOAT), *body]
+    for level in map(str, range(len(_STRIDES))):
+        parts = [f"{level}.{layer}.{part}" for layer in ("conv1", "conv2") for part in ("weight", "bias")]
+        for part in parts:
+            weights[part] = np.concatenate([weights[f"{_HEAD}_{name}.{part}"] for name in _HEADS])
+        nodes.append(make("Conv", [features[f"{_HEAD}_{_HEADS[0]}.{parts[0]}"], *parts[:2]], [f"mixed_{level}"]))
+        nodes.append(make("Conv", [f"mixed_{level}", *parts[2:]], [f"map_{level}"], pads=[1, 1, 1, 1], group=6))
+        nodes.append(make("Reshape", [f"map_{level}", "flat"], [f"nodes_{level}"]))
+    nodes.append(make("Concat", [f"nodes_{level}" for level in range(len(_STRIDES))], ["found"], axis=1))
+    nodes.append(make("Split", ["found"], ["logits", "boxes"], axis=0, split=[2, 4]))
+    nodes.append(make("Sigmoid", ["logits"], ["chances"]))
+    used = {name for node in nodes for name in node.input}
+    graph = helper.make_graph(
+        nodes,
+        "yunet",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, [1, "height", "width", 3])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [k, "nodes"]) for name, k in _OUTPUTS.items()],
+        [numpy_helper.from_array(array, name) for name, array in weights.items() if name in used],
+    )
+    slim = helper.make_model(graph, opset_imports=network.opset_import, ir_version=network.ir_version)
+    return slim.SerializeToString()
 
 
 class FaceDetector:

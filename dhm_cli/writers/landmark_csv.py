@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from dhm_cli.inference.columns import Cell, Layout, Record
+from dhm_cli.inference.columns import Cell, Group, Layout, Record
 from dhm_cli.writers.row_files import OtherColumns, ReadRow
 
 # A header of ours, and one that a crash cut off.
@@ -68,8 +68,15 @@ def _row(layout: Layout, record: Record) -> list[str]:
     row = [_text(record[key.name], key.decimals) for key in layout.keys]
     row += [_text(record["face"], 0), record["status"]]
     for group in layout.groups:
-        row += [_text(value, group.decimals) for value in group.flat(record)]
+        row += _texts(group, record)
     return row
+
+
+def _texts(group: Group, record: Record) -> list[str]:
+    values = group.flat(record)
+    if group.kind is float and None not in values:  # all at once, in half the time
+        return (f"%.{group.decimals}f " * len(values) % tuple(values)).split()
+    return [_text(value, group.decimals) for value in values]
 
 
 def _text(value: Cell, decimals: int) -> str:

@@ -49,6 +49,11 @@ class Pictures:
         )
         self._largest_tile = SIDE if any(map(is_pack, photos)) else largest_side(len(photos))  # of packs nobody knows
 
+    @property
+    def are_none(self) -> bool:
+        """Whether no pictures are made."""
+        return self._overlays is None and self._crops is None and not self._tiles
+
     def check_kept(self, results: Iterable[PhotoResult]) -> None:
         """Refuse to go on with a run that made crops of another style or size.
 
@@ -78,7 +83,7 @@ class Pictures:
             InputError: a file cannot be written, and those of the next photos cannot either.
         """
         undrawn = uncropped = ""
-        if self._overlays is None and self._crops is None and not self._tiles:
+        if self.are_none:
             return faces, "", ""
         image = copy_of(photo, 1).image
         if self._overlays is not None:

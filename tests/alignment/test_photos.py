@@ -21,6 +21,7 @@ from onnxruntime import InferenceSession
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 from places import ROOT
 
+from dhm_cli.alignment import photos
 from dhm_cli.alignment.photos import align_files
 from dhm_cli.errors import InputError
 from dhm_cli.inference import yunet
@@ -129,6 +130,18 @@ def test_threads_do_not_change_the_table(album: Path, dummy_network: Path, tmp_p
     finally:
         cv2.setNumThreads(before)
     assert outs[0].read_bytes() == outs[1].read_bytes()
+
+
+def test_processes_do_not_change_the_table(
+    album: Path, dummy_network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outs = [tmp_path / "threads.csv", tmp_path / "processes.csv"]
+    reports = []
+    for out, few in zip(outs, (1000, 1), strict=True):
+        monkeypatch.setattr(photos, "_FEW", few)
+        reports.append(align_files([album], out, device="cpu", model=dummy_network, threads=2))
+    assert outs[0].read_bytes() == outs[1].read_bytes()
+    assert reports[0].results == reports[1].results
 
 
 @pytest.mark.parametrize("after", [1, 3, 5])
@@ -248,7 +261,7 @@ def test_memory_is_kept_by_runs_only(
     album: Path, dummy_network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[bool] = []
-    monkeypatch.setattr("dhm_cli.alignment.photos._keep_freed_memory", lambda: calls.append(True))
+    monkeypatch.setattr("dhm_cli.alignment.photos.keep_freed_memory", lambda: calls.append(True))
     Aligner("cpu", model=dummy_network)
     assert not calls
     align_files([album / "a.png"], tmp_path / "out.csv", device="cpu", model=dummy_network)

@@ -61,7 +61,7 @@ def a_report() -> BenchmarkReport:
     report.cuda = CudaMachine("H", 8, "9.0", 132, "12", 9, None, True, {"float32": 4e9, "float16": 8e9})
     report.lines = [line("fast")]
     report.parts = [Part("photo", "torch", 1, "fast", "read", TIMING, 2.0, 500.0)]
-    report.folders = [FolderTiming("fast", (2, 8), 1, 0.5, 0.6, 5, (1.0, 2.0), (10, 20), None)]
+    report.folders = [FolderTiming("fast", "12 MP", (2, 8), 1, 0.5, 0.6, 5, (1.0, 2.0), (10, 20), None)]
     report.processes = [ProcessesTiming("fast", 2, 10.0, 19.0, 1.9)]
     report.problems = [Problem("torch", "fast", "batch 2", "no memory")]
     report.warnings = ["not steady"]
@@ -151,6 +151,7 @@ SCHEMA_1 = {
     "folders": [
         {
             "subject": "fast",
+            "folder": "12 MP",
             "photos": [2, 8],
             "threads": 1,
             "startup_best_s": 0.5,

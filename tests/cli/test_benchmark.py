@@ -183,9 +183,10 @@ def test_folders_and_processes(here: Path, monkeypatch: pytest.MonkeyPatch) -> N
     result = dhm(*models("fast", "2drnn"), *options)
     assert result.exit_code == 0, result.output
     assert "not measured: 2drnn, folder: random weights have no file" in folded(result.stderr)
-    assert "dhm align, fast, 8 photos of 250 x 250, 1 thread:" in folded(result.stdout)
+    for photos in ("8 photos of 250 x 250", "1 photo of 12 MP", "2 photos of 250 x 250, each tenth of 12 MP"):
+        assert f"dhm align, fast, {photos}, 1 thread:" in folded(result.stdout)
     report = json.loads(Path("a.json").read_text())
-    (folder,), (several,) = report["folders"], report["processes"]
+    (folder, *_), (several,) = report["folders"], report["processes"]
     assert folder["photos"] == [2, 8]
     assert all(30e6 < peak < 400e6 for peak in folder["peak_bytes"])
     assert 0 < folder["startup_best_s"] <= folder["startup_median_s"]
