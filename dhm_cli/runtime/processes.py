@@ -37,8 +37,7 @@ class Processes(Generic[Item, T]):
         self._free: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
         command, pipe = [sys.executable, "-c", _SERVE.format([*map(str, sys.path)])], subprocess.PIPE
         self._all = [  # in sessions of their own: Ctrl-C is for this process, which then ends them
-            subprocess.Popen(command, stdin=pipe, stdout=pipe, start_new_session=True)
-            for _ in range(count)
+            subprocess.Popen(command, stdin=pipe, stdout=pipe, start_new_session=True) for _ in range(count)
         ]
         for process in self._all:
             self._send(process, work)
