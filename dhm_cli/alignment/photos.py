@@ -191,9 +191,9 @@ def _in_order(
         yield from in_order(work, photos, workers)
         return
     yield from in_order(work, islice(photos, _FEW), workers)
-    for photo in photos:
-        with closing(Processes(alone, workers)) as processes:
-            yield from in_order(processes, chain([photo], photos), workers)
+    if begun := list(islice(photos, workers)):  # no more processes than photos are left
+        with closing(Processes(alone, len(begun))) as processes:
+            yield from in_order(processes, chain(begun, photos), len(begun))
 
 
 def each_photo(

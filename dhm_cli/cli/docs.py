@@ -25,10 +25,6 @@ def docs(
     """Show the documentation: the list of its topics, or one of them.
 
     In a pipe or a file a topic is plain Markdown.
-
-    Examples: dhm docs
-
-    dhm docs conventions
     """
     if topic is None:
         for name in TOPICS:

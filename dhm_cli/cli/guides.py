@@ -111,6 +111,7 @@ GUIDES = {
     "doctor": Guide(
         (("what is installed, and one timed face", "dhm doctor"), ("the same for a program", "dhm doctor --json"))
     ),
+    "docs": Guide((("the list of topics", "dhm docs"), ("one of them", "dhm docs conventions"))),
 }
 
 

@@ -78,9 +78,9 @@ for command, kind, panel in (
     (export, NetworkCommand, "Make networks"),
     (benchmark, NetworkCommand, "Know more"),
     (doctor, GuidedCommand, "Know more"),
+    (docs, GuidedCommand, "Know more"),
 ):
     app.command(cls=kind, rich_help_panel=panel)(command)
-app.command(rich_help_panel="Know more")(docs)
 
 
 def _print_version(wanted: bool) -> None:

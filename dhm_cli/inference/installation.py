@@ -24,7 +24,7 @@ EXTRAS = {
     "parquet": "dhm align --out faces.parquet",
     "ray": "dhm align --ray, on many machines",
     "remote": "photos at s3://, https:// and so on",
-    "video": "whole videos where frames are damaged",
+    "video": "videos",
 }
 # Timed calls, after one that is not.
 _RUNS = 9

@@ -18,7 +18,8 @@ from dhm_cli.runtime.threads import single_threaded_opencv
 T = TypeVar("T")
 Item = TypeVar("Item")
 
-_SERVE = "from dhm_cli.runtime.processes import serve\nserve()"
+# Modules come from where this process has them: its working folder, which `-c` puts first, may hold a random.py.
+_SERVE = "import sys\nsys.path[:] = {}\nfrom dhm_cli.runtime.processes import serve\nserve()"
 
 
 class Processes(Generic[Item, T]):
@@ -34,10 +35,9 @@ class Processes(Generic[Item, T]):
 
     def __init__(self, work: Callable[[Item], T], count: int) -> None:
         self._free: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
-        command, pipe, environment = [sys.executable, "-c", _SERVE], subprocess.PIPE, child_environment()
+        command, pipe = [sys.executable, "-c", _SERVE.format([*map(str, sys.path)])], subprocess.PIPE
         self._all = [  # in sessions of their own: Ctrl-C is for this process, which then ends them
-            subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment, start_new_session=True)
-            for _ in range(count)
+            subprocess.Popen(command, stdin=pipe, stdout=pipe, start_new_session=True) for _ in range(count)
         ]
         for process in self._all:
             self._send(process, work)

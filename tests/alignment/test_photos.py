@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -30,6 +31,7 @@ from dhm_cli.inference.engines import Answer, OnnxEngine
 from dhm_cli.inference.onnx_session import onnx_session
 from dhm_cli.inference.results import BAD_BOX, NO_FACE, OK, UNREADABLE, partial_path
 from dhm_cli.io.images import read_image
+from dhm_cli.runtime.processes import Processes
 
 BLACK = np.zeros((400, 500, 3), np.uint8)
 
@@ -142,6 +144,22 @@ def test_processes_do_not_change_the_table(
         reports.append(align_files([album], out, device="cpu", model=dummy_network, threads=2))
     assert outs[0].read_bytes() == outs[1].read_bytes()
     assert reports[0].results == reports[1].results
+
+
+def test_no_more_processes_start_than_photos_are_left(
+    album: Path, dummy_network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts: list[int] = []
+    monkeypatch.setattr(photos, "_FEW", 3)
+
+    class Counted(Processes[Any, Any]):
+        def __init__(self, work: Any, count: int) -> None:
+            counts.append(count)
+            super().__init__(work, count)
+
+    monkeypatch.setattr(photos, "Processes", Counted)
+    report = align_files([album], tmp_path / "out.csv", device="cpu", model=dummy_network, threads=64)
+    assert counts == [len(report.results) - 3]
 
 
 @pytest.mark.parametrize("after", [1, 3, 5])

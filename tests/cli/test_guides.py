@@ -24,6 +24,7 @@ QUICK = [
     *(line for _, line in GUIDES["relabel"].examples),
     GUIDES["train"].examples[0][1],
     *(line for _, line in GUIDES["doctor"].examples),
+    *(line for _, line in GUIDES["docs"].examples),
 ]
 
 

@@ -2,8 +2,10 @@
 
 import operator
 import os
+import sys
 import time
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +22,15 @@ def test_results_come_in_order_from_several_processes() -> None:
     for number in numbers:
         with pytest.raises(ProcessLookupError):
             os.kill(number, 0)
+
+
+def test_processes_import_from_where_this_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not from the working folder, nor from the folder of dhm before the standard library."""
+    (tmp_path / "pickle.py").write_text("raise ImportError('the pickle.py of the working folder')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    with closing(Processes(eval, 1)) as processes:
+        assert processes("__import__('sys').path") == sys.path
 
 
 def test_a_process_that_is_gone_is_told_of() -> None:
