@@ -209,7 +209,7 @@ def align(
     model: Annotated[
         str | None,
         typer.Option(
-            help="The network: fast, or fast-x2, which is more accurate and takes twice the time, or a file of your "
+            help="The network: fast, or fast-x2, which is more accurate and takes a quarter more time a photo, or a file of your "
             "own, .onnx or .safetensors. Default: fast.",
             autocompletion=networks,
             show_default=False,
