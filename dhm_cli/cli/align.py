@@ -209,8 +209,8 @@ def align(
     model: Annotated[
         str | None,
         typer.Option(
-            help="The network: fast, or fast-x2, which is more accurate and takes a quarter more time a photo, or a file of your "
-            "own, .onnx or .safetensors. Default: fast.",
+            help="The network: fast, or fast-x2, which is more accurate and takes a quarter more time a photo, or a "
+            "file of your own, .onnx or .safetensors. Default: fast.",
             autocompletion=networks,
             show_default=False,
             rich_help_panel=_METHOD,
