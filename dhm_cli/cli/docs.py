@@ -8,18 +8,18 @@ from typing import Annotated
 import typer
 
 from dhm_cli.cli.lines import say
+from dhm_cli.cli.names import completed
 from dhm_cli.docs.topics import TOPICS, page, summary
 
 _WIDEST = 100
 
 
-def _beginning_with(incomplete: str) -> list[str]:
-    return [topic for topic in TOPICS if topic.startswith(incomplete)]
-
-
 def docs(
     topic: Annotated[
-        str | None, typer.Argument(metavar="[TOPIC]", help="What to read about.", autocompletion=_beginning_with)
+        str | None,
+        typer.Argument(
+            metavar="[TOPIC]", help="What to read about.", autocompletion=completed("docs.topics", "TOPICS")
+        ),
     ] = None,
 ) -> None:
     """Show the documentation: the list of its topics, or one of them.

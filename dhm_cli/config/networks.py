@@ -27,11 +27,6 @@ class NetworkConfig(Settings):
     IN_EVERY_CHECKPOINT: ClassVar[tuple[str, ...]] = ()
 
     @property
-    def guesses(self) -> int:
-        """How often a network tells landmarks: after every step, and once more after a closer look."""
-        return self.steps + getattr(self, "closer_look", False)
-
-    @property
     def needs_face_model(self) -> bool:
         """Whether the network regresses p, and so works with one face model only."""
         return self.target == "params"

@@ -1,6 +1,5 @@
 """Whether all that dhm needs is installed and works: packages, weights, and one face found and timed."""
 
-import hashlib
 import statistics
 import time
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import dhm_cli
 from dhm_cli.runtime.environment import environment, machine
+from dhm_cli.runtime.hashing import file_hash
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -161,14 +161,16 @@ def _version(package: str) -> str | None:
 
 
 def _look_at_weights(found: Installation) -> None:
+    from dhm_cli.inference.weights import INSTALL_AGAIN
+
     for line in (_WEIGHTS / _HASHES).read_text(encoding="ascii").splitlines():
         expected, name = line.split()
         file = _WEIGHTS / name
-        digest = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
+        digest = file_hash(file) if file.is_file() else ""
         found.weights.append(WeightsFile(name, digest, digest == expected))
         if digest != expected:
             what = "is not the file that was shipped" if digest else "is missing"
-            found.problems.append(f"{name} {what}: install dhm-cli again")
+            found.problems.append(f"{name} {what}: {INSTALL_AGAIN}")
 
 
 def _look_for_gpu(found: Installation) -> None:

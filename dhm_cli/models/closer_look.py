@@ -37,9 +37,8 @@ class CloserLook(nn.Module):
         super().__init__()
         # 20 pixels of 120, where 35 lie between eyes and mouth; a multiple of 4, as the CNN halves a patch three times.
         self.size, self.reach = size, 4 * round(size / 24)
-        self.stem = nn.Conv2d(
-            3, _STEM, 3, 2, bias=False
-        )  # no padding, so that a pixel's scale and offset can be folded
+        # Without padding, so that the pixels' scale and offset can be folded.
+        self.stem = nn.Conv2d(3, _STEM, 3, 2, bias=False)
         self.stem_norm: nn.Module = nn.BatchNorm2d(_STEM)
         inputs = (_STEM, *(block[0] for block in _BLOCKS))
         self.cnn = nn.Sequential(
@@ -65,16 +64,15 @@ class CloserLook(nn.Module):
         ):
             self.register_buffer(name, value, persistent=False)
 
-    def forward(self, pixels: Tensor, landmarks: Tensor, log_scale: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Move landmarks.
+    def forward(self, pixels: Tensor, landmarks: Tensor) -> tuple[Tensor, Tensor]:
+        """How to move landmarks.
 
         Args:
             pixels: (B, S, S, 3), RGB in [-1, 1].
             landmarks: (B, 68, 3), crop pixels; where the patches lie gives them no gradient.
-            log_scale: (B, 68), see `AlignmentOutput`, or None.
 
         Returns:
-            Both again, those of jaw and nose as they were.
+            Moves (B, 68, 3), crop pixels, and what to add to `AlignmentOutput.log_scale`, (B, 68); 0 for jaw and nose.
         """
         guess, eyes = landmarks.detach(), 2 * len(_EYE)
         centres = torch.round(self.middles @ guess[..., :2]).clamp(0, self.size - 1)
@@ -85,7 +83,7 @@ class CloserLook(nn.Module):
         mouth = self.mouth(torch.cat([features[:, 2], inside[:, eyes:].flatten(1)], dim=1))
         moves = torch.cat([eye.reshape(-1, eyes, 4), mouth.unflatten(1, (-1, 4))], dim=1) * self.signs
         moves = self.seen.T @ moves
-        return landmarks + self.reach * moves[..., :3], None if log_scale is None else log_scale + moves[..., 3]
+        return self.reach * moves[..., :3], moves[..., 3]
 
     def _patches(self, pixels: Tensor, centres: Tensor) -> Tensor:
         """(B, S, S, 3) around centres (B, 3, 2) -> (3 B, 3, P, P); beyond its rim a picture goes on as its rim."""

@@ -115,32 +115,20 @@ class FastDhm(Network):
             features = torch.stack([state.float().flatten(1) for state in states], dim=1)
             moved = self.head(features.flatten(0, 1)).reshape(*features.shape[:2], NUM_LANDMARKS, 3)
             landmarks = self.initial_landmarks + moved * self.config.input_size
-            inner = log_scale = None
-            if self.doubts is not None:
-                inner = self.doubts(features, earlier.float())
-                log_scale = self.doubts.scale(inner)
+            change = None
             if self.closer_look is not None:
-                landmarks, log_scale = self._looked_closer(images, landmarks, log_scale)
-            if self.doubts is None or inner is None:
+                moves, change = self.closer_look(images.permute(0, 2, 3, 1), landmarks[:, -1])
+                landmarks = _and_one_more(landmarks, moves)
+            if self.doubts is None:
                 return AlignmentOutput(landmarks)
+            inner = self.doubts(features, earlier.float())
+            log_scale = self.doubts.scale(inner)
             return AlignmentOutput(
                 landmarks,
-                log_scale=log_scale,
+                log_scale=log_scale if change is None else _and_one_more(log_scale, change),
                 visibility=self.doubts.visibility(inner[:, -1]).unflatten(-1, (NUM_LANDMARKS, STATES)),
                 confidence=self.doubts.confidence(inner[:, -1]).squeeze(-1),
             )
-
-    def _looked_closer(
-        self, images: Tensor, landmarks: Tensor, log_scale: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Landmarks and log scale of all steps, (B, T, ...), and one guess more."""
-        assert self.closer_look is not None
-        last = None if log_scale is None else log_scale[:, -1]
-        moved, its_scale = self.closer_look(images.permute(0, 2, 3, 1), landmarks[:, -1], last)
-        landmarks = torch.cat([landmarks, moved[:, None]], dim=1)
-        if log_scale is not None and its_scale is not None:
-            log_scale = torch.cat([log_scale, its_scale[:, None]], dim=1)
-        return landmarks, log_scale
 
     def _initialise(self) -> None:
         for module in self.modules():
@@ -150,6 +138,11 @@ class FastDhm(Network):
         assert isinstance(last, nn.Linear)
         nn.init.normal_(last.weight, std=0.01)  # start at the mean shape
         nn.init.zeros_(last.bias)
+
+
+def _and_one_more(steps: Tensor, change: Tensor) -> Tensor:
+    """What was told after every step, (B, T, ...), and after the last one what a change (B, ...) makes of it."""
+    return torch.cat([steps, (steps[:, -1] + change)[:, None]], dim=1)
 
 
 def _draw_loaded_shape(network: FastDhm, _: object) -> None:  # not a lambda, so that networks can be pickled

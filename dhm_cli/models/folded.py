@@ -107,14 +107,16 @@ class FoldedFastDhm(nn.Module):
             -1, self.narrow.in_features
         )
         landmarks: Tensor = self.wide(self.narrow(features)).reshape(-1, NUM_LANDMARKS, 3)
-        log_sigma = visibility = confidence = None
-        if self.doubts is not None and self.told is not None:
-            told = self.told(self.doubts(features, earlier))
-            log_sigma, visibility, confidence = torch.split(told, [NUM_LANDMARKS, STATES * NUM_LANDMARKS, 1], dim=1)
+        change = None
         if self.closer_look is not None:
-            landmarks, log_sigma = self.closer_look(crops, landmarks, log_sigma)
-        if log_sigma is None or visibility is None or confidence is None:
+            moves, change = self.closer_look(crops, landmarks)
+            landmarks = landmarks + moves
+        if self.doubts is None or self.told is None:
             return landmarks
+        told = self.told(self.doubts(features, earlier))
+        log_sigma, visibility, confidence = torch.split(told, [NUM_LANDMARKS, STATES * NUM_LANDMARKS, 1], dim=1)
+        if change is not None:
+            log_sigma = log_sigma + change
         states = visibility.reshape(-1, NUM_LANDMARKS, STATES).softmax(-1)
         return landmarks, log_sigma.exp(), states, confidence.reshape(-1).sigmoid()
 

@@ -12,6 +12,7 @@ from dhm_cli.benchmark.runners import CPU_ENGINES, CUDA_ENGINES
 from dhm_cli.cli import benchmark
 from dhm_cli.config.recipes import ARCHS
 from dhm_cli.datasets.catalogue import DATASETS
+from dhm_cli.docs.topics import TOPICS
 from dhm_cli.drawing.heads import PARTS
 from dhm_cli.geometry.landmarks import GROUPS
 from dhm_cli.inference.columns import COLUMN_GROUPS
@@ -58,6 +59,8 @@ def completed(line: str) -> list[str]:
         ("dhm benchmark --model ", [*ARCHS, "all"]),
         ("dhm benchmark --level ", LEVELS),
         ("dhm benchmark --engine onnx", ["onnxruntime"]),
+        ("dhm docs e", ["evaluating"]),
+        ("dhm docs ", TOPICS),
     ],
 )
 def test_names_are_completed_without_torch(line: str, offered: object) -> None:

@@ -61,11 +61,6 @@ def test_a_word_like_none_of_them() -> None:
     assert "may be meant" not in dhm_docs("zzz", expect=1)
 
 
-def test_topics_are_completed() -> None:
-    assert docs._beginning_with("e") == ["evaluating"]
-    assert docs._beginning_with("") == list(TOPICS)
-
-
 @pytest.mark.parametrize("topic", TOPICS)
 def test_a_page_fits_a_terminal_of_80_columns(topic: str) -> None:
     """Drawings, commands and code stay as they are written; no link or picture is left."""

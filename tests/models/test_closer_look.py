@@ -14,7 +14,7 @@ def seen_by(look: CloserLook, pixels: torch.Tensor, landmarks: torch.Tensor) -> 
     """The patches that its CNN gets, (3 B, 3, P, P)."""
     patches = []
     handle = look.stem.register_forward_pre_hook(lambda _, arguments: patches.append(arguments[0]))
-    look(pixels, landmarks, None)
+    look(pixels, landmarks)
     handle.remove()
     return patches[0]
 
@@ -55,8 +55,8 @@ def test_a_mirrored_crop_gives_mirrored_eyes() -> None:
     look, guess = moving_look(), random_guess().round() + 0.25  # centres must not be rounded apart
     pixels = torch.rand(2, SIZE, SIZE, 3, generator=torch.Generator().manual_seed(3)) * 2 - 1
     mirrored = guess[:, MIRROR] * torch.tensor([-1.0, 1.0, 1.0]) + torch.tensor([SIZE - 1.0, 0.0, 0.0])
-    found, _ = look(pixels, guess, None)
-    other, _ = look(pixels.flip(2), mirrored, None)
+    found = guess + look(pixels, guess)[0]
+    other = mirrored + look(pixels.flip(2), mirrored)[0]
     back = other[:, MIRROR] * torch.tensor([-1.0, 1.0, 1.0]) + torch.tensor([SIZE - 1.0, 0.0, 0.0])
     eyes = [*range(17, 27), *range(36, 48)]
     assert (found - guess)[:, eyes].abs().max() > 0.5
@@ -64,8 +64,9 @@ def test_a_mirrored_crop_gives_mirrored_eyes() -> None:
 
 
 def test_jaw_and_nose_stay_and_so_does_what_is_known_of_them() -> None:
-    look, guess, scale = moving_look(), random_guess(), torch.zeros(2, 68)
-    moved, its_scale = look(torch.zeros(2, SIZE, SIZE, 3), guess, scale)
+    look, guess = moving_look(), random_guess()
+    moves, its_scale = look(torch.zeros(2, SIZE, SIZE, 3), guess)
+    moved = guess + moves
     others = [*range(17), *range(27, 36)]
     assert torch.equal(moved[:, others], guess[:, others])
     assert not its_scale[:, others].any()
@@ -77,6 +78,6 @@ def test_jaw_and_nose_stay_and_so_does_what_is_known_of_them() -> None:
 def test_a_guess_outside_the_crop_is_looked_at_at_its_rim() -> None:
     look = CloserLook(SIZE)
     pixels = image_tensor(torch.full((1, SIZE, SIZE, 3), 7, dtype=torch.uint8)).permute(0, 2, 3, 1)
-    moved, _ = look(pixels, random_guess(1) + 1e4, None)
-    assert moved.isfinite().all()
+    moves, _ = look(pixels, random_guess(1) + 1e4)
+    assert moves.isfinite().all()
     assert (seen_by(look, pixels, random_guess(1) - 1e4) == pixels[0, 0, 0, 0]).all()
