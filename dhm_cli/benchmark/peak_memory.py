@@ -6,13 +6,12 @@ This module imports little more than the standard library, because the measured 
 import atexit
 import json
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dhm_cli.runtime.memory import peak_bytes
-from dhm_cli.runtime.processes import child_environment
+from dhm_cli.runtime.processes import child_command
 
 if TYPE_CHECKING:
     from dhm_cli.benchmark.measured_networks import MeasuredNetwork
@@ -87,15 +86,11 @@ def run_measured(code: str, arguments: str = "[]", time_limit: float | None = No
     with tempfile.TemporaryDirectory() as folder:
         peak = Path(folder) / "peak"
         start = (
-            "import json, sys\nfrom dhm_cli.benchmark.peak_memory import report_peak_at_exit\n"
+            "import json\nfrom dhm_cli.benchmark.peak_memory import report_peak_at_exit\n"
             "report_peak_at_exit(sys.argv[1])\narguments = json.loads(sys.argv[2])\n"
         )
         result = subprocess.run(
-            [sys.executable, "-c", start + code, str(peak), arguments],
-            capture_output=True,
-            text=True,
-            env=child_environment(),
-            timeout=time_limit,
+            child_command(start + code, str(peak), arguments), capture_output=True, text=True, timeout=time_limit
         )
         if result.returncode:
             raise RuntimeError((result.stderr.strip().splitlines() or [f"exit code {result.returncode}"])[-1])

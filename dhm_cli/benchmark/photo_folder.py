@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ import numpy as np
 from dhm_cli.benchmark.peak_memory import run_measured
 from dhm_cli.benchmark.pipeline import Scene
 from dhm_cli.geometry.crop import crop_matrix
-from dhm_cli.runtime.processes import child_environment
+from dhm_cli.runtime.processes import child_command
 from dhm_cli.runtime.progress import Progress
 
 # Side of small photos, pixels: as those of LFW; width and height of a phone's 12 megapixels.
@@ -28,6 +27,8 @@ _LARGE_ONES = 4
 # Standard deviation of their grain: such a file has 3 MB, as a phone's.
 _GRAIN = 5
 _START_UPS = 5
+# The command, in a process of its own, with arguments that are where the code says.
+_ALIGN = "sys.argv = ['dhm', 'align', *{}]\nfrom dhm_cli.cli.main import main\nmain()"
 
 
 @dataclass(frozen=True)
@@ -149,14 +150,13 @@ def _picture(scene: Scene, rng: np.random.Generator, size: tuple[int, int], grai
 
 
 def _seconds_of_command(arguments: list[str]) -> float:
-    command = [sys.executable, "-m", "dhm_cli", "align", *arguments]
+    command = child_command(_ALIGN.format("sys.argv[1:]"), *arguments)
     begin = time.perf_counter()
-    result = subprocess.run(command, capture_output=True, text=True, env=child_environment())
+    result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode:
         raise RuntimeError(f"dhm align: {result.stderr.strip()}")
     return time.perf_counter() - begin
 
 
 def _peak_of_command(arguments: list[str]) -> int:
-    code = "sys.argv = ['dhm', 'align', *arguments]\nfrom dhm_cli.cli.main import main\nmain()"
-    return run_measured(code, json.dumps(arguments))[1]
+    return run_measured(_ALIGN.format("arguments"), json.dumps(arguments))[1]

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dhm_cli.runtime.processes import child_environment
+from dhm_cli.runtime.processes import child_command
 from dhm_cli.runtime.progress import Progress
 
 # How long each process works for one measurement.
@@ -69,14 +69,13 @@ def measure_processes(
 
 
 def _start(photo: Path, settings: Mapping[str, str | None], core: int) -> "subprocess.Popen[str]":
-    code = "import json, sys\nfrom dhm_cli.benchmark.processes import work\nwork(*json.loads(sys.argv[1]))"
+    code = "import json\nfrom dhm_cli.benchmark.processes import work\nwork(*json.loads(sys.argv[1]))"
     return subprocess.Popen(
-        [sys.executable, "-c", code, json.dumps([str(photo), dict(settings), core, _SECONDS])],
+        child_command(code, json.dumps([str(photo), dict(settings), core, _SECONDS])),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=child_environment(),
     )
 
 

@@ -7,10 +7,8 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import dhm_cli
 from dhm_cli.errors import DhmError
 from dhm_cli.runtime.memory import keep_freed_memory
 from dhm_cli.runtime.threads import single_threaded_opencv
@@ -18,8 +16,7 @@ from dhm_cli.runtime.threads import single_threaded_opencv
 T = TypeVar("T")
 Item = TypeVar("Item")
 
-# Modules come from where this process has them: its working folder, which `-c` puts first, may hold a random.py.
-_SERVE = "import sys\nsys.path[:] = {}\nfrom dhm_cli.runtime.processes import serve\nserve()"
+_SERVE = "from dhm_cli.runtime.processes import serve\nserve()"
 
 
 class Processes(Generic[Item, T]):
@@ -35,7 +32,7 @@ class Processes(Generic[Item, T]):
 
     def __init__(self, work: Callable[[Item], T], count: int) -> None:
         self._free: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
-        command, pipe = [sys.executable, "-c", _SERVE.format([*map(str, sys.path)])], subprocess.PIPE
+        command, pipe = child_command(_SERVE), subprocess.PIPE
         self._all = [  # in sessions of their own: Ctrl-C is for this process, which then ends them
             subprocess.Popen(command, stdin=pipe, stdout=pipe, start_new_session=True) for _ in range(count)
         ]
@@ -100,7 +97,9 @@ def serve() -> None:
             answers.flush()
 
 
-def child_environment() -> dict[str, str]:
-    """The environment of a process that imports this copy of dhm, and no module of the working folder."""
-    folders = [str(Path(dhm_cli.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, folders)), "PYTHONSAFEPATH": "1"}
+def child_command(code: str, *arguments: str) -> list[str]:
+    """The command of a new interpreter for code that may use `sys`, with its arguments in `sys.argv[1:]`.
+
+    Its modules come from where this process has them: the working folder, which `-c` puts first, may hold a random.py.
+    """
+    return [sys.executable, "-c", f"import sys\nsys.path[:] = {[*map(str, sys.path)]}\n{code}", *arguments]
